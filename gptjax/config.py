@@ -1,0 +1,296 @@
+"""Configuration: frozen, hashable, validated dataclasses, their presets and their JSON form.
+
+`GPTConfig` says what the model is, `TrainConfig` how it is trained. `RunConfig` is both, the text,
+the seed and the name of the model: everything that a run is, and all that is stored of it.
+Field names are nanoGPT's where nanoGPT has them.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeVar
+
+from gptjax.errors import ConfigError, InputError
+
+Activation = Literal["relu", "gelu", "gelu_tanh"]
+Dtype = Literal["float32", "bfloat16"]
+Decay = Literal["matrices", "all"]
+T = TypeVar("T")
+
+
+def flag(default: Any, help: str) -> Any:
+    """A dataclass field with its one line of help, which is also the help of its flag."""
+    return field(default=default, metadata={"help": help})
+
+
+def check_seed(seed: int) -> None:
+    """A seed is a whole number of 32 bits, so that it makes the same key on every platform.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    _check(0 <= seed < 2**32, "seed", seed, "must be at least 0 and below 2**32")
+
+
+def _check(ok: bool, name: str, value: Any, rule: str) -> None:
+    if not ok:
+        raise ConfigError(name, value, rule)
+
+
+def _check_types(config: Any) -> None:
+    """Holds each field to its annotation.
+
+    A float field takes an int, no bool is a number, and no float may be infinite or NaN.
+    """
+    hints = typing.get_type_hints(type(config))
+    for name, hint in hints.items():
+        value = getattr(config, name)
+        if typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            _check(value in choices, name, repr(value), f"must be one of {', '.join(choices)}")
+        elif hint is float:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            _check(number and math.isfinite(value), name, value, "must be a finite number")
+            object.__setattr__(config, name, float(value))  # 1 and 1.0 must hash and store alike
+        elif hint is int:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            _check(whole, name, repr(value), "must be a whole number")
+        elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+            _check(isinstance(value, hint), name, repr(value), f"must be a {hint.__name__}")
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """What the model is. The defaults are the lecture's model.
+
+    The three models it is most often asked to be:
+
+    |                      | the lecture's | nanoGPT, bias=False | GPT-2     |
+    |----------------------|---------------|---------------------|-----------|
+    | activation           | relu          | gelu                | gelu_tanh |
+    | qkv_bias             | no            | no                  | yes       |
+    | bias, ln_bias        | yes           | no                  | yes       |
+    | tie_embeddings       | no            | yes                 | yes       |
+    | head_bias            | yes           | no                  | no        |
+    | scaled_residual_init | no            | yes                 | yes       |
+    | embd_dropout         | no            | yes                 | yes       |
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of its range.
+    """
+
+    vocab_size: int = 65  # tiny Shakespeare's; a run takes it from its text
+    block_size: int = flag(256, "longest context, in tokens")
+    n_layer: int = flag(6, "number of blocks")
+    n_head: int = flag(6, "attention heads per block")
+    n_embd: int = flag(384, "width of the residual stream; divisible by n_head")
+    dropout: float = flag(0.2, "dropout rate, on attention weights and on what each block adds")
+    activation: Activation = flag(
+        "relu", "feed-forward activation: gelu is exact, gelu_tanh GPT-2's"
+    )
+    qkv_bias: bool = flag(False, "bias in query, key and value")
+    bias: bool = flag(True, "bias in the other dense layers of the blocks")
+    ln_bias: bool = flag(True, "bias in LayerNorm")
+    tie_embeddings: bool = flag(False, "output layer shares the token table")
+    head_bias: bool = flag(True, "bias in the output layer, tied or not")
+    scaled_residual_init: bool = flag(
+        False, "residual projections start at 0.02 / sqrt(2 n_layer), as in GPT-2, not at 0.02"
+    )
+    embd_dropout: bool = flag(False, "dropout on the embeddings too, as in GPT-2 and nanoGPT")
+    dtype: Dtype = flag("float32", "dtype of the computation; parameters are float32 always")
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        _check(0 <= self.dropout < 1, "dropout", self.dropout, "must be at least 0 and less than 1")
+        _check(
+            self.n_embd % self.n_head == 0,
+            "n_embd",
+            self.n_embd,
+            f"must be divisible by n_head ({self.n_head})",
+        )
+
+    @property
+    def head_size(self) -> int:
+        """Width of one head."""
+        return self.n_embd // self.n_head
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the model is trained and how often it is looked at.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of its range.
+    """
+
+    batch_size: int = flag(64, "sequences per micro-batch")
+    gradient_accumulation_steps: int = flag(1, "micro-batches per update")
+    max_iters: int = flag(5000, "updates in all; the learning rate's cosine ends here")
+    learning_rate: float = flag(1e-3, "peak learning rate")
+    min_lr: float = flag(1e-4, "learning rate at the end of the cosine")
+    warmup_iters: int = flag(100, "linear warm-up, at most a tenth of max_iters")
+    weight_decay: float = flag(0.1, "AdamW's decoupled decay")
+    decay: Decay = flag(
+        "matrices", "what decays: matrices alone, or all parameters as in the lecture"
+    )
+    beta1: float = flag(0.9, "AdamW's decay of the mean gradient")
+    beta2: float = flag(0.99, "AdamW's decay of the mean squared gradient")
+    grad_clip: float = flag(1.0, "largest global norm of the gradient; 0 for no clipping")
+    eval_interval: int = flag(250, "updates between evaluations, each of which saves a checkpoint")
+    eval_iters: int = flag(
+        0, "validation batches per evaluation, spread evenly over the split; 0 is the whole split"
+    )
+    log_interval: int = flag(10, "updates between lines of metrics")
+    keep: int = flag(2, "newest checkpoints that stay, besides the best")
+    max_minutes: float = flag(0.0, "stop, save and exit after so many minutes; 0 for no limit")
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in (
+            "batch_size gradient_accumulation_steps max_iters eval_interval log_interval keep"
+        ).split():
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        for name in (
+            "learning_rate min_lr warmup_iters weight_decay grad_clip eval_iters max_minutes"
+        ).split():
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "must be at least 0")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _check(0 <= value < 1, name, value, "must be at least 0 and less than 1")
+        _check(
+            self.min_lr <= self.learning_rate,
+            "min_lr",
+            self.min_lr,
+            f"must be at most learning_rate ({self.learning_rate})",
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: a model, its training, its text and its seed.
+
+    Attributes:
+        model_name: which module the parameters belong to; `gpt`.
+        preset: the preset that the run started from.
+        data: `shakespeare`, or the absolute path of a text file.
+        data_sha256: of the text's bytes; a resume on another text is refused.
+        seed: from which every random number of the run follows.
+    """
+
+    model: GPTConfig = GPTConfig()
+    train: TrainConfig = TrainConfig()
+    model_name: str = "gpt"
+    preset: str = "shakespeare"
+    data: str = flag("shakespeare", "`shakespeare` or the path of a UTF-8 text file")
+    data_sha256: str = ""
+    seed: int = flag(1337, "seed of parameters, batches and dropout")
+    deterministic: bool = flag(False, "on a GPU, use deterministic kernels only (slower)")
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        check_seed(self.seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: an entry is unknown, of the wrong type or out of its range.
+        """
+        return _from_dict(cls, values)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, each named flat: `n_layer` reaches into `model`.
+
+        Raises:
+            InputError: a field is unknown, or a new value is wrong.
+        """
+        parts: dict[str, dict[str, Any]] = {"model": {}, "train": {}, "run": {}}
+        for name, value in changes.items():
+            parts[owner(name)][name] = value
+        return dataclasses.replace(
+            self,
+            model=dataclasses.replace(self.model, **parts["model"]),
+            train=dataclasses.replace(self.train, **parts["train"]),
+            **parts["run"],
+        )
+
+    def flat(self, name: str) -> Any:
+        """The value of a field named flat, as in `replace`."""
+        part = owner(name)
+        return getattr(self if part == "run" else getattr(self, part), name)
+
+
+def owner(name: str) -> str:
+    """Which part of a RunConfig holds the field `name`: `model`, `train` or `run`.
+
+    Raises:
+        InputError: no part has such a field.
+    """
+    for part, cls in (("model", GPTConfig), ("train", TrainConfig), ("run", RunConfig)):
+        if name in cls.__dataclass_fields__:
+            return part
+    raise InputError(f"{name}: no such field of a run's configuration")
+
+
+def _from_dict(cls: type[T], values: Any) -> T:
+    if not isinstance(values, dict):
+        raise InputError(f"{cls.__name__}: expected an object, found {type(values).__name__}")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InputError(f"{cls.__name__} has no field {unknown[0]!r}")
+    known = {
+        name: _from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+        for name, value in values.items()
+    }
+    return cls(**known)
+
+
+PRESETS: dict[str, RunConfig] = {
+    # The lecture's last model and nanoGPT's train_shakespeare_char, for a GPU or a TPU.
+    "shakespeare": RunConfig(
+        preset="shakespeare",
+        model=GPTConfig(
+            activation="gelu",
+            bias=False,
+            ln_bias=False,
+            tie_embeddings=True,
+            head_bias=False,
+            scaled_residual_init=True,
+            embd_dropout=True,
+            dtype="bfloat16",
+        ),
+    ),
+    # The lowest loss that two CPU cores reach in three minutes; docs/results.md has the search.
+    "shakespeare-cpu": RunConfig(
+        preset="shakespeare-cpu",
+        model=GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128, dropout=0.0),
+        train=TrainConfig(
+            batch_size=32, max_iters=1500, learning_rate=4e-3, min_lr=1e-4, eval_interval=500
+        ),
+    ),
+}
+
+
+def preset_for(platform: str, name: str | None = None) -> RunConfig:
+    """A preset as it suits a platform (`cpu`, `gpu`, `tpu`); without a name, the platform's own.
+
+    On a CPU a preset computes in float32: most processors only emulate bfloat16.
+
+    Raises:
+        InputError: there is no preset of that name.
+    """
+    name = name or ("shakespeare-cpu" if platform == "cpu" else "shakespeare")
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r} must be one of {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    return preset.replace(dtype="float32") if platform == "cpu" else preset

@@ -1,0 +1,72 @@
+"""From ids to batches. A batch is a function of (key, step): there is no iterator to save.
+
+The lecture's "training set" and "batch" sections, as pure functions.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax.errors import InputError
+
+Array = jax.Array
+TRAIN_FRACTION = 0.9
+
+
+class Batch(NamedTuple):
+    """Inputs and targets: y_BT[b, t] is the token that follows x_BT[b, :t + 1]. int32, (B, T)."""
+
+    x_BT: Array
+    y_BT: Array
+
+
+def split(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first 90 % for training, the rest for validation, as the lecture splits it."""
+    n = int(TRAIN_FRACTION * len(tokens))
+    return tokens[:n], tokens[n:]
+
+
+def check_lengths(train: np.ndarray, val: np.ndarray, block_size: int) -> None:
+    """Each split must hold one block and its targets.
+
+    Raises:
+        InputError: a split is too short; the message names a block_size that fits, if one does.
+    """
+    for name, tokens in (("training", train), ("validation", val)):
+        if len(tokens) < block_size + 1:
+            fits = min(len(train), len(val)) - 1
+            way_out = f"use a block_size of at most {fits}" if fits >= 1 else "use a longer text"
+            raise InputError(
+                f"the text's {name} split has {len(tokens)} tokens, and block_size ({block_size}) "
+                f"needs at least {block_size + 1}: {way_out}"
+            )
+
+
+def compact(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Ids in the smallest unsigned type that holds them: the corpus lives on the device."""
+    for dtype in (np.uint8, np.uint16):
+        if vocab_size <= np.iinfo(dtype).max + 1:
+            return tokens.astype(dtype)
+    return tokens.astype(np.int32)
+
+
+def sample_batch(
+    tokens: Array, key: Array, step_number: Array | int, batch_size: int, block_size: int
+) -> Batch:
+    """The batch of step `step_number`: `batch_size` random windows of the text.
+
+    Args:
+        tokens: (N,) ids of any integer type, N > block_size.
+        key: the run's data key; the step's own is `fold_in(key, step_number)`.
+        step_number: the update that the batch is for, from 0.
+
+    Returns:
+        Batch of int32 (batch_size, block_size).
+    """
+    starts = jax.random.randint(
+        jax.random.fold_in(key, step_number), (batch_size,), 0, len(tokens) - block_size
+    )
+    windows = tokens[starts[:, None] + jnp.arange(block_size + 1)[None, :]].astype(jnp.int32)
+    return Batch(windows[:, :-1], windows[:, 1:])

@@ -1,0 +1,230 @@
+"""The GPT, composed as the lecture composes it: Head, MultiHeadAttention, FeedForward, Block, GPT.
+
+Arrays carry their shape in their name:
+
+    B  sequences in the batch          C  width of the residual stream (n_embd)
+    T  positions in the sequence       D  width of one head (C / H)
+    S  positions attended to           H  heads
+    V  tokens in the vocabulary
+
+Parameters are float32 always. What `GPTConfig.dtype` says is the dtype of the computation;
+LayerNorm's statistics, the softmax and the logits are float32 even then.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gptjax.config import GPTConfig
+
+Array = jax.Array
+INIT_STD = 0.02
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+}
+
+
+def attention_weights(q_BTD: Array, k_BSD: Array) -> Array:
+    """How much each position takes from itself and from each position before it.
+
+    The dot product of query and key is divided by sqrt(D), so that at initialisation its variance
+    does not grow with D and the softmax does not start out saturated ("Attention is all you need",
+    equation 1; the lecture, "scaled self-attention").
+
+    Args:
+        q_BTD: queries of the last T of the S positions.
+        k_BSD: keys of all S positions.
+
+    Returns:
+        float32 weights_BTS, each row a distribution over the past and the present.
+    """
+    T, S, D = q_BTD.shape[-2], k_BSD.shape[-2], q_BTD.shape[-1]
+    scores_BTS = jnp.einsum("btd,bsd->bts", q_BTD, k_BSD).astype(jnp.float32) * D**-0.5
+    past_TS = jnp.tril(jnp.ones((T, S), bool), k=S - T)
+    return nn.softmax(jnp.where(past_TS, scores_BTS, -jnp.inf), axis=-1)
+
+
+class Head(nn.Module):
+    """One head of causal self-attention: (B, T, C) to (B, T, D)."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BTC: Array, deterministic: bool) -> Array:
+        cfg = self.config
+
+        def project(name: str) -> Array:
+            return dense(cfg, cfg.head_size, use_bias=cfg.qkv_bias, name=name)(x_BTC)
+
+        q_BTD, k_BTD, v_BTD = project("query"), project("key"), project("value")
+        weights_BTT = attention_weights(q_BTD, k_BTD)
+        weights_BTT = nn.Dropout(cfg.dropout)(weights_BTT, deterministic=deterministic)
+        return jnp.einsum("bts,bsd->btd", weights_BTT.astype(v_BTD.dtype), v_BTD)
+
+
+class MultiHeadAttention(nn.Module):
+    """Heads side by side, and a projection back into the residual stream: (B, T, C) to itself.
+
+    `nn.vmap` makes H heads of one, each with its own parameters and dropout key: what the lecture
+    writes as a list of heads is one more array axis here, (H, C, D).
+    """
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
+        cfg = self.config
+        heads = nn.vmap(
+            Head,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=None,  # type: ignore[arg-type]  # every head reads the same x
+            out_axes=-2,
+            axis_size=cfg.n_head,
+        )(cfg, name="heads")
+        y_BTHD = heads(x_BTC, deterministic)
+        y_BTC = y_BTHD.reshape(x_BTC.shape)
+        y_BTC = dense(cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj")(y_BTC)
+        return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
+
+
+class FeedForward(nn.Module):
+    """Each position thinks on what it gathered: C to 4C, activation, back to C."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
+        cfg = self.config
+        h_BTF = dense(cfg, 4 * cfg.n_embd, use_bias=cfg.bias, name="fc")(x_BTC)
+        h_BTF = ACTIVATIONS[cfg.activation](h_BTF)
+        y_BTC = dense(cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj")(h_BTF)
+        return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
+
+
+class Block(nn.Module):
+    """Communication, then computation, each added to the residual stream after a LayerNorm."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
+        cfg = self.config
+        attn = MultiHeadAttention(cfg, name="attn")
+        mlp = FeedForward(cfg, name="mlp")
+        x_BTC = x_BTC + attn(layer_norm(cfg, "ln_1")(x_BTC), deterministic=deterministic)
+        return x_BTC + mlp(layer_norm(cfg, "ln_2")(x_BTC), deterministic=deterministic)
+
+
+class GPT(nn.Module):
+    """Token ids to the logits of the next token at every position.
+
+    Example:
+        model = GPT(GPTConfig(block_size=8, n_layer=2, n_head=2, n_embd=16))
+        x_BT = jnp.zeros((1, 8), jnp.int32)
+        params = model.init(jax.random.key(0), x_BT, deterministic=True)["params"]
+        logits_BTV = model.apply({"params": params}, x_BT, deterministic=True)
+    """
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
+        """Logits of the token after each position.
+
+        Args:
+            x_BT: int32 ids below vocab_size; T is at most block_size.
+            deterministic: no dropout. When False and a dropout rate is above 0, `apply` needs
+                `rngs={"dropout": key}`.
+
+        Returns:
+            logits_BTV, float32.
+        """
+        cfg = self.config
+        T = x_BT.shape[1]
+        assert T <= cfg.block_size, f"{T} positions do not fit block_size ({cfg.block_size})"
+        wte = embed(cfg, cfg.vocab_size, "wte")
+        wpe = embed(cfg, cfg.block_size, "wpe")
+        x_BTC = wte(x_BT) + wpe(jnp.arange(T))[None]
+        if cfg.embd_dropout:
+            x_BTC = nn.Dropout(cfg.dropout)(x_BTC, deterministic=deterministic)
+        for i in range(cfg.n_layer):
+            x_BTC = Block(cfg, name=f"block_{i}")(x_BTC, deterministic=deterministic)
+        x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
+        if cfg.tie_embeddings:
+            logits_BTV = TiedHead(cfg, name="lm_head")(x_BTC, wte)
+        else:
+            logits_BTV = dense(cfg, cfg.vocab_size, use_bias=cfg.head_bias, name="lm_head")(x_BTC)
+        return logits_BTV.astype(jnp.float32)
+
+
+class TiedHead(nn.Module):
+    """An output layer that reads the token table; its bias, if any, is its only parameter."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BTC: Array, wte: nn.Embed) -> Array:
+        logits_BTV = wte.attend(x_BTC)
+        if self.config.head_bias:
+            bias_V = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
+            logits_BTV = logits_BTV + bias_V.astype(logits_BTV.dtype)
+        return logits_BTV
+
+
+def dense(
+    cfg: GPTConfig, features: int, *, use_bias: bool, name: str, residual: bool = False
+) -> nn.Dense:
+    """A linear layer that starts at N(0, 0.02) with zero bias.
+
+    With `residual`, it writes into the residual stream, and with `scaled_residual_init` starts
+    smaller, so that the stream's variance does not grow with depth (GPT-2's report, section 2.3).
+    """
+    scale = (2 * cfg.n_layer) ** -0.5 if residual and cfg.scaled_residual_init else 1.0
+    init = nn.initializers.normal(INIT_STD * scale)
+    return nn.Dense(features, use_bias=use_bias, dtype=_dtype(cfg), kernel_init=init, name=name)
+
+
+def embed(cfg: GPTConfig, size: int, name: str) -> nn.Embed:
+    """A table of `size` rows of width C that starts at N(0, 0.02)."""
+    init = nn.initializers.normal(INIT_STD)
+    return nn.Embed(size, cfg.n_embd, dtype=_dtype(cfg), embedding_init=init, name=name)
+
+
+def layer_norm(cfg: GPTConfig, name: str) -> nn.LayerNorm:
+    """PyTorch's LayerNorm: epsilon 1e-5, and the variance in two passes, without cancellation."""
+    return nn.LayerNorm(
+        epsilon=1e-5,
+        use_bias=cfg.ln_bias,
+        use_fast_variance=False,
+        dtype=_dtype(cfg),
+        name=name,
+    )
+
+
+def forward(model: nn.Module, params: Any, x_BT: Array, dropout_key: Array | None = None) -> Array:
+    """Logits of any module with the GPT's call signature; dropout only where a key is given.
+
+    Returns:
+        logits_BTV, float32.
+    """
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    logits_BTV: Any = model.apply(
+        {"params": params}, x_BT, deterministic=dropout_key is None, rngs=rngs
+    )
+    return logits_BTV
+
+
+def num_params(params: Any) -> int:
+    """How many numbers a parameter tree holds."""
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _dtype(cfg: GPTConfig) -> Any:
+    return jnp.dtype(cfg.dtype)

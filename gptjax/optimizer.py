@@ -1,0 +1,72 @@
+"""AdamW from its parts: clip, Adam, decay of the matrices, the learning rate's schedule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from gptjax.config import TrainConfig
+
+# What a parameter is called says what it is. Shape does not: one bias of all heads is a matrix.
+DECAYED = frozenset({"kernel", "embedding"})
+NOT_DECAYED = frozenset({"bias", "scale"})
+
+
+def learning_rate_schedule(config: TrainConfig) -> Callable[[Any], Any]:
+    """Linear warm-up to `learning_rate`, then a cosine that reaches `min_lr` at max_iters.
+
+    The warm-up is min(warmup_iters, max_iters // 10) updates long, so that a short run trains too.
+    Update s (from 0) of a warm-up of w has the rate learning_rate * (s + 1) / (w + 1), as in
+    nanoGPT: the first update is not wasted on a rate of 0.
+
+    Returns:
+        A function from the update's number to its learning rate.
+    """
+    peak, floor = config.learning_rate, config.min_lr
+    warmup = min(config.warmup_iters, config.max_iters // 10)
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(peak / (warmup + 1), peak, max(warmup, 1)),
+            optax.cosine_decay_schedule(
+                peak, max(config.max_iters - warmup, 1), alpha=floor / peak if peak else 0.0
+            ),
+        ],
+        boundaries=[warmup],
+    )
+
+
+def decay_mask(params: Any) -> Any:
+    """True where weight decay applies: kernels and embeddings, not biases and LayerNorm scales.
+
+    Raises:
+        ValueError: a parameter is of neither kind or of both; it names the parameter.
+    """
+
+    def decays(path: Any, _: Any) -> bool:
+        name = path[-1].key
+        if (name in DECAYED) == (name in NOT_DECAYED):
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"{where}: a parameter must be in exactly one of {sorted(DECAYED)} (decayed) and "
+                f"{sorted(NOT_DECAYED)} (not)"
+            )
+        return name in DECAYED
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2) after
+    clipping by the global norm. Decay is scaled by the learning rate, as in PyTorch.
+    """
+    parts = [
+        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=1e-8),
+        optax.add_decayed_weights(
+            config.weight_decay, mask=decay_mask if config.decay == "matrices" else None
+        ),
+        optax.scale_by_learning_rate(learning_rate_schedule(config)),
+    ]
+    if config.grad_clip > 0:
+        parts.insert(0, optax.clip_by_global_norm(config.grad_clip))
+    return optax.chain(*parts)

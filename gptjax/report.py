@@ -1,0 +1,142 @@
+"""What a person sees of a run: a display on a terminal, plain lines elsewhere, and the picture."""
+
+import io
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gptjax import runs
+from gptjax.config import RunConfig
+from gptjax.files import write_whole
+from gptjax.loss import bits_per_character
+
+# Seconds between plain lines where there is no terminal.
+PLAIN_EVERY = 5.0
+
+
+class Report:
+    """Shows a run as it goes, on a terminal or as lines. A context manager."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: RunConfig,
+        sample: Callable[[Any], str],
+        stream: TextIO,
+        step: int = 0,
+    ) -> None:
+        self._path = path
+        self._config = config
+        self._sample = sample
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._last_plain = -math.inf
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(
+                "compiling", total=config.train.max_iters, completed=step
+            )
+
+    def __enter__(self) -> "Report":
+        if self._bar is not None:
+            self._bar.start()
+            self._console.show_cursor(True)  # a kill must not leave the terminal without one
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, soft_wrap=True)
+
+    def stepped(self, line: dict[str, Any]) -> None:
+        """Moves the bar, or prints a line every few seconds."""
+        if self._bar is not None:
+            description = f"loss {line['train_loss']:.4f}  {_rate(line)}"
+            self._bar.update(self._task, completed=line["step"], description=description)
+        elif line["step"] == 1 or time.monotonic() - self._last_plain >= PLAIN_EVERY:
+            self._last_plain = time.monotonic()
+            self.say(self._plain(line))
+
+    def evaluated(self, line: dict[str, Any], params: Any) -> None:
+        """Prints the losses and a short sample, and draws loss.png."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=line["step"])
+        self.say(f"{self._plain(line)}  val loss {line['val_loss']:.4f}")
+        self.say("\n".join(f"    | {text}" for text in self._sample(params).splitlines()))
+        draw_losses(self._path)
+
+    def _plain(self, line: dict[str, Any]) -> str:
+        total = self._config.train.max_iters
+        left = ""
+        if "tokens_per_second" in line:
+            cfg = self._config.train
+            tokens = (total - line["step"]) * cfg.batch_size * cfg.gradient_accumulation_steps
+            seconds = tokens * self._config.model.block_size / line["tokens_per_second"]
+            left = f"  {_rate(line)}  {duration(seconds)} left"
+        return (
+            f"step {line['step']:>{len(str(total))}}/{total}  loss {line['train_loss']:.4f}{left}"
+        )
+
+
+def draw_losses(path: Path) -> None:
+    """Draws loss.png of the run at `path` from its metrics.jsonl."""
+    from matplotlib.figure import Figure  # half a second, so only where a picture is drawn
+
+    lines = runs.read_metrics(path / runs.METRICS)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    train = [(x["step"], x["train_loss"]) for x in lines if "train_loss" in x]
+    val = [(x["step"], x["val_loss"]) for x in lines if "val_loss" in x]
+    if train:
+        axes.plot(
+            *zip(*train, strict=True), color="tab:blue", lw=1, alpha=0.8, label="training batch"
+        )
+    if val:
+        axes.plot(
+            *zip(*val, strict=True), color="tab:red", marker="o", ms=4, label="validation split"
+        )
+        step, loss = min(val, key=lambda point: point[1])
+        axes.annotate(
+            f"{loss:.3f}", (step, loss), xytext=(0, 8), textcoords="offset points", ha="center"
+        )
+    axes.set_xlabel("step (optimizer updates)")
+    axes.set_ylabel("loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_whole(path / runs.PICTURE, picture.getvalue())
+
+
+def loss_text(nats: float) -> str:
+    """A loss in both units people compare by."""
+    return f"{nats:.4f} nats per token ({bits_per_character(nats):.3f} bits per character)"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _rate(line: dict[str, Any]) -> str:
+    return f"{line['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in line else ""

@@ -1,0 +1,240 @@
+"""A run's folder: what is in it, how one is made, found and read.
+
+config.json      RunConfig, the text's sha256, this code's version
+tokenizer.json   the vocabulary
+metrics.jsonl    a line per logged step
+checkpoints/     see checkpoint.py
+loss.png
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from gptjax import checkpoint as checkpoints
+from gptjax.config import RunConfig
+from gptjax.errors import InputError
+from gptjax.files import read_json, write_json, write_whole
+from gptjax.model import GPT
+from gptjax.tokenizer import CharTokenizer
+from gptjax.training import init_params
+from gptjax.version import __version__
+
+FORMAT = 1
+RUNS = Path("runs")
+CONFIG, TOKENIZER, METRICS = "config.json", "tokenizer.json", "metrics.jsonl"
+CHECKPOINTS, PICTURE = "checkpoints", "loss.png"
+MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT}
+
+
+class Run(NamedTuple):
+    """A trained model, ready to sample from."""
+
+    model: nn.Module
+    config: RunConfig
+    params: Any
+    tokenizer: CharTokenizer
+    step: int
+
+
+def make_model(config: RunConfig) -> nn.Module:
+    """The module that a run's parameters belong to.
+
+    Raises:
+        InputError: `model_name` is unknown to this version.
+    """
+    if config.model_name not in MODELS:
+        raise InputError(f"model {config.model_name!r} must be one of {', '.join(MODELS)}")
+    return MODELS[config.model_name](config.model)
+
+
+def abstract_params(model: nn.Module) -> Any:
+    """Shapes and dtypes of a model's parameters; nothing is computed or allocated."""
+    return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+
+
+def load_run(
+    path: str | Path, step: str | int = "best", tell: Callable[[str], None] = lambda _: None
+) -> Run:
+    """Reads a run's model. Neither its text nor its optimizer is needed, nor the same hardware.
+
+    Args:
+        path: the run's folder.
+        step: `best` by validation loss, `latest`, or a step that was kept.
+        tell: receives a line for each damaged checkpoint that is passed over.
+
+    Raises:
+        InputError: the folder holds no run, or no whole checkpoint of that step; the message
+            lists the steps that there are.
+    """
+    path = Path(path)
+    config, tokenizer = read_run(path)
+    model = make_model(config)
+    found, problems = checkpoints.list_checkpoints(path / CHECKPOINTS)
+    for problem in problems:
+        tell(problem)
+    for chosen in _candidates(path, found, step):
+        try:
+            params = checkpoints.load_params(chosen.path, abstract_params(model))
+            return Run(model, config, params, tokenizer, chosen.step)
+        except checkpoints.DamagedError as error:
+            if isinstance(step, int):
+                raise
+            tell(str(error))
+    raise InputError(f"{path} holds no whole checkpoint: go on training with --resume")
+
+
+def _candidates(
+    path: Path, found: list[checkpoints.Checkpoint], step: str | int
+) -> list[checkpoints.Checkpoint]:
+    """The checkpoints to try, in order: what was asked for, then the newest."""
+    newest_first = found[::-1]
+    if step == "latest":
+        return newest_first
+    if step == "best":
+        by_loss = sorted(
+            newest_first, key=lambda c: float("inf") if c.val_loss is None else c.val_loss
+        )
+        return by_loss
+    chosen = [c for c in found if c.step == step]
+    if not chosen:
+        there = ", ".join(str(c.step) for c in found) or "none"
+        raise InputError(f"{path} has no checkpoint of step {step}: it has {there}")
+    return chosen
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run: config.json says so."""
+    return (path / CONFIG).is_file()
+
+
+def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
+    """The configuration and the tokenizer of a run.
+
+    Raises:
+        InputError: there is no such folder or no run in it, or a file is not what a run writes.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; train a model first, with `python train.py`")
+    if not is_run(path):
+        raise InputError(f"{path} holds no run ({CONFIG} is missing): give a folder of train.py's")
+    stored = read_json(path / CONFIG)
+    if stored.get("format") != FORMAT:
+        raise InputError(
+            f"{path / CONFIG} has format {stored.get('format')!r}, written by gptjax "
+            f"{stored.get('version')}; this is gptjax {__version__}, which reads format {FORMAT}"
+        )
+    try:
+        config = RunConfig.from_dict(stored.get("config", {}))
+        tokenizer = CharTokenizer.from_dict(read_json(path / TOKENIZER))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise InputError(
+            f"{path}: {TOKENIZER} has {tokenizer.vocab_size} ids, and {CONFIG} says vocab_size "
+            f"({config.model.vocab_size})"
+        )
+    return config, tokenizer
+
+
+def write_run(path: Path, config: RunConfig, tokenizer: CharTokenizer) -> None:
+    """Writes what a sampler needs besides parameters; config.json, which makes it a run, last."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / TOKENIZER, tokenizer.to_dict())
+    write_config(path, config)
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Writes config.json alone."""
+    stored = {"format": FORMAT, "version": __version__, "config": config.to_dict()}
+    write_json(path / CONFIG, stored)
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """A new run may go to a folder that is missing or empty, or replace a run if asked to.
+
+    Raises:
+        InputError: the folder holds something; nothing in it was touched.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"out_dir {path} is a file: give the path of a folder")
+    if is_run(path) and not overwrite:
+        raise InputError(
+            f"out_dir {path} holds a run: --resume goes on with it, --overwrite replaces it, "
+            "or give another --out-dir"
+        )
+    if path.is_dir() and any(path.iterdir()) and not is_run(path):
+        raise InputError(f"out_dir {path} is not empty and holds no run: give another --out-dir")
+
+
+def remove_run(path: Path) -> None:
+    """Removes what a run writes and nothing else; config.json last, so that it stays a run."""
+    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+    for name in (METRICS, PICTURE, TOKENIZER, CONFIG):
+        (path / name).unlink(missing_ok=True)
+
+
+def newest_run(runs: Path = RUNS, with_checkpoint: bool = False) -> Path:
+    """The run under `runs` that was written to last.
+
+    Raises:
+        InputError: there is none.
+    """
+    candidates = [
+        path
+        for path in (runs.iterdir() if runs.is_dir() else ())
+        if is_run(path)
+        and (not with_checkpoint or checkpoints.list_checkpoints(path / CHECKPOINTS)[0])
+    ]
+    if not candidates:
+        what = "run with a checkpoint" if with_checkpoint else "run"
+        raise InputError(
+            f"no {what} under {runs}/: train one with `python train.py`, or give --out-dir"
+        )
+
+    def written(path: Path) -> float:
+        return max(p.stat().st_mtime for p in (path / CONFIG, path / METRICS) if p.exists())
+
+    return max(candidates, key=lambda path: (written(path), path.name))
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object per logged step, in order, each step once.
+
+    Opening it drops the lines after `step`, from which the run goes on, and any torn one.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.lines = kept
+        self._path = path
+
+    @property
+    def seconds(self) -> float:
+        """Time spent running so far, by the last line."""
+        return self.lines[-1]["seconds"] if self.lines else 0.0
+
+    def add(self, **line: Any) -> None:
+        """Appends a line: `step` and `seconds` always, the other fields as they are known."""
+        self.lines.append(line)
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl; an unfinished last one is left out."""
+    lines = []
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int) and "seconds" in line:
+            lines.append(line)
+    return lines

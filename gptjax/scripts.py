@@ -1,0 +1,177 @@
+"""What the scripts share: flags from the configuration's fields, and errors in one line."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NoReturn
+
+from gptjax.config import GPTConfig, RunConfig, TrainConfig
+from gptjax.errors import ConfigError, InputError, RunError
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | None) -> int:
+    """Runs a script's body and turns what a person should be told into one line on stderr.
+
+    Returns:
+        The exit status: what the body returns; 2 for wrong input, 130 after Ctrl-C, and 1 for a
+        run that cannot go on.
+    """
+    try:
+        return script(sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        message, status = (
+            re.sub(f"^{error.field}\\b", as_flag(error.field), str(error)),
+            WRONG_INPUT,
+        )
+    except InputError as error:
+        message, status = str(error), WRONG_INPUT
+    except RunError as error:
+        message, status = str(error), FAILED
+    except PermissionError as error:
+        message, status = f"{error.filename}: no permission to write or read it", WRONG_INPUT
+    except BrokenPipeError:  # whoever read the output has left; nobody is there to be told
+        sys.stdout = None  # type: ignore[assignment]  # nor may the interpreter flush at exit
+        return FAILED
+    except OSError as error:
+        message, status = f"{error.filename or 'input or output'}: {error.strerror}", FAILED
+    except KeyboardInterrupt:
+        message, status = "interrupted", INTERRUPTED
+    print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def as_flag(field: str) -> str:
+    """The flag of a field: n_layer is --n-layer."""
+    return "--" + field.replace("_", "-")
+
+
+class FlagParser(argparse.ArgumentParser):
+    """argparse with errors of one line, and flags that take `-` and `_` alike.
+
+    Flags that are not given are absent from the result, so that a caller can tell.
+    """
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what `run_script` prints."""
+        raise InputError(f"{message} (--help lists the flags)")
+
+    def add(self, name: str, kind: Any, help: str, default: Any = None) -> None:
+        """Adds the flag of a field.
+
+        Args:
+            kind: the field's type: bool, int, float, str or a Literal of strings.
+            default: shown in the help; the parsed result leaves out what was not given.
+        """
+        shown = "" if default is None or default == "" else f" [{_show(default)}]"
+        text = (help + shown).replace("%", "%%")
+        if kind is bool:
+            self.add_argument(as_flag(name), action=argparse.BooleanOptionalAction, help=text)
+        elif typing.get_origin(kind) is Literal:
+            choices = typing.get_args(kind)
+            self.add_argument(
+                as_flag(name),
+                type=one_of(choices),
+                help=text,
+                metavar="{" + ",".join(choices) + "}",
+            )
+        else:
+            types = {int: whole_number, float: number, str: str}
+            self.add_argument(as_flag(name), type=types[kind], help=text, metavar=kind.__name__)
+
+    def add_config(self, defaults: RunConfig) -> None:
+        """Adds every field of the configuration that has a help text."""
+        for part, cls in (
+            (defaults, RunConfig),
+            (defaults.model, GPTConfig),
+            (defaults.train, TrainConfig),
+        ):
+            hints = typing.get_type_hints(cls)
+            for field in dataclasses.fields(cls):
+                if "help" in field.metadata:
+                    value = getattr(part, field.name)
+                    self.add(field.name, hints[field.name], field.metadata["help"], value)
+
+    def parse(self, argv: list[str]) -> dict[str, Any]:
+        """What was given, by field name.
+
+        Raises:
+            InputError: a flag is unknown, lacks its value, or has one of the wrong type.
+        """
+        known, unknown = self.parse_known_args(list(self._normalized(argv)))
+        if unknown:
+            flag = unknown[0].split("=")[0]
+            if not flag.startswith("-"):
+                self.error(f"{flag!r} belongs to no flag")
+            near = difflib.get_close_matches(flag, self._option_string_actions, 1)
+            self.error(f"unknown flag {flag}" + (f": did you mean {near[0]}?" if near else ""))
+        return vars(known)
+
+    def _normalized(self, argv: Iterable[str]) -> Iterable[str]:
+        """Flags with `-` for `_`, and each value joined to its flag: it may start with a dash."""
+        waiting = None
+        for argument in argv:
+            flag, equals, value = argument.partition("=")
+            if flag.startswith("--"):
+                flag = "--" + flag[2:].replace("_", "-")
+            action = self._option_string_actions.get(flag)
+            if waiting is not None:
+                if action is None:
+                    yield f"{waiting}={argument}"
+                    waiting = None
+                    continue
+                yield waiting
+                waiting = None
+            if action is not None and action.nargs is None and not equals:
+                waiting = flag
+            else:
+                yield flag + equals + value
+        if waiting is not None:
+            yield waiting
+
+
+def whole_number(text: str) -> int:
+    """An int, with an error that says what it takes."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number") from None
+
+
+def number(text: str) -> float:
+    """A float, with an error that says what it takes."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number") from None
+
+
+def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    """A type that takes one of some words."""
+
+    def choose(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} must be one of {', '.join(choices)}")
+        return text
+
+    return choose
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

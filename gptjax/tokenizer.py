@@ -1,0 +1,80 @@
+"""Text to ids and back. The lecture's tokenizer: one id per character, in sorted order."""
+
+from typing import Any, Self
+
+import numpy as np
+
+from gptjax.errors import InputError
+
+UNICODE_SIZE = 0x110000
+
+
+class CharTokenizer:
+    """A character vocabulary.
+
+    Attributes:
+        characters: all of them, sorted by code point; a character's id is its place. For tiny
+            Shakespeare id 0 is the newline.
+    """
+
+    def __init__(self, characters: str) -> None:
+        if not isinstance(characters, str) or not characters:
+            raise InputError("a character vocabulary must be a string of at least one character")
+        codes = _codes(characters)
+        if (np.diff(codes.astype(np.int64)) <= 0).any():
+            raise InputError("the characters of a vocabulary must be distinct and sorted")
+        self.characters = characters
+        self._codes = codes
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The vocabulary of a text: every distinct character, newlines as they are."""
+        seen = np.zeros(UNICODE_SIZE, bool)
+        seen[_codes(text)] = True
+        return cls(seen.nonzero()[0].astype("<u4").tobytes().decode("utf-32-le"))
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are."""
+        return len(self.characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of a text: (len(text),) int32.
+
+        Raises:
+            InputError: a character is not in the vocabulary; it names the first and its place.
+        """
+        codes = _codes(text)
+        ids = np.searchsorted(self._codes, codes).clip(max=self.vocab_size - 1)
+        unknown = (self._codes[ids] != codes).nonzero()[0]
+        if len(unknown):
+            at = int(unknown[0])
+            raise InputError(
+                f"character {text[at]!a} at position {at} is not among the "
+                f"{self.vocab_size} characters of this model's text"
+            )
+        return ids.astype(np.int32)
+
+    def decode(self, ids: Any) -> str:
+        """The text of a sequence of ids."""
+        return self._codes[np.asarray(ids, np.int64)].tobytes().decode("utf-32-le")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What tokenizer.json holds."""
+        return {"type": "char", "characters": self.characters}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: it is no character vocabulary.
+        """
+        if value.get("type") != "char":
+            raise InputError(f"tokenizer of type {value.get('type')!r}: only 'char' is known")
+        return cls(value.get("characters", ""))
+
+
+def _codes(text: str) -> np.ndarray:
+    """Code points of a text, as uint32. Lone surrogates pass, so that an error can name them."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

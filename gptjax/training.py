@@ -1,0 +1,216 @@
+"""The train step and its loop, and evaluation: pure functions of arrays.
+
+step = make_train_step(model, run_config)         # one update; jit, vmap or scan it as you like
+update = make_train_loop(model, run_config)       # many updates in one dispatch, jitted
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from gptjax.config import RunConfig
+from gptjax.data import Batch, sample_batch
+from gptjax.loss import cross_entropy, token_losses
+from gptjax.model import forward
+from gptjax.optimizer import learning_rate_schedule, make_optimizer
+
+Array = jax.Array
+Params = Any
+
+# Tokens evaluated at once. More would not be faster, and the logits of a large vocabulary must fit.
+EVAL_TOKENS = 8192
+
+
+@struct.dataclass
+class TrainState:
+    """All that an update changes.
+
+    Attributes:
+        step: int32 scalar, updates done.
+        params: the model's parameters, float32.
+        opt_state: Optax's.
+    """
+
+    step: Array
+    params: Params
+    opt_state: Any
+
+
+class Metrics(NamedTuple):
+    """What one update tells, as float32 scalars on the device.
+
+    Attributes:
+        loss: nats per token, before the update.
+        grad_norm: the gradient's global norm, before clipping.
+        learning_rate: what the update was made with.
+    """
+
+    loss: Array
+    grad_norm: Array
+    learning_rate: Array
+
+
+class Keys(NamedTuple):
+    """The three streams of random numbers of a run; the key of step s is `fold_in(key, s)`."""
+
+    params: Array
+    data: Array
+    dropout: Array
+
+
+def make_keys(seed: int) -> Keys:
+    """Typed keys, split once from the run's seed."""
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def init_params(model: nn.Module, key: Array) -> Params:
+    """Fresh float32 parameters. `jax.eval_shape` of this costs nothing and gives their shapes."""
+    return model.init(key, jnp.zeros((1, 1), jnp.int32), deterministic=True)["params"]
+
+
+def init_state(model: nn.Module, run_config: RunConfig, key: Array) -> TrainState:
+    """The state before the first update."""
+    params = init_params(model, key)
+    opt_state = make_optimizer(run_config.train).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def make_train_step(
+    model: nn.Module, run_config: RunConfig
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
+    """One update as a pure function, not jitted.
+
+    Returns:
+        step(state, batch, key) -> (state, metrics). `batch` holds batch_size *
+        gradient_accumulation_steps sequences, taken in micro-batches of batch_size; `key` is the
+        run's dropout key, from which the step derives its own by its number.
+    """
+    config = run_config.train
+    optimizer = make_optimizer(config)
+    schedule = learning_rate_schedule(config)
+    micro_batches = config.gradient_accumulation_steps
+
+    def loss_of(params: Params, batch: Batch, key: Array) -> Array:
+        return cross_entropy(forward(model, params, batch.x_BT, dropout_key=key), batch.y_BT)
+
+    def gradient(params: Params, batch: Batch, key: Array) -> tuple[Array, Params]:
+        if micro_batches == 1:
+            return jax.value_and_grad(loss_of)(params, batch, key)
+        micro = jax.tree.map(lambda a: a.reshape(micro_batches, -1, *a.shape[1:]), batch)
+
+        def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
+            batch, i = part
+            new = jax.value_and_grad(loss_of)(params, batch, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, total, new), None
+
+        zero = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params))
+        total, _ = jax.lax.scan(add, zero, (micro, jnp.arange(micro_batches)))
+        return jax.tree.map(lambda a: a / micro_batches, total)
+
+    def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
+        loss, grads = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = Metrics(loss, optax.tree.norm(grads), schedule(state.step))
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return step
+
+
+def make_train_loop(
+    model: nn.Module, run_config: RunConfig
+) -> Callable[[TrainState, Array, Keys, Array | int], tuple[TrainState, Metrics]]:
+    """Many updates in one dispatch: batches gathered on the device, metrics left there.
+
+    The number of updates is a traced value of a `while_loop`, not a constant of a `scan`: one
+    compile serves every interval between log points, and a bit of the result never depends on it.
+
+    Returns:
+        loop(state, tokens, keys, until) -> (state, metrics), jitted, `state` donated. It updates
+        until `state.step` is `until`, or until a loss or a gradient is not finite: that update is
+        not applied, and `metrics`, which are the last update's, show it.
+    """
+    config = run_config.train
+    step = make_train_step(model, run_config)
+    batch_size = config.batch_size * config.gradient_accumulation_steps
+    block_size = run_config.model.block_size
+
+    @partial(jax.jit, donate_argnums=0)
+    def loop(
+        state: TrainState, tokens: Array, keys: Keys, until: Array | int
+    ) -> tuple[TrainState, Metrics]:
+        def go_on(carry: tuple[TrainState, Metrics]) -> Array:
+            state, metrics = carry
+            return (state.step < until) & is_finite(metrics)
+
+        def one(carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, _ = carry
+            batch = sample_batch(tokens, keys.data, state.step, batch_size, block_size)
+            new, metrics = step(state, batch, keys.dropout)
+            good = is_finite(metrics)
+            return jax.tree.map(partial(jnp.where, good), new, state), metrics
+
+        return jax.lax.while_loop(go_on, one, (state, Metrics(*jnp.zeros(3))))
+
+    return loop
+
+
+def is_finite(metrics: Metrics) -> Array:
+    """Whether loss and gradient are finite: a bool scalar on the device."""
+    return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+
+
+def evaluate(
+    model: nn.Module,
+    params: Params,
+    tokens: Array,
+    *,
+    block_size: int | None = None,
+    max_windows: int = 0,
+) -> float:
+    """Mean loss over a split, the same on every call: consecutive windows, each token once.
+
+    Args:
+        tokens: (N,) ids, N >= 2. The last window may be shorter; all N - 1 targets count.
+        block_size: of the windows; the model's own if not given.
+        max_windows: evaluate at most so many windows, spread evenly; 0 for all.
+
+    Returns:
+        Nats per token.
+    """
+    T = block_size or model.config.block_size  # type: ignore[attr-defined]
+    n_windows = -(-(len(tokens) - 1) // T)
+    starts = jnp.arange(n_windows, dtype=jnp.int32) * T
+    if 0 < max_windows < n_windows:
+        starts = starts[jnp.linspace(0, n_windows - 1, max_windows).round().astype(jnp.int32)]
+    batch_size = max(1, min(len(starts), EVAL_TOKENS // T))
+    short = -len(starts) % batch_size
+    # Padding windows start past the end: none of their targets exists, so none counts.
+    starts = jnp.concatenate([starts, jnp.full((short,), len(tokens), jnp.int32)])
+    total, count = _loss_sums(model, params, tokens, starts.reshape(-1, batch_size), T)
+    return float(total) / float(count)
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _loss_sums(
+    model: nn.Module, params: Params, tokens: Array, starts: Array, T: int
+) -> tuple[Array, Array]:
+    """Summed loss and number of targets over windows of T from `starts` (batches, B)."""
+
+    def add(carry: tuple[Array, Array], starts_B: Array) -> tuple[tuple[Array, Array], None]:
+        total, count = carry
+        at_BT = starts_B[:, None] + jnp.arange(T + 1)
+        windows = jnp.take(tokens, at_BT, mode="clip").astype(jnp.int32)
+        logits_BTV = forward(model, params, windows[:, :-1])
+        exists_BT = at_BT[:, 1:] < len(tokens)
+        losses_BT = jnp.where(exists_BT, token_losses(logits_BTV, windows[:, 1:]), 0)
+        return (total + losses_BT.sum(), count + exists_BT.sum()), None
+
+    zero = (jnp.zeros(()), jnp.zeros((), jnp.int32))
+    return jax.lax.scan(add, zero, starts)[0]

@@ -1,0 +1,249 @@
+"""Trains a GPT on a text and writes a run that sample.py reads.
+
+python train.py                                    the preset that suits this machine
+python train.py --data my.txt --n-layer 4 --n-embd 128
+python train.py --resume                           go on with the newest run
+"""
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptjax import checkpoint, data, runs, scripts
+from gptjax.backend import describe, make_deterministic, platform
+from gptjax.config import PRESETS, RunConfig, preset_for
+from gptjax.corpus import Text, load_text
+from gptjax.errors import InputError
+from gptjax.generation import generate
+from gptjax.loop import StopRequest, train
+from gptjax.model import num_params
+from gptjax.report import Report, duration, loss_text
+from gptjax.tokenizer import CharTokenizer
+from gptjax.training import TrainState, evaluate, init_state, make_keys
+
+DATA_DIR = Path(__file__).resolve().parent / "data"
+SAMPLE_TOKENS = 200
+
+# What a resume may change; everything else is the run's.
+CHANGEABLE = ("max_iters", "eval_interval", "log_interval", "keep", "max_minutes")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C, 143 SIGTERM."""
+    return scripts.run_script("train.py", run, argv)
+
+
+def run(argv: list[str]) -> int:
+    """The script's body; raises what `run_script` turns into a line."""
+    given = parse(argv)
+    resume, eval_only = given.pop("resume", False), given.pop("eval_only", False)
+    overwrite, out_dir = given.pop("overwrite", False), given.pop("out_dir", None)
+    if out_dir == "":
+        raise InputError("--out-dir is empty: give the path of a folder")
+    if overwrite and (resume or eval_only):
+        raise InputError("--overwrite starts anew, so it cannot go with --resume or --eval-only")
+    if resume or eval_only:
+        path = Path(out_dir) if out_dir else runs.newest_run()
+        config = resumed_config(path, given, eval_only)
+    else:
+        if given.get("deterministic"):
+            make_deterministic()
+        config = preset_for(platform(), given.get("preset")).replace(**given)
+        path = Path(out_dir) if out_dir else new_folder(config.preset)
+        runs.check_free(path, overwrite)
+    text = load_text(config.data, DATA_DIR, tell=say)
+    if config.data_sha256 not in ("", text.sha256):
+        raise InputError(
+            f"--data {config.data} is another text than the run's: sha256 {text.sha256}, and "
+            f"{path} was trained on {config.data_sha256}"
+        )
+    tokenizer = CharTokenizer.from_text(text.text)
+    config = config.replace(
+        data=text.source, data_sha256=text.sha256, vocab_size=tokenizer.vocab_size
+    )
+    tokens = data.compact(tokenizer.encode(text.text), tokenizer.vocab_size)
+    train_tokens, val_tokens = data.split(tokens)
+    data.check_lengths(train_tokens, val_tokens, config.model.block_size)
+    if eval_only:
+        return report_evaluation(path, val_tokens)
+    if not resume:
+        if overwrite:
+            runs.remove_run(path)
+        runs.write_run(path, config, tokenizer)
+    say(f"run: {path}")
+    state = prepare_state(path, config, resume)
+    if int(state.step) >= config.train.max_iters:
+        say(
+            f"this run is finished: {state.step} of {config.train.max_iters} steps; "
+            "a larger --max-iters extends it"
+        )
+        return 0
+    if resume:
+        runs.write_config(path, config)
+    introduce(config, state, text, tokenizer, train_tokens, val_tokens)
+    return fit(path, config, state, tokenizer, train_tokens, val_tokens)
+
+
+def parse(argv: list[str]) -> dict[str, Any]:
+    """Flags to values, by field name; absent when not given."""
+    chosen = [
+        a.partition("=")[2] or b
+        for a, b in zip(argv, [*argv[1:], ""], strict=True)
+        if a.partition("=")[0] == "--preset"
+    ]
+    defaults = PRESETS.get(chosen[-1] if chosen else "") or preset_for(platform())
+    parser = scripts.FlagParser("train.py", __doc__ or "")
+    parser.add("preset", str, f"settings to start from: {', '.join(PRESETS)}", defaults.preset)
+    parser.add("out_dir", str, "folder of the run [runs/<preset>-<date>-<time>]")
+    for name, help in {
+        "resume": "go on with the run in --out-dir, or with the newest",
+        "overwrite": "replace the run in --out-dir",
+        "eval_only": "print the validation loss of the run in --out-dir, or of the newest",
+    }.items():
+        parser.add_argument(scripts.as_flag(name), action="store_true", help=help)
+    parser.add_config(defaults)
+    return parser.parse(argv)
+
+
+def resumed_config(path: Path, given: dict[str, Any], eval_only: bool) -> RunConfig:
+    """The stored configuration with what was given now.
+
+    Raises:
+        InputError: something given contradicts the run.
+    """
+    stored, _ = runs.read_run(path)
+    if stored.deterministic:
+        make_deterministic()
+    platform()
+    for name, value in given.items():
+        if name not in (*CHANGEABLE, "data") and value != stored.flat(name):
+            raise InputError(
+                f"{scripts.as_flag(name)} {value} contradicts the run in {path}, which has "
+                f"{stored.flat(name)}: leave the flag out, or start another run"
+            )
+    config = stored.replace(**given)
+    if config.train.max_iters < stored.train.max_iters and not eval_only:
+        raise InputError(
+            f"--max-iters {config.train.max_iters} is less than the run's "
+            f"{stored.train.max_iters}: a resume can only extend it"
+        )
+    if config.train.max_iters > stored.train.max_iters:
+        say(
+            f"extending the run and its schedule from {stored.train.max_iters} to "
+            f"{config.train.max_iters} steps"
+        )
+    return config
+
+
+def prepare_state(path: Path, config: RunConfig, resume: bool) -> TrainState:
+    """A fresh state, or the newest whole checkpoint's."""
+    model, key = runs.make_model(config), make_keys(config.seed).params
+
+    def init(key: jax.Array) -> TrainState:
+        return init_state(model, config, key)
+
+    if resume:
+        abstract = jax.eval_shape(init, key)
+        found = checkpoint.newest_whole(
+            path / runs.CHECKPOINTS, lambda p: checkpoint.load_state(p, abstract), tell=warn
+        )
+        checkpoint.set_newer_aside(path / runs.CHECKPOINTS, found[0].step if found else -1)
+        if found:
+            say(f"resuming from step {found[0].step}")
+            return found[1]
+        say("no whole checkpoint yet: starting from step 0 with the run's configuration")
+    return jax.jit(init)(key)
+
+
+def introduce(
+    config: RunConfig,
+    state: TrainState,
+    text: Text,
+    tokenizer: CharTokenizer,
+    train_tokens: np.ndarray,
+    val_tokens: np.ndarray,
+) -> None:
+    """What is about to happen, in a few lines."""
+    cfg = config.train
+    say(f"{describe()}, preset {config.preset}")
+    say(
+        f"text: {text.source}, {len(text.text):,} characters, {tokenizer.vocab_size} distinct, "
+        f"{len(train_tokens):,} for training and {len(val_tokens):,} for validation"
+    )
+    tokens = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
+    say(
+        f"model: {num_params(state.params):,} parameters; {cfg.max_iters:,} steps of {tokens:,} "
+        f"tokens; a model that knows nothing has loss {math.log(tokenizer.vocab_size):.2f}"
+    )
+
+
+def fit(
+    path: Path,
+    config: RunConfig,
+    state: TrainState,
+    tokenizer: CharTokenizer,
+    train_tokens: np.ndarray,
+    val_tokens: np.ndarray,
+) -> int:
+    """Trains, shows, and says what to type next."""
+    model = runs.make_model(config)
+
+    def sample(params: Any, n: int = SAMPLE_TOKENS) -> str:
+        key = jax.random.key(config.seed)
+        ids = generate(model, params, np.zeros((1, 1), np.int32), key, max_new_tokens=n)
+        return tokenizer.decode(np.asarray(ids)[0, 1:])
+
+    report = Report(path, config, sample, sys.stdout, int(state.step))
+    with StopRequest() as stop, report:
+        result = train(path, config, model, state, train_tokens, val_tokens, report, stop)
+    resume = f"python train.py --out-dir {path} --resume"
+    if result.signal is not None:
+        say(f"stopped at step {result.step}, saved; go on with\n    {resume}")
+        return 128 + result.signal
+    if result.val_loss is not None and result.best is not None:
+        say(f"final validation loss: {loss_text(result.val_loss)}, best {result.best:.4f}")
+    say(f"{duration(result.seconds)} in all, {result.step:,} steps; picture: {path / runs.PICTURE}")
+    if result.step < config.train.max_iters:
+        say(f"--max-minutes is over; go on with\n    {resume}")
+    say(f'sample from it with\n    python sample.py --out-dir {path} --prompt "ROMEO:"')
+    return 0
+
+
+def report_evaluation(path: Path, val_tokens: np.ndarray) -> int:
+    """Prints the validation loss of the newest whole checkpoint; writes nothing."""
+    began = time.monotonic()
+    loaded = runs.load_run(path, "latest", tell=warn)
+    cfg = loaded.config.train
+    val = jax.numpy.asarray(val_tokens)
+    loss = evaluate(loaded.model, loaded.params, val, max_windows=cfg.eval_iters * cfg.batch_size)
+    seconds = duration(time.monotonic() - began)
+    say(f"{path}, step {loaded.step}: validation loss {loss_text(loss)}, {seconds}")
+    return 0
+
+
+def new_folder(preset: str) -> Path:
+    """runs/<preset>-<date>-<time>, with a number behind it if that exists already."""
+    base = runs.RUNS / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, n = base, 2
+    while path.exists():
+        path, n = base.with_name(f"{base.name}-{n}"), n + 1
+    return path
+
+
+def say(line: str) -> None:
+    """A line for people."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """A line about something that is wrong but does not stop the run."""
+    print(f"train.py: warning: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
