@@ -155,9 +155,9 @@ def train(
                     f"the validation loss after step {step} is {val_loss}; {_kept(path)}"
                 )
             line |= {"seconds": round(seconds(), 3), "val_loss": val_loss}
+            log.add(**line)  # before the checkpoint: a resume drops lines after it, and adds none
             saver.save(state, val_loss)
             saved = step
-            log.add(**line)
             reporter.evaluated(line, state.params)
             timer.restart(step)
     if in_flight is not None:
@@ -198,9 +198,9 @@ def _next_look(step: int, cfg: TrainConfig, seconds_per_step: float | None) -> i
 
     The first dispatches are one update each, so that the first loss shows as soon as there is one.
     """
-    while_ = 1 if seconds_per_step is None else max(1, int(DISPATCH_SECONDS / seconds_per_step))
+    steps = 1 if seconds_per_step is None else max(1, int(DISPATCH_SECONDS / seconds_per_step))
     points = [(step // every + 1) * every for every in (cfg.log_interval, cfg.eval_interval)]
-    return min(step + while_, cfg.max_iters, *points)
+    return min(step + steps, cfg.max_iters, *points)
 
 
 def _kept(path: Path) -> str:

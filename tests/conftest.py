@@ -4,15 +4,17 @@ import contextlib
 import logging
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import jax
 import pytest
 
-import sample
 import train
 from gptjax import runs
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
+from gptjax.model import GPT, forward
+from gptjax.training import init_params
 
 # Many tests compile the same small program; a cache in a folder of this session compiles it once.
 CACHE = tempfile.TemporaryDirectory(prefix="gptjax-tests-")
@@ -37,6 +39,18 @@ def tiny_config(**changes) -> RunConfig:
         train=TrainConfig(batch_size=4, max_iters=20, learning_rate=1e-2, min_lr=1e-3),
     )
     return base.replace(**changes)
+
+
+@partial(jax.jit, static_argnums=0)
+def init(config: GPTConfig, key: jax.Array):
+    """Fresh parameters, in one program: much faster than an operation at a time."""
+    return init_params(GPT(config), key)
+
+
+@partial(jax.jit, static_argnums=0)
+def run_model(config: GPTConfig, params, x_BT: jax.Array, dropout_key: jax.Array | None = None):
+    """Logits, likewise."""
+    return forward(GPT(config), params, x_BT, dropout_key)
 
 
 @pytest.fixture
@@ -125,6 +139,3 @@ def damage_newest(run: Path, how: str) -> int:
     elif how == "gone":
         shutil.rmtree(newest)
     return int(newest.name)
-
-
-__all__ = ["TEXT", "TINY", "damage_newest", "sample", "tiny_config", "train"]

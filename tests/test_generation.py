@@ -7,15 +7,14 @@ import pytest
 
 from gptjax.errors import InputError
 from gptjax.generation import filter_logits, generate, make_sampling
-from gptjax.model import GPT, forward
-from gptjax.training import init_params
+from gptjax.model import GPT
 
-from conftest import tiny_config
+from conftest import init, run_model, tiny_config
 
 KEY = jax.random.key(3)
 MODEL = GPT(tiny_config(n_layer=2).model)
 # Larger than at initialisation, so that the distribution is far from flat.
-PARAMS = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(0)))
+PARAMS = jax.tree.map(lambda x: 8 * x, init(MODEL.config, jax.random.key(0)))
 PROMPT = jax.random.randint(jax.random.key(1), (2, 3), 0, 11)
 
 
@@ -23,7 +22,7 @@ def naive(prompt, n, choose):
     """The lecture's generate: crop to the last block_size tokens, run it all, take the last."""
     tokens = jnp.asarray(prompt)
     for _ in range(n):
-        logits = forward(MODEL, PARAMS, tokens[:, -8:])[:, -1]
+        logits = run_model(MODEL.config, PARAMS, tokens[:, -8:])[:, -1]
         tokens = jnp.concatenate([tokens, choose(logits, tokens.shape[1])[:, None]], axis=1)
     return tokens
 
@@ -128,7 +127,7 @@ def test_draws_follow_the_distribution():
     """2,000 draws of one token from the model's own distribution, each row with its key."""
     prompt = jnp.tile(PROMPT[:1], (2000, 1))
     y = generate(MODEL, PARAMS, prompt, KEY, max_new_tokens=1)[:, -1]
-    expected = jax.nn.softmax(forward(MODEL, PARAMS, PROMPT[:1])[0, -1])
+    expected = jax.nn.softmax(run_model(MODEL.config, PARAMS, PROMPT[:1])[0, -1])
     found = np.bincount(y, minlength=11) / 2000
     # Four standard deviations of a proportion, sqrt(0.25 / 2000) at most.
     np.testing.assert_allclose(found, expected, atol=4 * 0.0112)
@@ -153,7 +152,7 @@ def test_settings_do_not_recompile(count_compiles):
 def test_works_with_any_module_of_the_same_call():
     deeper = dataclasses.replace(MODEL.config, n_layer=1, block_size=5)
     model = GPT(deeper)
-    y = generate(model, init_params(model, KEY), PROMPT, KEY, max_new_tokens=9)
+    y = generate(model, init(deeper, KEY), PROMPT, KEY, max_new_tokens=9)
     assert y.shape == (2, 12)
 
 

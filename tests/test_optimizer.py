@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from gptjax.config import TrainConfig
-from gptjax.model import GPT
 from gptjax.optimizer import decay_mask, learning_rate_schedule, make_optimizer
-from gptjax.training import init_params
 
-from conftest import tiny_config
+from conftest import init, tiny_config
 
 CONFIG = TrainConfig(max_iters=1000, warmup_iters=99, learning_rate=1.0, min_lr=0.1)
 
@@ -39,7 +37,7 @@ def test_a_floor_as_high_as_the_peak_is_a_constant_rate():
 
 
 def test_matrices_decay_and_vectors_do_not_even_where_all_heads_biases_are_a_matrix():
-    params = init_params(GPT(tiny_config(qkv_bias=True).model), jax.random.key(0))
+    params = init(tiny_config(qkv_bias=True).model, jax.random.key(0))
     mask = decay_mask(params)
     for path, decays in jax.tree_util.tree_leaves_with_path(mask):
         assert decays == (path[-1].key in ("kernel", "embedding"))

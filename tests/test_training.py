@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 
 from gptjax.data import Batch, sample_batch
-from gptjax.loss import token_losses
-from gptjax.model import GPT, forward
+from gptjax.loss import cross_entropy, token_losses
+from gptjax.model import GPT
 from gptjax.training import (
     evaluate,
-    init_params,
     init_state,
     make_keys,
     make_train_loop,
     make_train_step,
 )
 
-from conftest import tiny_config
+from conftest import init, run_model, tiny_config
 
 TOKENS = jax.random.randint(jax.random.key(7), (300,), 0, 11).astype(jnp.uint8)
 KEYS = make_keys(1)
@@ -72,7 +71,7 @@ def test_accumulated_micro_batches_equal_one_big_batch():
     gradients."""
     batch = sample_batch(TOKENS, KEYS.data, 0, 8, 8)
     results = []
-    for size, parts in ((8, 1), (4, 2), (2, 4), (1, 8)):
+    for size, parts in ((8, 1), (2, 4)):
         config = tiny_config(batch_size=size, gradient_accumulation_steps=parts)
         model, state = start(config)
         new, metrics = jax.jit(make_train_step(model, config))(state, batch, KEYS.dropout)
@@ -91,11 +90,9 @@ def test_micro_batches_draw_different_dropout():
     one = tiny_config(dropout=0.5, batch_size=2)
     two = one.replace(gradient_accumulation_steps=2)
     model, state = start(one)
-    _, both = make_train_step(model, two)(state, twice, KEYS.dropout)
-    key = jax.random.fold_in(KEYS.dropout, 0)
-    first = token_losses(
-        forward(model, state.params, half.x_BT, jax.random.fold_in(key, 0)), half.y_BT
-    ).mean()
+    _, both = jax.jit(make_train_step(model, two))(state, twice, KEYS.dropout)
+    key = jax.random.fold_in(jax.random.fold_in(KEYS.dropout, 0), 0)
+    first = cross_entropy(run_model(one.model, state.params, half.x_BT, key), half.y_BT)
     assert abs(float(both.loss - first)) > 1e-4
 
 
@@ -122,8 +119,7 @@ def test_loop_is_the_step_repeated():
 def test_same_seed_same_run_and_another_seed_another():
     config = tiny_config(dropout=0.1)
     assert_same(run(config, [5])[0], run(config, [5])[0])
-    model = GPT(config.model)
-    other = init_params(model, make_keys(2).params)
+    other = init(config.model, make_keys(2).params)
     assert (other["wte"]["embedding"] != start(config)[1].params["wte"]["embedding"]).any()
 
 
@@ -168,7 +164,9 @@ def test_evaluation_counts_every_target_once(length):
     losses = []
     for first in range(0, length - 1, 8):
         window = tokens[first : first + 9].astype(jnp.int32)[None]
-        losses += list(token_losses(forward(model, state.params, window[:, :-1]), window[:, 1:])[0])
+        losses += list(
+            token_losses(run_model(config.model, state.params, window[:, :-1]), window[:, 1:])[0]
+        )
     assert len(losses) == length - 1
     assert evaluate(model, state.params, tokens) == pytest.approx(float(np.mean(losses)), rel=1e-5)
 
