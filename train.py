@@ -91,12 +91,10 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> dict[str, Any]:
     """Flags to values, by field name; absent when not given."""
-    chosen = [
-        a.partition("=")[2] or b
-        for a, b in zip(argv, [*argv[1:], ""], strict=True)
-        if a.partition("=")[0] == "--preset"
-    ]
-    defaults = PRESETS.get(chosen[-1] if chosen else "") or preset_for(platform())
+    peek = scripts.FlagParser("train.py", "", add_help=False)
+    peek.add("preset", str, "")
+    name = peek.parse_some(argv).get("preset")
+    defaults = PRESETS.get(name or "") or preset_for(platform())
     parser = scripts.FlagParser("train.py", __doc__ or "")
     parser.add("preset", str, f"settings to start from: {', '.join(PRESETS)}", defaults.preset)
     parser.add("out_dir", str, "folder of the run [runs/<preset>-<date>-<time>]")

@@ -57,9 +57,10 @@ class FlagParser(argparse.ArgumentParser):
     Flags that are not given are absent from the result, so that a caller can tell.
     """
 
-    def __init__(self, prog: str, description: str) -> None:
+    def __init__(self, prog: str, description: str, add_help: bool = True) -> None:
         super().__init__(
             prog=prog,
+            add_help=add_help,
             description=description,
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
@@ -120,6 +121,10 @@ class FlagParser(argparse.ArgumentParser):
             near = difflib.get_close_matches(flag, self._option_string_actions, 1)
             self.error(f"unknown flag {flag}" + (f": did you mean {near[0]}?" if near else ""))
         return vars(known)
+
+    def parse_some(self, argv: list[str]) -> dict[str, Any]:
+        """The same, passing over what is unknown: for a flag that decides the others' defaults."""
+        return vars(self.parse_known_args(list(self._normalized(argv)))[0])
 
     def _normalized(self, argv: Iterable[str]) -> Iterable[str]:
         """Flags with `-` for `_`, and each value joined to its flag: it may start with a dash."""

@@ -349,6 +349,19 @@ def test_repeating_what_the_run_has_is_no_contradiction(run_copy):
     assert train.main(["--out-dir", str(run_copy), "--resume", "--n-layer", "1"]) == 0
 
 
+def test_no_flags_at_all(refused, tmp_path, monkeypatch):
+    """What the README types first: the preset of this backend and the corpus (not reachable)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "DATA_DIR", tmp_path)
+    (tmp_path / corpus.FILE).write_text("another text")
+    assert "is not tiny Shakespeare" in refused(train)
+    assert train.parse([]) == {}
+    assert train.parse(["--preset", "shakespeare", "--n_layer=3"]) == {
+        "preset": "shakespeare",
+        "n_layer": 3,
+    }
+
+
 def test_help_shows_every_flag_with_the_presets_value(capsys):
     with pytest.raises(SystemExit) as caught:
         train.main(["--preset", "shakespeare", "--help"])
