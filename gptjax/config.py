@@ -95,8 +95,9 @@ class GPTConfig:
     ln_bias: bool = flag(True, "bias in LayerNorm")
     tie_embeddings: bool = flag(False, "output layer shares the token table")
     head_bias: bool = flag(True, "bias in the output layer, tied or not")
+    init_std: float = flag(0.02, "matrices start at N(0, init_std); narrow models like more")
     scaled_residual_init: bool = flag(
-        False, "residual projections start at 0.02 / sqrt(2 n_layer), as in GPT-2, not at 0.02"
+        False, "residual projections start at init_std / sqrt(2 n_layer), as in GPT-2"
     )
     embd_dropout: bool = flag(False, "dropout on the embeddings too, as in GPT-2 and nanoGPT")
     dtype: Dtype = flag("float32", "dtype of the computation; parameters are float32 always")
@@ -105,6 +106,7 @@ class GPTConfig:
         _check_types(self)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        _check(self.init_std > 0, "init_std", self.init_std, "must be above 0")
         _check(0 <= self.dropout < 1, "dropout", self.dropout, "must be at least 0 and less than 1")
         _check(
             self.n_embd % self.n_head == 0,
@@ -273,7 +275,9 @@ PRESETS: dict[str, RunConfig] = {
     # The lowest loss that two CPU cores reach in three minutes; docs/results.md has the search.
     "shakespeare-cpu": RunConfig(
         preset="shakespeare-cpu",
-        model=GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128, dropout=0.0),
+        model=GPTConfig(
+            block_size=128, n_layer=4, n_head=4, n_embd=128, dropout=0.0, init_std=0.06
+        ),
         train=TrainConfig(
             batch_size=32, max_iters=1000, learning_rate=4e-3, min_lr=0.0, eval_interval=250
         ),

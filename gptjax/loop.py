@@ -22,8 +22,8 @@ from gptjax.config import RunConfig, TrainConfig
 from gptjax.errors import RunError
 from gptjax.training import Metrics, TrainState, evaluate, make_keys, make_train_loop
 
-# A dispatch is kept about this short, in seconds, so that Ctrl-C is answered and progress moves. Not
-# shorter: on a CPU each dispatch takes its memory anew, which costs as much as half a step.
+# A dispatch is kept about this short, in seconds, so that Ctrl-C is answered and progress moves.
+# Not shorter: on a CPU each dispatch takes its memory anew, at the cost of about half a step.
 DISPATCH_SECONDS = 1.5
 
 

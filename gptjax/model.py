@@ -21,7 +21,6 @@ from flax import linen as nn
 from gptjax.config import GPTConfig
 
 Array = jax.Array
-INIT_STD = 0.02
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -181,19 +180,19 @@ class TiedHead(nn.Module):
 def dense(
     cfg: GPTConfig, features: int, *, use_bias: bool, name: str, residual: bool = False
 ) -> nn.Dense:
-    """A linear layer that starts at N(0, 0.02) with zero bias.
+    """A linear layer that starts at N(0, init_std) with zero bias.
 
     With `residual`, it writes into the residual stream, and with `scaled_residual_init` starts
     smaller, so that the stream's variance does not grow with depth (GPT-2's report, section 2.3).
     """
     scale = (2 * cfg.n_layer) ** -0.5 if residual and cfg.scaled_residual_init else 1.0
-    init = nn.initializers.normal(INIT_STD * scale)
+    init = nn.initializers.normal(cfg.init_std * scale)
     return nn.Dense(features, use_bias=use_bias, dtype=_dtype(cfg), kernel_init=init, name=name)
 
 
 def embed(cfg: GPTConfig, size: int, name: str) -> nn.Embed:
-    """A table of `size` rows of width C that starts at N(0, 0.02)."""
-    init = nn.initializers.normal(INIT_STD)
+    """A table of `size` rows of width C that starts at N(0, init_std)."""
+    init = nn.initializers.normal(cfg.init_std)
     return nn.Embed(size, cfg.n_embd, dtype=_dtype(cfg), embedding_init=init, name=name)
 
 

@@ -48,6 +48,7 @@ def test_an_int_for_a_float_makes_the_same_config():
         ({"n_embd": 100, "n_head": 6}, "n_embd (100) must be divisible by n_head (6)"),
         ({"dropout": 1.0}, "dropout (1.0) must be at least 0 and less than 1"),
         ({"dropout": float("nan")}, "dropout (nan) must be a finite number"),
+        ({"init_std": 0.0}, "init_std (0.0) must be above 0"),
         ({"activation": "tanh"}, "activation ('tanh') must be one of relu, gelu, gelu_tanh"),
         ({"dtype": "float16"}, "dtype ('float16') must be one of float32, bfloat16"),
         ({"bias": 1}, "bias (1) must be a bool"),
