@@ -276,7 +276,13 @@ PRESETS: dict[str, RunConfig] = {
     "shakespeare-cpu": RunConfig(
         preset="shakespeare-cpu",
         model=GPTConfig(
-            block_size=128, n_layer=4, n_head=4, n_embd=128, dropout=0.0, init_std=0.06
+            block_size=128,
+            n_layer=4,
+            n_head=4,
+            n_embd=128,
+            dropout=0.0,
+            init_std=0.06,
+            scaled_residual_init=True,
         ),
         train=TrainConfig(
             batch_size=32, max_iters=1000, learning_rate=4e-3, min_lr=0.0, eval_interval=250
