@@ -1,5 +1,7 @@
 """Our GPT and PyTorch's, from the same weights: the same logits, gradients, training and text."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,18 +9,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import gptjax
 from gptjax import interop
 from gptjax.config import PRESETS, GPTConfig, RunConfig
-from gptjax.data import Batch
+from gptjax.data import Batch, sample_batch
 from gptjax.generation import generate
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, forward
+from gptjax.tokenizer import CharTokenizer
 from gptjax.training import init_params, init_state, make_train_step
 
 torch = pytest.importorskip("torch", reason="parity needs requirements-compare.txt")
 
-from compare import torch_gpt  # noqa: E402
 from twins import LectureGPT  # noqa: E402
+
+from compare import torch_gpt  # noqa: E402
 
 LOGITS, GRADIENTS, TRAINING = 1e-5, 1e-4, 1e-3
 NANOGPT = {
@@ -29,7 +34,7 @@ NANOGPT = {
     "embd_dropout": True,
 }
 FEW = settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
@@ -56,11 +61,14 @@ def sizes(draw):
 
 def fresh_params(config, seed=0):
     """Larger than at initialisation, biases too, so that nothing is hidden by being near zero."""
-    params = init_params(GPT(config), jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda key: init_params(GPT(config), key), jax.random.key(0))
+
+    def draw(path, leaf):
+        mean = 1.0 if path[-1].key == "scale" else 0.0
+        return jnp.asarray(rng.normal(mean, 0.2, leaf.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def random_batch(config, seed=0, rows=4):
@@ -213,16 +221,21 @@ def test_transformers_gpt2_generates_the_same_tokens(n_layer, n_head, n_embd):
 
 
 def training_curves(config, params, model, steps=200):
-    """Losses of both sides over the same batches, with the lecture's AdamW."""
-    run = PRESETS["layernorm"]
-    run = RunConfig(model=config, train=run.train)
+    """Losses of both sides over the same batches, with the AdamW of the lecture's last model.
+
+    Its rate is 3e-4. At 1e-3, two runs of one side whose weights differ by 1e-7 come 0.02 apart
+    within 200 updates, because ReLU has kinks: no two implementations could be compared there.
+    """
+    train = PRESETS["layernorm"].replace(learning_rate=3e-4, min_lr=3e-4).train
+    run = RunConfig(model=config, train=train)
     step = jax.jit(make_train_step(GPT(config), run))
-    state = init_state(GPT(config), run, jax.random.key(0)).replace(params=params)
+    state = jax.jit(lambda key: init_state(GPT(config), run, key))(jax.random.key(0))
+    state = state.replace(params=params)
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.train.learning_rate)
     model.train()
     ours, theirs = [], []
     for i in range(steps):
-        batch = pattern_batch(config, i)
+        batch = sample_batch(TOKENS, jax.random.key(1), i, 32, config.block_size)
         state, metrics = step(state, batch, jax.random.key(0))
         ours.append(float(metrics.loss))
         loss = torch_loss(model, batch)
@@ -233,18 +246,22 @@ def training_curves(config, params, model, steps=200):
     return np.array(ours), np.array(theirs)
 
 
-def pattern_batch(config, i, rows=8):
-    """Something to learn: each id follows from the one before, with a little noise."""
-    rng = np.random.default_rng(i)
-    ids = [rng.integers(0, config.vocab_size, rows)]
-    for _ in range(config.block_size):
-        noise = rng.integers(0, config.vocab_size, rows)
-        ids.append(np.where(rng.random(rows) < 0.1, noise, (3 * ids[-1] + 1) % config.vocab_size))
-    ids = jnp.asarray(np.stack(ids, axis=1), jnp.int32)
-    return Batch(ids[:, :-1], ids[:, 1:])
+# Something to learn, and always at hand: what English and Python the package itself is made of.
+TEXT = "".join(path.read_text() for path in sorted(Path(gptjax.__file__).parent.glob("*.py")))
+TOKENS = jnp.asarray(CharTokenizer.from_text(TEXT).encode(TEXT))
 
 
-SMALL = {"vocab_size": 65, "block_size": 16, "n_layer": 3, "n_head": 4, "n_embd": 32}
+SMALL = {"vocab_size": len(set(TEXT)), "block_size": 16, "n_layer": 2, "n_head": 4, "n_embd": 32}
+
+
+def start_of_training(config):
+    """Kernels and tables from N(0, 0.08).
+
+    At 0.02 the first gradients of queries and keys are near Adam's epsilon, where rounding alone
+    decides which way a weight goes.
+    """
+    params = jax.jit(lambda key: init_params(GPT(config), key))(jax.random.key(0))
+    return jax.tree.map(lambda a: 4 * a if a.ndim > 1 else a, params)
 
 
 def check_training(config, params, model):
@@ -255,13 +272,13 @@ def check_training(config, params, model):
 
 def test_the_lectures_training_is_ours_step_by_step():
     config = GPTConfig(**SMALL, dropout=0.0)
-    params = init_params(GPT(config), jax.random.key(0))
+    params = start_of_training(config)
     check_training(config, params, lecture_twin(config, params))
 
 
 def test_nanogpts_training_is_ours_step_by_step():
     config = GPTConfig(**SMALL, **NANOGPT, dropout=0.0, bias=False, ln_bias=False)
-    params = init_params(GPT(config), jax.random.key(0))
+    params = start_of_training(config)
     check_training(config, params, nanogpt_twin(config, params))
 
 
@@ -274,7 +291,7 @@ def test_transformers_training_is_ours_step_by_step():
 
 
 def huggingface_start(config):
-    """As transformers initialises it: 0.2 of noise would start far from where training starts."""
+    """As `start_of_training`, with numbers of PyTorch's."""
     model = huggingface_model(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -283,7 +300,7 @@ def huggingface_start(config):
             elif ".ln_" in name:
                 parameter.fill_(1.0)
             else:
-                parameter.normal_(std=0.02)
+                parameter.normal_(std=0.08)
     return model
 
 

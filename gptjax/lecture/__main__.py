@@ -2,7 +2,7 @@
 
 python -m gptjax.lecture                           all rungs, 5 seeds; docs/ladder.{md,png,json}
 python -m gptjax.lecture --rungs bigram,head --seeds 2 --out /tmp/ladder
-python -m gptjax.lecture --pictures                the pictures of docs/lecture.md
+python -m gptjax.lecture --pictures --run runs/notebook     the pictures of docs/lecture.md
 
 An interrupted climb goes on at the rung it was in when the command is given again.
 """
@@ -28,6 +28,7 @@ from gptjax.tokenizer import CharTokenizer
 
 DEFAULTS: dict[str, Any] = {"seeds": 5, "out": "docs", "data": "shakespeare"}
 DATA_DIR = Path("data")
+PLAIN_WIDTH = 160  # of the table in a file or a pipe, so that nothing in it is wrapped
 FIRST_SEED = 1337  # the lecture's, and train.py's default
 
 
@@ -75,6 +76,8 @@ def parse(argv: list[str]) -> dict[str, Any]:
 def climb_all(out: Path, chosen: list[str], flags: dict[str, Any]) -> int:
     """Trains the chosen rungs, each kept as soon as it is done."""
     console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
     text = load_text(flags["data"], DATA_DIR, tell=console.print)
     seeds = [FIRST_SEED + i for i in range(flags["seeds"])]
     of = results.Climb(text.source, text.sha256, seeds, flags.get("max_iters"))
