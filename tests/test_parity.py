@@ -34,7 +34,7 @@ NANOGPT = {
     "embd_dropout": True,
 }
 FEW = settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 

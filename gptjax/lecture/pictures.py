@@ -111,15 +111,15 @@ def draw_attention(path: Path, model: nn.Module, params: Any, ids: np.ndarray, t
     maps = [np.asarray(weights[0]) for weights in attention_maps(model, params, ids[None])]
     letters = ["↵" if c == "\n" else "·" if c == " " else c for c in text[: len(ids)]]
     n_layer, n_head = len(maps), len(maps[0])
-    figure = _figure(2.3 * n_head, 2.4 * n_layer)
+    figure = _figure(2.6 * n_head, 2.7 * n_layer)
     grid = figure.subplots(n_layer, n_head, squeeze=False)
     for i, weights_HTT in enumerate(maps):
         for h, weights_TT in enumerate(weights_HTT):
             axes = grid[i][h]
             axes.imshow(weights_TT, cmap="Blues", vmin=0)
             axes.set_title(f"block {i}, head {h}", fontsize=8)
-            axes.set_xticks(range(len(letters)), letters, fontsize=4)
-            axes.set_yticks(range(len(letters)), letters, fontsize=4)
+            axes.set_xticks(range(len(letters)), letters, fontsize=5)
+            axes.set_yticks(range(len(letters)), letters, fontsize=5)
             axes.tick_params(length=0, pad=1)
     return _save(figure, path)
 
