@@ -151,6 +151,10 @@ class Saver:
         temporary = self._directory / f"tmp-{step}"
         items = {"params": state.params, "opt_state": state.opt_state}
         try:
+            # Orbax's threads wait minutes for a folder that cannot be made: try it first.
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            temporary.rmdir()
             response = ocp.save_checkpointables_async(
                 str(temporary.absolute()), items, overwrite=True
             )
@@ -238,10 +242,23 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract_items
     )
     try:
-        return ocp.load_checkpointables(str(path.absolute()), placed)
+        stored = ocp.checkpointables_metadata(str(path.absolute())).metadata
+        different = set(_shapes({k: stored.get(k) for k in placed})) ^ set(_shapes(placed))
+        if not different:
+            return ocp.load_checkpointables(str(path.absolute()), placed)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise DamagedError(f"checkpoint {path} cannot be read: {reason}") from error
+    name = min(different)[0]
+    raise DamagedError(f"checkpoint {path} is not of this run's model: {name} differs")
+
+
+def _shapes(tree: Any) -> list[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and dtype of every array: compared before memory for any is allocated."""
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, str(leaf.dtype))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -160,6 +161,8 @@ def from_web(url: str = URL, answer_within: float = ANSWER_WITHIN) -> bytes:
                     chunks.put(chunk)
             chunks.put(b"")
         except BaseException as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             chunks.put(error)
 
     threading.Thread(target=read, daemon=True).start()

@@ -68,5 +68,5 @@ def sample_batch(
     starts = jax.random.randint(
         jax.random.fold_in(key, step_number), (batch_size,), 0, len(tokens) - block_size
     )
-    windows = tokens[starts[:, None] + jnp.arange(block_size + 1)[None, :]].astype(jnp.int32)
+    windows = tokens[starts[:, None] + jnp.arange(block_size + 1)[None]].astype(jnp.int32)
     return Batch(windows[:, :-1], windows[:, 1:])

@@ -65,11 +65,11 @@ def filter_logits(logits_BV: Array, sampling: Sampling) -> Array:
     logits_BV = logits_BV / jnp.where(sampling.temperature > 0, sampling.temperature, 1)
     order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
     ranked_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
-    rank_V = jnp.arange(logits_BV.shape[-1])
-    ranked_BV = jnp.where(rank_V < sampling.top_k, ranked_BV, -jnp.inf)
+    rank_1V = jnp.arange(logits_BV.shape[-1])[None]
+    ranked_BV = jnp.where(rank_1V < sampling.top_k, ranked_BV, -jnp.inf)
     probability_BV = nn.softmax(ranked_BV, axis=-1)
     before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
-    stay_BV = (before_BV < sampling.top_p) & (rank_V < sampling.top_k) | (rank_V == 0)
+    stay_BV = (before_BV < sampling.top_p) & (rank_1V < sampling.top_k) | (rank_1V == 0)
     stay_BV = jnp.take_along_axis(stay_BV, jnp.argsort(order_BV, axis=-1), axis=-1)
     return jnp.where(stay_BV, logits_BV, -jnp.inf)
 

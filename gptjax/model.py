@@ -174,7 +174,7 @@ class TiedHead(nn.Module):
         logits_BTV = wte.attend(x_BTC)
         if self.config.head_bias:
             bias_V = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
-            logits_BTV = logits_BTV + bias_V.astype(logits_BTV.dtype)
+            logits_BTV = logits_BTV + bias_V.astype(logits_BTV.dtype)[None, None]
         return logits_BTV
 
 

@@ -205,7 +205,7 @@ def _loss_sums(
 
     def add(carry: tuple[Array, Array], starts_B: Array) -> tuple[tuple[Array, Array], None]:
         total, count = carry
-        at_BT = starts_B[:, None] + jnp.arange(T + 1)
+        at_BT = starts_B[:, None] + jnp.arange(T + 1)[None]
         windows = jnp.take(tokens, at_BT, mode="clip").astype(jnp.int32)
         logits_BTV = forward(model, params, windows[:, :-1])
         exists_BT = at_BT[:, 1:] < len(tokens)

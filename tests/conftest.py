@@ -1,0 +1,130 @@
+"""Strictness for every test, and the small things that many of them share."""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+import pytest
+
+import sample
+import train
+from gptjax import runs
+from gptjax.config import GPTConfig, RunConfig, TrainConfig
+
+# Many tests compile the same small program; a cache in a folder of this session compiles it once.
+CACHE = tempfile.TemporaryDirectory(prefix="gptjax-tests-")
+jax.config.update("jax_compilation_cache_dir", CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# A (V,) added to a (B, V) by accident is a bug that broadcasting hides.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+TEXT = "".join(f"{n}: the quick brown fox jumps over the lazy dog.\n" for n in range(60))
+TINY = (
+    "--n-layer 1 --n-head 2 --n-embd 16 --block-size 16 --batch-size 4 --max-iters 6 "
+    "--eval-interval 3 --log-interval 2 --dropout 0.1"
+).split()
+
+
+def tiny_config(**changes) -> RunConfig:
+    """A run small enough for a test; fields by their flat names."""
+    base = RunConfig(
+        model=GPTConfig(vocab_size=11, block_size=8, n_layer=1, n_head=2, n_embd=16, dropout=0.0),
+        train=TrainConfig(batch_size=4, max_iters=20, learning_rate=1e-2, min_lr=1e-3),
+    )
+    return base.replace(**changes)
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps, made by train.py; tests that write to it copy it first."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "text.txt").write_text(TEXT)
+    path = folder / "run"
+    assert train.main([*TINY, "--data", str(folder / "text.txt"), "--out-dir", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to damage or go on with."""
+    return Path(shutil.copytree(finished_run, tmp_path / "copy"))
+
+
+@pytest.fixture
+def count_compiles():
+    """A context that collects the names of the programs that are compiled inside it."""
+
+    @contextlib.contextmanager
+    def collect():
+        names: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: names.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("jax._src.interpreters.pxla")
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield names
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+    return collect
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]):
+    """Calls a script and expects a refusal: status 2, at most three lines, no traceback.
+
+    Returns stderr, for the test to look at what it names.
+    """
+
+    def call(script, *argv: object) -> str:
+        capsys.readouterr()
+        status = script.main([str(a) for a in argv])
+        captured = capsys.readouterr()
+        assert status == 2, (status, captured)
+        lines = captured.err.splitlines()
+        assert 1 <= len(lines) <= 3, captured.err
+        assert lines[-1].startswith(f"{script.__name__}.py: error: "), captured.err
+        assert "Traceback" not in captured.err
+        return captured.err
+
+    return call
+
+
+def damage_newest(run: Path, how: str) -> int:
+    """Damages the newest checkpoint of a run as a disk might; returns its step."""
+    newest = max((run / runs.CHECKPOINTS).iterdir(), key=lambda p: int(p.name))
+    files = [p for p in (newest / "params").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if how == "truncated":
+        largest.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":
+        content[len(content) // 2] ^= 1
+        largest.write_bytes(content)
+    elif how == "empty":
+        largest.write_bytes(b"")
+    elif how == "missing file":
+        largest.unlink()
+    elif how == "missing manifest":
+        (newest / "manifest.json").unlink()
+    elif how == "gone":
+        shutil.rmtree(newest)
+    return int(newest.name)
+
+
+__all__ = ["TEXT", "TINY", "damage_newest", "sample", "tiny_config", "train"]

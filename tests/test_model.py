@@ -1,0 +1,305 @@
+import dataclasses
+import itertools
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.config import GPTConfig
+from gptjax.data import Batch
+from gptjax.loss import cross_entropy
+from gptjax.model import GPT, Block, Head, MultiHeadAttention, attention_weights, forward
+from gptjax.training import init_params, init_state, make_train_step
+
+from conftest import tiny_config
+
+KEY = jax.random.key(0)
+TINY = tiny_config(n_layer=2).model
+LECTURE = GPTConfig(block_size=32, n_layer=2, n_head=4, n_embd=64)
+NANOGPT = dataclasses.replace(
+    LECTURE,
+    activation="gelu",
+    bias=False,
+    ln_bias=False,
+    tie_embeddings=True,
+    head_bias=False,
+    scaled_residual_init=True,
+    embd_dropout=True,
+)
+GPT2 = dataclasses.replace(NANOGPT, activation="gelu_tanh", qkv_bias=True, bias=True, ln_bias=True)
+
+
+def ids(config, batch=2, key=KEY):
+    return jax.random.randint(key, (batch, config.block_size), 0, config.vocab_size)
+
+
+def test_parameter_tree_is_the_one_on_disk():
+    params = init_params(GPT(TINY), KEY)
+    V, T, C, H, D = 11, 8, 16, 2, 8
+    block = {
+        "ln_1/scale": (C,),
+        "ln_1/bias": (C,),
+        "ln_2/scale": (C,),
+        "ln_2/bias": (C,),
+        "attn/heads/query/kernel": (H, C, D),
+        "attn/heads/key/kernel": (H, C, D),
+        "attn/heads/value/kernel": (H, C, D),
+        "attn/proj/kernel": (C, C),
+        "attn/proj/bias": (C,),
+        "mlp/fc/kernel": (C, 4 * C),
+        "mlp/fc/bias": (4 * C,),
+        "mlp/proj/kernel": (4 * C, C),
+        "mlp/proj/bias": (C,),
+    }
+    expected = {
+        "wte/embedding": (V, C),
+        "wpe/embedding": (T, C),
+        "ln_f/scale": (C,),
+        "ln_f/bias": (C,),
+        "lm_head/kernel": (C, V),
+        "lm_head/bias": (V,),
+    }
+    expected |= {f"block_{i}/{name}": shape for i in range(2) for name, shape in block.items()}
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    found = {jax.tree_util.keystr(p, simple=True, separator="/"): x.shape for p, x in leaves}
+    assert found == expected
+    assert {x.dtype for _, x in leaves} == {jnp.dtype("float32")}
+
+
+def all_configs():
+    flags = [False, True]
+    for act, qkv, bias, ln, tie, head, scaled, embd, dtype in itertools.product(
+        ["relu", "gelu", "gelu_tanh"], *[flags] * 7, ["float32", "bfloat16"]
+    ):
+        yield GPTConfig(
+            vocab_size=7,
+            block_size=4,
+            n_layer=1,
+            n_head=2,
+            n_embd=4,
+            dropout=0.1,
+            activation=act,
+            qkv_bias=qkv,
+            bias=bias,
+            ln_bias=ln,
+            tie_embeddings=tie,
+            head_bias=head,
+            scaled_residual_init=scaled,
+            embd_dropout=embd,
+            dtype=dtype,
+        )
+
+
+def test_every_combination_of_options_traces_to_float32_logits_and_the_right_parameters():
+    """All 768 are traced; a covering set is run below, because each run costs a compile."""
+    for config in all_configs():
+        model = GPT(config)
+        x_BT = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+        init = partial(model.init_with_output, deterministic=True)
+        logits, params = jax.eval_shape(init, KEY, x_BT)
+        assert (logits.shape, logits.dtype) == ((1, 4, 7), jnp.float32)
+        names = {
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, _ in jax.tree_util.tree_leaves_with_path(params["params"])
+        }
+        assert ("block_0/attn/heads/query/bias" in names) == config.qkv_bias
+        assert ("block_0/mlp/fc/bias" in names) == config.bias
+        assert ("ln_f/bias" in names) == config.ln_bias
+        assert ("lm_head/kernel" in names) != config.tie_embeddings
+        assert ("lm_head/bias" in names) == config.head_bias
+
+
+def covering_set():
+    """A few of all configs in which every pair of option values meets, chosen greedily."""
+
+    def pairs(config):
+        values = [(f.name, getattr(config, f.name)) for f in dataclasses.fields(config)]
+        return frozenset(itertools.combinations(values, 2))
+
+    by_config = {config: pairs(config) for config in all_configs()}
+    left = set().union(*by_config.values())
+    chosen = []
+    while left:
+        chosen.append(max(by_config, key=lambda config: len(by_config[config] & left)))
+        left -= by_config[chosen[-1]]
+    return chosen
+
+
+@pytest.mark.parametrize("config", covering_set())
+def test_a_step_of_training_moves_every_parameter(config):
+    run_config = dataclasses.replace(tiny_config(), model=config)
+    model = GPT(config)
+    state = init_state(model, run_config, KEY)
+    x_BT = jax.random.randint(KEY, (4, 4), 0, 7)
+    batch = Batch(x_BT, jnp.roll(x_BT, -1, 1))
+    new, metrics = jax.jit(make_train_step(model, run_config))(state, batch, KEY)
+    assert math.isfinite(metrics.loss)
+    for before, after in zip(*map(jax.tree.leaves, (state.params, new.params)), strict=True):
+        assert after.dtype == jnp.float32
+        assert (before != after).any()
+
+
+@pytest.mark.parametrize("config", [LECTURE, NANOGPT, GPT2], ids=["lecture", "nanogpt", "gpt2"])
+def test_loss_at_initialisation_is_near_the_logarithm_of_the_vocabulary(config):
+    model = GPT(config)
+    x_BT = ids(config, 8)
+    y_BT = ids(config, 8, jax.random.key(1))
+    loss = cross_entropy(forward(model, init_params(model, KEY), x_BT), y_BT)
+    assert abs(float(loss) - math.log(65)) < 0.05
+
+
+def test_no_gradient_flows_from_the_future():
+    """d logits[t] / d wpe[s] is zero for s after t, and not zero for s up to t."""
+    model = GPT(TINY)
+    params = init_params(model, KEY)
+    x_BT = ids(TINY, 1)
+
+    def row(wpe, t):
+        changed = params | {"wpe": {"embedding": wpe}}
+        return (forward(model, changed, x_BT)[0, t] ** 2).sum()
+
+    gradients = jax.jit(jax.vmap(jax.grad(row), (None, 0)))(
+        params["wpe"]["embedding"], jnp.arange(8)
+    )
+    influence_TS = np.abs(gradients).sum(-1)
+    assert (influence_TS[np.triu_indices(8, 1)] == 0).all()
+    assert (influence_TS[np.tril_indices(8)] > 0).all()
+
+
+@pytest.mark.parametrize("module", [MultiHeadAttention, Block])
+def test_modules_are_causal_too(module):
+    layer = module(TINY)
+    x_TC = jax.random.normal(KEY, (8, 16))
+    params = layer.init(KEY, x_TC[None], deterministic=True)
+    jacobian = jax.jacobian(lambda x: layer.apply(params, x[None], deterministic=True)[0].sum(-1))(
+        x_TC
+    )
+    influence_TS = np.abs(jacobian).sum(-1)
+    assert (influence_TS[np.triu_indices(8, 1)] == 0).all()
+    assert (influence_TS[np.tril_indices(8)] > 0).all()
+
+
+def test_changing_a_token_changes_no_logits_before_it():
+    model = GPT(TINY)
+    params = init_params(model, KEY)
+    run = jax.jit(lambda x: forward(model, params, x))
+    x_BT = ids(TINY, 1)
+    before = run(x_BT)
+    for s in range(8):
+        after = run(x_BT.at[0, s].set((x_BT[0, s] + 1) % 11))
+        assert (before[0, :s] == after[0, :s]).all()
+        assert (before[0, s:] != after[0, s:]).any(axis=-1).all()
+
+
+def test_one_head_by_hand():
+    """C = D = 1, q = 2x, k = x, v = 10x on x = (0, 1): position 1 scores (0, 2), so it takes
+    e^2 / (1 + e^2) of 10; position 0 sees itself alone."""
+    config = GPTConfig(vocab_size=2, block_size=2, n_layer=1, n_head=1, n_embd=1, dropout=0.0)
+    kernels = {"query": 2.0, "key": 1.0, "value": 10.0}
+    params = {name: {"kernel": jnp.full((1, 1), value)} for name, value in kernels.items()}
+    y = Head(config).apply({"params": params}, jnp.array([[[0.0], [1.0]]]), True)
+    expected = [0.0, 10 * math.e**2 / (1 + math.e**2)]
+    np.testing.assert_allclose(np.ravel(y), expected, rtol=1e-6)
+
+
+def test_scores_are_divided_by_the_root_of_the_head_size():
+    """q.k = 4 * 1 * 1 over sqrt(4) is 2, against 0 for the other position."""
+    q = jnp.ones((1, 2, 4))
+    k = jnp.stack([jnp.zeros((1, 4)), jnp.ones((1, 4))], axis=1)
+    weights = attention_weights(q, k)
+    np.testing.assert_allclose(weights[0, 1, 1], math.e**2 / (1 + math.e**2), rtol=1e-6)
+
+
+def test_equal_scores_average_the_past():
+    weights = attention_weights(jnp.zeros((1, 4, 2)), jnp.ones((1, 4, 2)))
+    np.testing.assert_allclose(weights[0], np.tril(np.ones((4, 4))) / [[1], [2], [3], [4]])
+
+
+def test_vmapped_heads_are_the_lectures_list_of_heads():
+    layer = MultiHeadAttention(TINY)
+    x_BTC = jax.random.normal(KEY, (2, 8, 16))
+    params = layer.init(KEY, x_BTC, deterministic=True)["params"]
+    one_by_one = [jax.tree.map(lambda a, h=h: a[h], params["heads"]) for h in range(2)]
+    outputs = [Head(TINY).apply({"params": head}, x_BTC, True) for head in one_by_one]
+    y_BTC = jnp.concatenate(outputs, axis=-1) @ params["proj"]["kernel"]
+    together = layer.apply({"params": params}, x_BTC, deterministic=True)
+    np.testing.assert_allclose(together, y_BTC, rtol=1e-5, atol=1e-6)
+    kernels = params["heads"]["query"]["kernel"]
+    assert (kernels[0] != kernels[1]).any(), "each head has its own parameters"
+
+
+def test_dropout_is_random_by_its_key_and_off_when_deterministic():
+    model = GPT(dataclasses.replace(TINY, dropout=0.5))
+    params = init_params(model, KEY)
+    x_BT = ids(TINY)
+    one, again, other = (forward(model, params, x_BT, jax.random.key(k)) for k in (1, 1, 2))
+    assert (one == again).all()
+    assert (one != other).any()
+    off = forward(model, params, x_BT)
+    assert (off == forward(GPT(TINY), params, x_BT)).all()
+
+
+def test_each_dropout_site_is_there():
+    """With all but one source of randomness the same, dropping more sites changes the output."""
+    x_BT = ids(TINY)
+    outputs = []
+    for embd in (False, True):
+        model = GPT(dataclasses.replace(TINY, dropout=0.5, embd_dropout=embd))
+        outputs.append(forward(model, init_params(model, KEY), x_BT, jax.random.key(1)))
+    assert (outputs[0] != outputs[1]).any()
+
+
+def test_heads_drop_different_weights():
+    """Two heads with the same parameters differ only by their dropout keys."""
+    layer = MultiHeadAttention(dataclasses.replace(TINY, dropout=0.5))
+    x_BTC = jax.random.normal(KEY, (1, 8, 16))
+    params = layer.init(KEY, x_BTC, deterministic=True)["params"]
+    same = jax.tree.map(lambda a: jnp.stack([a[0], a[0]]), params["heads"])
+    identity = {"kernel": jnp.eye(16), "bias": jnp.zeros(16)}
+    variables = {"params": {"heads": same, "proj": identity}}
+    y = layer.apply(variables, x_BTC, deterministic=False, rngs={"dropout": KEY})
+    kept = y != 0  # the projection's own dropout zeroes entries of either half
+    both = kept[..., :8] & kept[..., 8:]
+    assert (y[..., :8] != y[..., 8:])[both].any()
+
+
+def test_residual_projections_start_smaller_when_scaled():
+    wide = GPTConfig(n_layer=8, n_head=4, n_embd=128, block_size=8)
+    for scaled, std in ((False, 0.02), (True, 0.02 / 4)):
+        config = dataclasses.replace(wide, scaled_residual_init=scaled)
+        block = init_params(GPT(config), KEY)["block_3"]
+        for name in ("attn", "mlp"):
+            assert abs(float(block[name]["proj"]["kernel"].std()) - std) < 0.03 * std
+        assert abs(float(block["mlp"]["fc"]["kernel"].std()) - 0.02) < 0.0006
+        assert (block["mlp"]["fc"]["bias"] == 0).all()
+
+
+def test_tied_output_layer_reads_the_token_table():
+    config = dataclasses.replace(TINY, tie_embeddings=True, head_bias=True)
+    model = GPT(config)
+    params = init_params(model, KEY)
+    assert set(params["lm_head"]) == {"bias"}
+    shifted = params | {"lm_head": {"bias": jnp.arange(11.0)}}
+    x_BT = ids(config)
+    difference = forward(model, shifted, x_BT) - forward(model, params, x_BT)
+    np.testing.assert_allclose(difference, np.broadcast_to(np.arange(11.0), (2, 8, 11)), atol=1e-5)
+
+
+def test_bfloat16_computes_close_to_float32_from_the_same_parameters():
+    model, half = GPT(TINY), GPT(dataclasses.replace(TINY, dtype="bfloat16"))
+    params = init_params(model, KEY)
+    x_BT = ids(TINY)
+    logits, rounded = forward(model, params, x_BT), forward(half, params, x_BT)
+    assert rounded.dtype == jnp.float32
+    # bfloat16 keeps 8 bits, so about 1/256 of the largest logit, over a few roundings.
+    np.testing.assert_allclose(rounded, logits, atol=0.02 * float(np.abs(logits).max()))
+    assert (logits != rounded).any()
+
+
+def test_more_positions_than_the_block_are_refused():
+    model = GPT(TINY)
+    with pytest.raises(AssertionError, match="9 positions do not fit block_size"):
+        forward(model, init_params(model, KEY), jnp.zeros((1, 9), jnp.int32))

@@ -1,0 +1,199 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sample
+
+from conftest import damage_newest
+
+ROOT = Path(sample.__file__).parent
+LINE = "-" * 15
+
+
+def text_of(capsys, *argv):
+    """Standard output of a call that works."""
+    capsys.readouterr()
+    assert sample.main([str(a) for a in argv]) == 0
+    return capsys.readouterr().out
+
+
+def test_output_is_the_samples_each_with_its_prompt_and_a_line(finished_run, capsys):
+    out = text_of(
+        capsys,
+        "--out-dir",
+        finished_run,
+        "--prompt",
+        "fox",
+        "--num-samples",
+        3,
+        "--max-new-tokens",
+        10,
+    )
+    samples = out.split(f"\n{LINE}\n")
+    assert samples.pop() == ""
+    assert len(samples) == 3
+    assert all(s.startswith("fox") and len(s) == 13 for s in samples)
+    assert len(set(samples)) > 1
+
+
+def test_everything_else_goes_to_stderr(finished_run, capsys):
+    sample.main(["--out-dir", str(finished_run), "--max-new-tokens", "3"])
+    captured = capsys.readouterr()
+    assert "cpu: 1 x" in captured.err
+    assert "cpu" not in captured.out
+
+
+def test_an_empty_prompt_starts_from_id_0_which_is_not_printed(finished_run, capsys):
+    out = text_of(capsys, "--out-dir", finished_run, "--max-new-tokens", 10, "--prompt", "")
+    assert len(out) == 10 + len(f"\n{LINE}\n")
+    newline = text_of(capsys, "--out-dir", finished_run, "--max-new-tokens", 10, "--prompt", "\n")
+    assert newline == "\n" + out
+
+
+def test_the_seed_decides(finished_run, capsys):
+    def draw(seed):
+        return text_of(capsys, "--out-dir", finished_run, "--max-new-tokens", 20, "--seed", seed)
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_greedy_needs_no_seed(finished_run, capsys):
+    texts = {
+        text_of(capsys, "--out-dir", finished_run, "--max-new-tokens", 20, "--seed", seed, *flags)
+        for seed in (1, 2)
+        for flags in (["--temperature", 0], ["--top-k", 1])
+    }
+    assert len(texts) == 1
+
+
+def test_a_prompt_from_a_file(finished_run, capsys, tmp_path):
+    file = tmp_path / "prompt.txt"
+    file.write_text("lazy dog.\n")
+    out = text_of(capsys, "--out-dir", finished_run, "--prompt-file", file, "--max-new-tokens", 5)
+    assert out.startswith("lazy dog.\n")
+
+
+def test_a_prompt_may_be_longer_than_the_block_and_may_start_with_a_dash(run_copy, capsys):
+    prompt = "the quick brown fox jumps over the lazy dog." * 3
+    out = text_of(capsys, "--out-dir", run_copy, "--prompt", prompt, "--max-new-tokens", 5)
+    assert out.startswith(prompt)
+    with pytest.raises(AssertionError):
+        text_of(capsys, "--out-dir", run_copy, "--prompt", "--fox")  # no dash in this vocabulary
+
+
+def test_the_newest_run_with_a_checkpoint_is_the_default(
+    finished_run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished_run, tmp_path / "runs" / "one")
+    (tmp_path / "runs" / "two").mkdir()
+    shutil.copy(finished_run / "config.json", tmp_path / "runs" / "two")
+    sample.main(["--max-new-tokens", "3"])
+    assert "runs/one, step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("step", "found"), [("latest", 6), ("3", 3)])
+def test_steps(finished_run, capsys, step, found):
+    sample.main(["--out-dir", str(finished_run), "--step", step, "--max-new-tokens", "3"])
+    assert f"step {found}," in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_told_and_another_used(run_copy, capsys):
+    damage_newest(run_copy, "flipped")
+    text = ["--out-dir", str(run_copy), "--step", "latest", "--max-new-tokens", "3"]
+    assert sample.main(text) == 0
+    err = capsys.readouterr().err
+    assert "damaged" in err
+    assert "step 3," in err
+
+
+BAD = [
+    (["--num-samples", "0"], ["--num-samples (0)", "at least 1"]),
+    (["--max-new-tokens", "0"], ["--max-new-tokens (0)", "at least 1"]),
+    (["--temperature", "-1"], ["--temperature (-1.0)", "at least 0"]),
+    (["--temperature", "nan"], ["--temperature (nan)"]),
+    (["--temperature", "warm"], ["--temperature", "'warm'", "number"]),
+    (["--top-k", "0"], ["--top-k (0)", "at least 1"]),
+    (["--top-p", "0"], ["--top-p (0.0)"]),
+    (["--top-p", "1.1"], ["--top-p (1.1)", "at most 1"]),
+    (["--seed", "-1"], ["--seed (-1)"]),
+    (["--step", "newest"], ["--step", "'newest'"]),
+    (["--step", "5"], ["step 5", "3, 6"]),
+    (["--prompt", "foX"], ["'X' at position 2"]),
+    (["--prompt", "fox", "--prompt-file", "x"], ["--prompt-file"]),
+    (["--prompt-file", "/no/such"], ["/no/such", "no such file"]),
+    (["--tempature", "1"], ["--tempature", "did you mean --temperature?"]),
+]
+
+
+@pytest.mark.parametrize(("flags", "named"), BAD, ids=[" ".join(f) for f, _ in BAD])
+def test_bad_input_is_named(refused, finished_run, flags, named):
+    error = refused(sample, "--out-dir", finished_run, *flags)
+    for part in named:
+        assert part in error
+
+
+def test_a_prompt_file_that_is_not_utf_8(refused, finished_run, tmp_path):
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(b"\xff\xfe")
+    assert "not UTF-8" in refused(sample, "--out-dir", finished_run, "--prompt-file", file)
+
+
+def test_folders_without_a_run(refused, tmp_path, monkeypatch, run_copy):
+    monkeypatch.chdir(tmp_path)
+    assert "no such folder" in refused(sample, "--out-dir", tmp_path / "nope")
+    (tmp_path / "empty").mkdir()
+    assert "holds no run" in refused(sample, "--out-dir", tmp_path / "empty")
+    assert "no run with a checkpoint under runs/" in refused(sample)
+    shutil.rmtree(run_copy / "checkpoints")
+    assert "no whole checkpoint" in refused(sample, "--out-dir", run_copy)
+
+
+SAMPLER_FILES = (
+    "__init__ backend checkpoint config corpus errors files generation loss data model optimizer "
+    "runs scripts tokenizer training version"
+).split()
+
+
+def test_a_copied_run_needs_neither_the_corpus_nor_the_training_scripts(finished_run, tmp_path):
+    """A folder with sample.py and the sampler's part of the package, in a process of its own."""
+    there = tmp_path / "elsewhere"
+    (there / "gptjax").mkdir(parents=True)
+    shutil.copy(ROOT / "sample.py", there)
+    for name in SAMPLER_FILES:
+        shutil.copy(ROOT / "gptjax" / f"{name}.py", there / "gptjax")
+    shutil.copytree(finished_run, there / "run")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "sample.py",
+            "--out-dir",
+            "run",
+            "--prompt",
+            "fox",
+            "--max-new-tokens",
+            "9",
+        ],
+        cwd=there,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("fox")
+    assert done.stdout.endswith(f"\n{LINE}\n")
+    assert "Warning" not in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(finished_run):
+    script = f"{sys.executable} {ROOT / 'sample.py'} --out-dir {finished_run} --num-samples 40"
+    command = ["bash", "-c", f"{script} | head -c 5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert len(done.stdout) == 5
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr

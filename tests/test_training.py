@@ -1,0 +1,185 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.data import Batch, sample_batch
+from gptjax.loss import token_losses
+from gptjax.model import GPT, forward
+from gptjax.training import (
+    evaluate,
+    init_params,
+    init_state,
+    make_keys,
+    make_train_loop,
+    make_train_step,
+)
+
+from conftest import tiny_config
+
+TOKENS = jax.random.randint(jax.random.key(7), (300,), 0, 11).astype(jnp.uint8)
+KEYS = make_keys(1)
+
+
+def start(config):
+    model = GPT(config.model)
+    return model, jax.jit(lambda key: init_state(model, config, key))(KEYS.params)
+
+
+def run(config, stops):
+    """The state after training to each of `stops` in turn, and the last metrics."""
+    model, state = start(config)
+    loop = make_train_loop(model, config)
+    metrics = None
+    for stop in stops:
+        state, metrics = loop(state, TOKENS, KEYS, stop)
+    return state, metrics
+
+
+def assert_same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert (x == y).all()
+
+
+def test_overfits_one_batch():
+    config = tiny_config(max_iters=150)
+    model, state = start(config)
+    batch = sample_batch(TOKENS, KEYS.data, 0, 4, 8)
+    step = jax.jit(make_train_step(model, config))
+    for _ in range(150):
+        state, metrics = step(state, batch, KEYS.dropout)
+    assert metrics.loss < 0.1 < math.log(11)
+
+
+def test_jit_equals_no_jit():
+    config = tiny_config(dropout=0.2)
+    model, state = start(config)
+    batch = sample_batch(TOKENS, KEYS.data, 0, 4, 8)
+    step = make_train_step(model, config)
+    plain, jitted = (s(state, batch, KEYS.dropout) for s in (step, jax.jit(step)))
+    # Fusion reorders sums, and Adam's first update is a sign: compare what goes into it.
+    np.testing.assert_allclose(plain[1], jitted[1], rtol=1e-5)
+    for a, b in zip(
+        jax.tree.leaves(plain[0].opt_state), jax.tree.leaves(jitted[0].opt_state), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_accumulated_micro_batches_equal_one_big_batch():
+    """The gradient's moments are compared, not parameters: Adam divides tiny differences by tiny
+    gradients."""
+    batch = sample_batch(TOKENS, KEYS.data, 0, 8, 8)
+    results = []
+    for size, parts in ((8, 1), (4, 2), (2, 4), (1, 8)):
+        config = tiny_config(batch_size=size, gradient_accumulation_steps=parts)
+        model, state = start(config)
+        new, metrics = jax.jit(make_train_step(model, config))(state, batch, KEYS.dropout)
+        results.append((metrics, new.opt_state))
+    scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(results[0][1]))
+    for other in results[1:]:
+        for a, b in zip(jax.tree.leaves(results[0]), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * scale)
+
+
+def test_micro_batches_draw_different_dropout():
+    """A batch of two equal halves: were their masks the same too, so would be the two losses'
+    mean and either loss."""
+    half = sample_batch(TOKENS, KEYS.data, 0, 2, 8)
+    twice = Batch(*(jnp.concatenate([a, a]) for a in half))
+    one = tiny_config(dropout=0.5, batch_size=2)
+    two = one.replace(gradient_accumulation_steps=2)
+    model, state = start(one)
+    _, both = make_train_step(model, two)(state, twice, KEYS.dropout)
+    key = jax.random.fold_in(KEYS.dropout, 0)
+    first = token_losses(
+        forward(model, state.params, half.x_BT, jax.random.fold_in(key, 0)), half.y_BT
+    ).mean()
+    assert abs(float(both.loss - first)) > 1e-4
+
+
+def test_result_does_not_depend_on_the_steps_per_dispatch():
+    config = tiny_config(dropout=0.1)
+    states = [run(config, stops)[0] for stops in ([12], [1, 2, 12], range(1, 13))]
+    assert_same(states[0], states[1])
+    assert_same(states[0], states[2])
+    assert int(states[0].step) == 12
+
+
+def test_loop_is_the_step_repeated():
+    """The loop's batches and keys are those that a reader of the step would use."""
+    config = tiny_config(dropout=0.1)
+    model, state = start(config)
+    step = jax.jit(make_train_step(model, config))
+    for s in range(3):
+        state, metrics = step(state, sample_batch(TOKENS, KEYS.data, s, 4, 8), KEYS.dropout)
+    looped, looped_metrics = run(config, [3])
+    np.testing.assert_allclose(metrics, looped_metrics, rtol=1e-5)
+    assert int(state.step) == int(looped.step) == 3
+
+
+def test_same_seed_same_run_and_another_seed_another():
+    config = tiny_config(dropout=0.1)
+    assert_same(run(config, [5])[0], run(config, [5])[0])
+    model = GPT(config.model)
+    other = init_params(model, make_keys(2).params)
+    assert (other["wte"]["embedding"] != start(config)[1].params["wte"]["embedding"]).any()
+
+
+def test_dropout_differs_from_step_to_step():
+    config = tiny_config(dropout=0.5, learning_rate=0.0, min_lr=0.0, weight_decay=0.0)
+    model, state = start(config)
+    batch = sample_batch(TOKENS, KEYS.data, 0, 4, 8)
+    step = jax.jit(make_train_step(model, config))
+    state, first = step(state, batch, KEYS.dropout)
+    _, second = step(state, batch, KEYS.dropout)
+    assert first.loss != second.loss
+
+
+def test_a_loss_that_is_not_finite_stops_the_loop_and_is_not_applied():
+    config = tiny_config()
+    model, state = start(config)
+    loop = make_train_loop(model, config)
+    state, _ = loop(state, TOKENS, KEYS, 2)
+    poisoned = jax.tree.map(lambda x: x.at[0].set(jnp.nan), state.params["wpe"])
+    state = state.replace(params=state.params | {"wpe": poisoned})
+    before = jax.tree.map(np.asarray, state)
+    after, metrics = loop(jax.tree.map(jnp.array, state), TOKENS, KEYS, 10)
+    assert int(after.step) == 2
+    assert math.isnan(metrics.loss)
+    for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_state_is_donated():
+    config = tiny_config()
+    model, state = start(config)
+    make_train_loop(model, config)(state, TOKENS, KEYS, 1)
+    assert state.params["wte"]["embedding"].is_deleted()
+
+
+@pytest.mark.parametrize("length", [2, 9, 10, 64, 73, 300])
+def test_evaluation_counts_every_target_once(length):
+    """Against a plain loop over consecutive windows, with a last window of any length."""
+    config = tiny_config()
+    model, state = start(config)
+    tokens = TOKENS[:length]
+    losses = []
+    for first in range(0, length - 1, 8):
+        window = tokens[first : first + 9].astype(jnp.int32)[None]
+        losses += list(token_losses(forward(model, state.params, window[:, :-1]), window[:, 1:])[0])
+    assert len(losses) == length - 1
+    assert evaluate(model, state.params, tokens) == pytest.approx(float(np.mean(losses)), rel=1e-5)
+
+
+def test_capped_evaluation_takes_windows_spread_over_the_split():
+    """Where the text changes halfway, a cap must see both halves."""
+    config = tiny_config()
+    model, state = start(config)
+    tokens = jnp.concatenate([jnp.zeros(400, jnp.uint8), jnp.full(401, 5, jnp.uint8)])
+    whole = evaluate(model, state.params, tokens)
+    assert evaluate(model, state.params, tokens, max_windows=10) == pytest.approx(whole, abs=0.02)
+    first = evaluate(model, state.params, tokens[:400])
+    assert abs(whole - first) > 1e-3
+    assert evaluate(model, state.params, tokens, max_windows=1000) == whole
