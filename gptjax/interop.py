@@ -8,22 +8,15 @@ carry the prefixes that wrappers add (`transformer.`, `_orig_mod.`), and causal 
 saved among the weights are ignored. Each `to_*` is the inverse of its `from_*`.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from flax import traverse_util
 
 from gptjax.config import Activation, GPTConfig
 from gptjax.errors import InputError
-from gptjax.layouts import Slot, gpt2_layout, lecture_layout
-from gptjax.model import GPT
-from gptjax.training import init_params
-
-PREFIXES = ("_orig_mod.", "transformer.")
-BUFFERS = re.compile(r"\.tril$|\.attn\.(bias|masked_bias)$")
+from gptjax.layouts import gpt2_layout, lecture_layout
+from gptjax.state_dicts import count, read_entries, table_sizes, to_entries, to_params
 
 # What each original is, in our configuration; what is not named here, weights do not tell.
 LECTURE: dict[str, Any] = {
@@ -49,18 +42,20 @@ def from_lecture(
     Raises:
         InputError: an entry is unknown, missing or of the wrong shape; it names the entry.
     """
-    entries = _entries(state_dict)
-    V, C, T = _sizes(entries, "token_embedding_table.weight", "position_embedding_table.weight")
+    entries = read_entries(state_dict)
+    V, C, T = table_sizes(
+        entries, "token_embedding_table.weight", "position_embedding_table.weight"
+    )
     config = GPTConfig(
         vocab_size=V,
         block_size=T,
-        n_layer=_count(entries, r"blocks\.(\d+)\."),
-        n_head=_count(entries, r"blocks\.0\.sa\.heads\.(\d+)\."),
+        n_layer=count(entries, r"blocks\.(\d+)\."),
+        n_head=count(entries, r"blocks\.0\.sa\.heads\.(\d+)\."),
         n_embd=C,
         dropout=dropout,
         **LECTURE,
     )
-    return config, _load(config, lecture_layout(config), entries)
+    return config, to_params(config, lecture_layout(config), entries)
 
 
 def from_nanogpt(
@@ -105,7 +100,7 @@ def to_lecture(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
         InputError: the lecture's model cannot be of this configuration, or the parameters are not.
     """
     _require(config, "the lecture's model", **LECTURE)
-    entries = _dump(config, lecture_layout(config), params)
+    entries = to_entries(config, lecture_layout(config), params)
     mask_TT = np.tril(np.ones((config.block_size, config.block_size), np.float32))
     for i in range(config.n_layer):
         for h in range(config.n_head):
@@ -154,8 +149,8 @@ def to_torch(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
 def _from_gpt2(
     state_dict: Mapping[str, Any], n_head: int, activation: Activation, dropout: float, conv1d: bool
 ) -> tuple[GPTConfig, dict[str, Any]]:
-    entries = _entries(state_dict)
-    V, C, T = _sizes(entries, "wte.weight", "wpe.weight")
+    entries = read_entries(state_dict)
+    V, C, T = table_sizes(entries, "wte.weight", "wpe.weight")
     head, table = entries.get("lm_head.weight"), entries["wte.weight"]
     tied = head is None or np.array_equal(head, table)
     if tied:
@@ -164,7 +159,7 @@ def _from_gpt2(
     config = GPTConfig(
         vocab_size=V,
         block_size=T,
-        n_layer=_count(entries, r"h\.(\d+)\."),
+        n_layer=count(entries, r"h\.(\d+)\."),
         n_head=n_head,
         n_embd=C,
         dropout=dropout,
@@ -177,106 +172,17 @@ def _from_gpt2(
         scaled_residual_init=True,
         embd_dropout=True,
     )
-    return config, _load(config, gpt2_layout(config, conv1d), entries)
+    return config, to_params(config, gpt2_layout(config, conv1d), entries)
 
 
 def _to_gpt2(config: GPTConfig, params: Any, conv1d: bool) -> dict[str, np.ndarray]:
-    entries = _dump(config, gpt2_layout(config, conv1d), params)
+    entries = to_entries(config, gpt2_layout(config, conv1d), params)
     if config.tie_embeddings:
         entries["lm_head.weight"] = entries["wte.weight"]
     return {
         name if name.startswith("lm_head.") else f"transformer.{name}": array
         for name, array in entries.items()
     }
-
-
-def _entries(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict without prefixes and masks, as float32 arrays."""
-    entries: dict[str, np.ndarray] = {}
-    for given, value in state_dict.items():
-        name = given
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
-        if BUFFERS.search(name):
-            continue
-        if name in entries:
-            raise InputError(f"the state dict has two entries for {name}, one of them {given}")
-        entries[name] = _float32(given, value)
-    return entries
-
-
-def _float32(name: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):  # a PyTorch tensor, on any device and of any float type
-        value = value.detach().float().cpu().numpy()
-    array = np.asarray(value)
-    if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
-        raise InputError(f"entry {name} of the state dict is {array.dtype}: floats are expected")
-    return array.astype(np.float32)
-
-
-def _sizes(entries: dict[str, np.ndarray], tokens: str, positions: str) -> tuple[int, int, int]:
-    """Vocabulary, width and context, from the two tables."""
-    for name in (tokens, positions):
-        if name not in entries:
-            there = ", ".join(sorted(entries)[:3]) or "none"
-            raise InputError(f"the state dict has no entry {name}; its entries begin with: {there}")
-        if entries[name].ndim != 2:
-            raise InputError(f"entry {name} has shape {entries[name].shape}: it must be a table")
-    return *entries[tokens].shape, len(entries[positions])  # type: ignore[return-value]
-
-
-def _count(entries: dict[str, np.ndarray], pattern: str) -> int:
-    """How many different numbers the names hold where the pattern has its group."""
-    found = {match[1] for name in entries if (match := re.match(pattern, name))}
-    if not found:
-        raise InputError(f"the state dict has no entry like {pattern.replace(chr(92), '')}")
-    return len(found)
-
-
-def _load(config: GPTConfig, layout: list[Slot], entries: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Our parameter tree, once every entry is known to be there, to fit and to be expected."""
-    shapes = _shapes(config)
-    ours: dict[str, Any] = {}
-    left = dict(entries)
-    for slot in layout:
-        expected = slot.dump(*(np.broadcast_to(np.float32(0), shapes[path]) for path in slot.ours))
-        for name, like in zip(slot.theirs, expected, strict=True):
-            if name not in left:
-                raise InputError(f"the state dict has no entry {name}")
-            if left[name].shape != like.shape:
-                raise InputError(
-                    f"entry {name} has shape {left[name].shape}, and {like.shape} is expected"
-                )
-        arrays = slot.load(*(left.pop(name) for name in slot.theirs))
-        ours |= dict(zip(slot.ours, map(jax.numpy.asarray, arrays), strict=True))
-    if left:
-        raise InputError(f"the state dict has an unknown entry {sorted(left)[0]}")
-    return traverse_util.unflatten_dict(ours, sep="/")
-
-
-def _dump(config: GPTConfig, layout: list[Slot], params: Any) -> dict[str, np.ndarray]:
-    """Their entries, once the tree is known to be the configuration's."""
-    ours = {p: np.asarray(a) for p, a in traverse_util.flatten_dict(params, sep="/").items()}
-    shapes = _shapes(config)
-    for path in sorted(shapes.keys() | ours.keys()):
-        found = ours[path].shape if path in ours else "missing"
-        if found != shapes.get(path, "unknown"):
-            raise InputError(
-                f"parameter {path} is {found}, and in this configuration {shapes.get(path)}"
-            )
-    entries: dict[str, np.ndarray] = {}
-    for slot in layout:
-        arrays = slot.dump(*(ours[path] for path in slot.ours))
-        # Transposed views would keep their strides in PyTorch and trip safetensors.
-        contiguous = (np.array(array, order="C") for array in arrays)
-        entries |= dict(zip(slot.theirs, contiguous, strict=True))
-    return entries
-
-
-def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Our parameters' shapes by path."""
-    tree = jax.eval_shape(lambda key: init_params(GPT(config), key), jax.random.key(0))
-    return {path: x.shape for path, x in traverse_util.flatten_dict(tree, sep="/").items()}
 
 
 def _require(config: GPTConfig, whose: str, **fields: Any) -> None:

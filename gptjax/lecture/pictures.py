@@ -21,7 +21,7 @@ TEXT = "ROMEO:\nI would I were thy bird.\n"
 DPI = 100
 
 
-def attention_maps(model: nn.Module, params: Any, x_BT: Array) -> list[Array]:
+def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
     """What every head of a GPT attends to, block by block.
 
     The model is not asked: its blocks' normalised inputs are captured, and the heads' own queries
@@ -36,6 +36,7 @@ def attention_maps(model: nn.Module, params: Any, x_BT: Array) -> list[Array]:
     config = model.config  # type: ignore[attr-defined]
     if not {f"block_{i}" for i in range(config.n_layer)} <= params.keys() or "ln_f" not in params:
         raise InputError("attention is drawn for a GPT: a run of --preset layernorm or later")
+    captured: Any
     _, captured = model.apply(
         {"params": params},
         x_BT,
