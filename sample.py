@@ -2,6 +2,7 @@
 
 python sample.py                                   from the newest run
 python sample.py --out-dir runs/big --prompt "ROMEO:" --temperature 0.8 --top-k 40
+python sample.py --from-huggingface gpt2 --prompt "Once upon a time"
 """
 
 import io
@@ -17,6 +18,7 @@ from gptjax.backend import describe
 from gptjax.config import check_seed
 from gptjax.errors import InputError
 from gptjax.generation import check_sampling, generate
+from gptjax.huggingface import Pretrained, load_huggingface
 
 LINE = "-" * 15
 DEFAULTS: dict[str, Any] = {
@@ -44,11 +46,10 @@ def run(argv: list[str]) -> int:
     check_sampling(**settings)
     check_seed(flags["seed"])
     prompt = read_prompt(flags)
-    path = Path(flags["out_dir"]) if "out_dir" in flags else runs.newest_run(with_checkpoint=True)
-    loaded = runs.load_run(path, flags["step"], tell=tell)
+    loaded, what = load(flags)
     ids = loaded.tokenizer.encode(prompt)
-    tell(f"{path}, step {loaded.step}, on {describe()}")
-    start = ids if len(ids) else np.zeros(1, np.int32)
+    tell(f"{what}, on {describe()}")
+    start = ids if len(ids) else np.array([loaded.tokenizer.start_id], np.int32)
     prompts = np.broadcast_to(start, (flags["num_samples"], len(start)))
     key = jax.random.key(flags["seed"])
     samples = np.asarray(generate(loaded.model, loaded.params, prompts, key, **settings))
@@ -60,10 +61,23 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def load(flags: dict[str, Any]) -> tuple[runs.Run | Pretrained, str]:
+    """The model and its tokenizer, and what they are for a person."""
+    if "from_huggingface" in flags:
+        if "out_dir" in flags or flags["step"] != "best":
+            raise InputError("--from-huggingface names the model: leave out --out-dir and --step")
+        folder = Path(flags["from_huggingface"])
+        return load_huggingface(folder), str(folder)
+    path = Path(flags["out_dir"]) if "out_dir" in flags else runs.newest_run(with_checkpoint=True)
+    loaded = runs.load_run(path, flags["step"], tell=tell)
+    return loaded, f"{path}, step {loaded.step}"
+
+
 def parse(argv: list[str]) -> dict[str, Any]:
     """Flags to values; absent when not given."""
     parser = scripts.FlagParser("sample.py", __doc__ or "")
     parser.add("out_dir", str, "folder of the run [the newest under runs/]")
+    parser.add("from_huggingface", str, "folder of a GPT-2 to sample from instead of a run")
     parser.add("prompt", str, "text to go on from [a newline]")
     parser.add("prompt_file", str, "file with the text to go on from")
     parser.add("num_samples", int, "samples to draw", DEFAULTS["num_samples"])

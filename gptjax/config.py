@@ -176,7 +176,7 @@ class RunConfig:
     """One run: a model, its training, its text and its seed.
 
     Attributes:
-        model_name: which module the parameters belong to; `gpt`.
+        model_name: which module the parameters belong to: `gpt`, or a rung of the lecture.
         preset: the preset that the run started from.
         data: `shakespeare`, or the absolute path of a text file.
         data_sha256: of the text's bytes; a resume on another text is refused.
@@ -257,6 +257,28 @@ def _from_dict(cls: type[T], values: Any) -> T:
     return cls(**known)
 
 
+def _rung(name: str, **changes: Any) -> RunConfig:
+    """A rung of the lecture: 32 wide, contexts of 8, PyTorch's AdamW at its defaults."""
+    rung = RunConfig(
+        preset=name,
+        model_name=name,
+        model=GPTConfig(block_size=8, n_layer=1, n_head=1, n_embd=32, dropout=0.0),
+        train=TrainConfig(
+            batch_size=32,
+            max_iters=5000,
+            learning_rate=1e-3,
+            min_lr=1e-3,
+            warmup_iters=0,
+            weight_decay=0.01,
+            decay="all",
+            beta2=0.999,
+            grad_clip=0.0,
+            eval_interval=500,
+        ),
+    )
+    return rung.replace(**changes)
+
+
 PRESETS: dict[str, RunConfig] = {
     # The lecture's last model and nanoGPT's train_shakespeare_char, for a GPU or a TPU.
     "shakespeare": RunConfig(
@@ -287,6 +309,23 @@ PRESETS: dict[str, RunConfig] = {
         train=TrainConfig(
             batch_size=32, max_iters=1000, learning_rate=4e-3, min_lr=0.0, eval_interval=250
         ),
+    ),
+    # The lecture's models, from the first to the last that it trains on a CPU.
+    "bigram": _rung("bigram", max_iters=3000, learning_rate=1e-2, min_lr=1e-2),
+    "head": _rung("head"),
+    "multihead": _rung("multihead", n_head=4),
+    "feedforward": _rung("feedforward", n_head=4),
+    "residual": _rung("residual", n_head=4, n_layer=3),
+    # From here on it is the GPT itself.
+    "layernorm": _rung("layernorm", model_name="gpt", n_head=4, n_layer=3),
+    "notebook": _rung(
+        "notebook",
+        model_name="gpt",
+        n_head=4,
+        n_layer=4,
+        n_embd=64,
+        block_size=32,
+        batch_size=16,
     ),
 }
 

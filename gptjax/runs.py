@@ -20,6 +20,7 @@ from gptjax import checkpoint as checkpoints
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.files import read_json, write_json, write_whole
+from gptjax.lecture.rungs import RUNGS, VARIANTS
 from gptjax.model import GPT
 from gptjax.tokenizer import CharTokenizer
 from gptjax.training import init_params
@@ -29,7 +30,7 @@ FORMAT = 1
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS = "config.json", "tokenizer.json", "metrics.jsonl"
 CHECKPOINTS, PICTURE = "checkpoints", "loss.png"
-MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT}
+MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT, **RUNGS, **VARIANTS}
 
 
 class Run(NamedTuple):

@@ -15,7 +15,10 @@ class CharTokenizer:
     Attributes:
         characters: all of them, sorted by code point; a character's id is its place. For tiny
             Shakespeare id 0 is the newline.
+        start_id: the token that begins a text without a prompt.
     """
+
+    start_id = 0
 
     def __init__(self, characters: str) -> None:
         if not isinstance(characters, str) or not characters:

@@ -1,0 +1,191 @@
+"""Weights from and to other implementations: the lecture's, nanoGPT's, Hugging Face's GPT-2.
+
+    config, params = from_lecture(model.state_dict())
+    logits_BTV = GPT(config).apply({"params": params}, x_BT, deterministic=True)
+
+A state dict is a mapping of the original's parameter names to arrays or PyTorch tensors. Names may
+carry the prefixes that wrappers add (`transformer.`, `_orig_mod.`), and causal masks that were
+saved among the weights are ignored. Each `to_*` is the inverse of its `from_*`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gptjax.config import Activation, GPTConfig
+from gptjax.errors import InputError
+from gptjax.layouts import gpt2_layout, lecture_layout
+from gptjax.state_dicts import count, read_entries, table_sizes, to_entries, to_params
+
+# What each original is, in our configuration; what is not named here, weights do not tell.
+LECTURE: dict[str, Any] = {
+    "activation": "relu",
+    "qkv_bias": False,
+    "bias": True,
+    "ln_bias": True,
+    "tie_embeddings": False,
+    "head_bias": True,
+}
+NANOGPT_ACTIVATION: Activation = "gelu"
+HUGGINGFACE_ACTIVATION: Activation = "gelu_tanh"
+
+
+def from_lecture(
+    state_dict: Mapping[str, Any], *, dropout: float = 0.0
+) -> tuple[GPTConfig, dict[str, Any]]:
+    """Weights of the lecture's GPTLanguageModel, whose heads are a list of modules.
+
+    Args:
+        dropout: for training on; weights do not tell it.
+
+    Raises:
+        InputError: an entry is unknown, missing or of the wrong shape; it names the entry.
+    """
+    entries = read_entries(state_dict)
+    V, C, T = table_sizes(
+        entries, "token_embedding_table.weight", "position_embedding_table.weight"
+    )
+    config = GPTConfig(
+        vocab_size=V,
+        block_size=T,
+        n_layer=count(entries, r"blocks\.(\d+)\."),
+        n_head=count(entries, r"blocks\.0\.sa\.heads\.(\d+)\."),
+        n_embd=C,
+        dropout=dropout,
+        **LECTURE,
+    )
+    return config, to_params(config, lecture_layout(config), entries)
+
+
+def from_nanogpt(
+    state_dict: Mapping[str, Any], *, n_head: int, dropout: float = 0.0
+) -> tuple[GPTConfig, dict[str, Any]]:
+    """Weights of nanoGPT's GPT, with or without biases, its output layer tied or absent.
+
+    Args:
+        n_head: heads per block, which the fused projection does not show.
+        dropout: for training on; weights do not tell it.
+
+    Raises:
+        InputError: as `from_lecture`; or n_head does not divide the width.
+    """
+    return _from_gpt2(state_dict, n_head, NANOGPT_ACTIVATION, dropout, conv1d=False)
+
+
+def from_huggingface(
+    state_dict: Mapping[str, Any],
+    *,
+    n_head: int,
+    activation: Activation = HUGGINGFACE_ACTIVATION,
+    dropout: float = 0.0,
+) -> tuple[GPTConfig, dict[str, Any]]:
+    """Weights of Hugging Face's GPT2LMHeadModel, whose linear layers are (in, out).
+
+    Args:
+        n_head: heads per block, which the fused projection does not show.
+        activation: GPT-2's own unless the folder's config.json says otherwise.
+        dropout: for training on; weights do not tell it.
+
+    Raises:
+        InputError: as `from_nanogpt`.
+    """
+    return _from_gpt2(state_dict, n_head, activation, dropout, conv1d=True)
+
+
+def to_lecture(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
+    """A state dict for the lecture's GPTLanguageModel, its masks (`tril`) included.
+
+    Raises:
+        InputError: the lecture's model cannot be of this configuration, or the parameters are not.
+    """
+    _require(config, "the lecture's model", **LECTURE)
+    entries = to_entries(config, lecture_layout(config), params)
+    mask_TT = np.tril(np.ones((config.block_size, config.block_size), np.float32))
+    for i in range(config.n_layer):
+        for h in range(config.n_head):
+            entries[f"blocks.{i}.sa.heads.{h}.tril"] = mask_TT
+    return entries
+
+
+def to_nanogpt(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
+    """A state dict for nanoGPT's GPT.
+
+    Raises:
+        InputError: as `to_lecture`.
+    """
+    _require(
+        config,
+        "nanoGPT's model",
+        activation=NANOGPT_ACTIVATION,
+        qkv_bias=config.bias,
+        ln_bias=config.bias,
+        head_bias=False,
+    )
+    return to_torch(config, params)
+
+
+def to_huggingface(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
+    """A state dict for Hugging Face's GPT2LMHeadModel.
+
+    Raises:
+        InputError: as `to_lecture`.
+    """
+    _require(
+        config, "Hugging Face's GPT-2", qkv_bias=True, bias=True, ln_bias=True, head_bias=False
+    )
+    return _to_gpt2(config, params, conv1d=True)
+
+
+def to_torch(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
+    """The names of nanoGPT for a GPT of any configuration: what compare/torch_gpt.py loads.
+
+    Raises:
+        InputError: the parameters are not of this configuration.
+    """
+    return _to_gpt2(config, params, conv1d=False)
+
+
+def _from_gpt2(
+    state_dict: Mapping[str, Any], n_head: int, activation: Activation, dropout: float, conv1d: bool
+) -> tuple[GPTConfig, dict[str, Any]]:
+    entries = read_entries(state_dict)
+    V, C, T = table_sizes(entries, "wte.weight", "wpe.weight")
+    head, table = entries.get("lm_head.weight"), entries["wte.weight"]
+    tied = head is None or np.array_equal(head, table)
+    if tied:
+        entries.pop("lm_head.weight", None)
+    biases = any(name.endswith(".bias") for name in entries)
+    config = GPTConfig(
+        vocab_size=V,
+        block_size=T,
+        n_layer=count(entries, r"h\.(\d+)\."),
+        n_head=n_head,
+        n_embd=C,
+        dropout=dropout,
+        activation=activation,
+        qkv_bias=biases,
+        bias=biases,
+        ln_bias=biases,
+        tie_embeddings=tied,
+        head_bias=False,
+        scaled_residual_init=True,
+        embd_dropout=True,
+    )
+    return config, to_params(config, gpt2_layout(config, conv1d), entries)
+
+
+def _to_gpt2(config: GPTConfig, params: Any, conv1d: bool) -> dict[str, np.ndarray]:
+    entries = to_entries(config, gpt2_layout(config, conv1d), params)
+    if config.tie_embeddings:
+        entries["lm_head.weight"] = entries["wte.weight"]
+    return {
+        name if name.startswith("lm_head.") else f"transformer.{name}": array
+        for name, array in entries.items()
+    }
+
+
+def _require(config: GPTConfig, whose: str, **fields: Any) -> None:
+    for name, value in fields.items():
+        if getattr(config, name) != value:
+            raise InputError(f"{name} ({getattr(config, name)}) must be {value} for {whose}")

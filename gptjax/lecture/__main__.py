@@ -1,0 +1,175 @@
+"""Climbs the lecture's ladder: trains every rung with several seeds, and compares the losses.
+
+python -m gptjax.lecture                           all rungs, 5 seeds; docs/ladder.{md,png,json}
+python -m gptjax.lecture --rungs bigram,head --seeds 2 --out /tmp/ladder
+python -m gptjax.lecture --pictures --run runs/notebook     the pictures of docs/lecture.md
+
+An interrupted climb goes on at the rung it was in when the command is given again.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gptjax import data, runs, scripts
+from gptjax.backend import describe
+from gptjax.config import check_seed
+from gptjax.corpus import Text, load_text
+from gptjax.errors import ConfigError, InputError
+from gptjax.lecture import pictures, results
+from gptjax.lecture.ladder import BESIDE, LADDER, Climbed, choose, climb, rung_config
+from gptjax.report import duration
+from gptjax.tokenizer import CharTokenizer
+
+DEFAULTS: dict[str, Any] = {"seeds": 5, "out": "docs", "data": "shakespeare"}
+DATA_DIR = Path("data")
+PLAIN_WIDTH = 160  # of the table in a file or a pipe, so that nothing in it is wrapped
+FIRST_SEED = 1337  # the lecture's, and train.py's default
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C."""
+    return scripts.run_script("gptjax.lecture", run, argv)
+
+
+def run(argv: list[str]) -> int:
+    """The body; raises what `run_script` turns into a line."""
+    flags = DEFAULTS | parse(argv)
+    out = Path(flags["out"])
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: give the path of a folder")
+    if flags.get("pictures"):
+        return draw_pictures(out, flags)
+    if "run" in flags:
+        raise InputError("--run names the model of the pictures: add --pictures")
+    if flags["seeds"] < 1:
+        raise ConfigError("seeds", flags["seeds"], "must be at least 1")
+    check_seed(FIRST_SEED + flags["seeds"] - 1)
+    chosen = choose(flags.get("rungs", ",".join(LADDER)))
+    for name in chosen:
+        rung_config(name, vocab_size=1, max_iters=flags.get("max_iters"))
+    return climb_all(out, chosen, flags)
+
+
+def parse(argv: list[str]) -> dict[str, Any]:
+    """Flags to values; absent when not given."""
+    parser = scripts.FlagParser("python -m gptjax.lecture", __doc__ or "")
+    parser.add("seeds", int, "runs of each rung, trained at once", DEFAULTS["seeds"])
+    parser.add(
+        "rungs", str, f"comma-separated, of {','.join(LADDER)} [these] and {','.join(BESIDE)}"
+    )
+    parser.add("out", str, "folder of the results", DEFAULTS["out"])
+    parser.add("data", str, "`shakespeare` or the path of a UTF-8 text", DEFAULTS["data"])
+    parser.add("max_iters", int, "updates of every rung [the preset's]")
+    parser.add_argument(
+        "--pictures", action="store_true", help="draw the walk-through's pictures, climb nothing"
+    )
+    parser.add("run", str, "with --pictures: a run whose attention and positions are drawn too")
+    return parser.parse(argv)
+
+
+def climb_all(out: Path, chosen: list[str], flags: dict[str, Any]) -> int:
+    """Trains the chosen rungs, each kept as soon as it is done."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    text = load_text(flags["data"], DATA_DIR, tell=console.print)
+    seeds = [FIRST_SEED + i for i in range(flags["seeds"])]
+    of = results.Climb(text.source, text.sha256, seeds, flags.get("max_iters"))
+    out.mkdir(parents=True, exist_ok=True)
+    before = {rung.name: rung for rung in results.load_unfinished(out, of)}
+    console.print(f"{describe()}; {len(chosen)} rungs, {len(seeds)} seeds at once")
+    kept: list[Climbed] = list(before.values())
+    for name in chosen:
+        if name in before:
+            console.print(f"{name}: done before the interruption")
+            continue
+        rung = _climb_one(console, name, text, seeds, flags.get("max_iters"))
+        kept.append(rung)
+        results.save_unfinished(out, of, kept)
+        console.print(
+            f"{name}: {results.spread(rung.losses)} in {duration(rung.seconds)}"
+            + (f"; the lecture {rung.lecture:.2f}" if rung.lecture else ""),
+            soft_wrap=True,
+        )
+    done = [rung for name in chosen for rung in kept if rung.name == name]
+    results.write_results(out, of, done)
+    console.print(_table(done))
+    for name in (results.PAGE, results.PICTURE, results.JSON):
+        console.print(f"wrote {out / name}", soft_wrap=True)
+    return 0
+
+
+def _climb_one(
+    console: Console, name: str, text: Text, seeds: list[int], max_iters: int | None
+) -> Climbed:
+    tokenizer = CharTokenizer.from_text(text.text)
+    config = rung_config(name, tokenizer.vocab_size, max_iters)
+    tokens = data.compact(tokenizer.encode(text.text), tokenizer.vocab_size)
+    train_tokens, val_tokens = data.split(tokens)
+    data.check_lengths(train_tokens, val_tokens, config.model.block_size)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(name, total=config.train.max_iters)
+        return climb(
+            name,
+            config,
+            train_tokens,
+            val_tokens,
+            seeds,
+            tokenizer.decode,
+            lambda step: bar.update(task, completed=step),
+        )
+
+
+def _table(done: list[Climbed]) -> Table:
+    table = Table()
+    for column in ("rung", "parameters", "whole split", "200 batches", "lecture", "a line of it"):
+        table.add_column(column)
+    for rung in done:
+        table.add_row(
+            rung.name,
+            f"{rung.parameters:,}",
+            results.spread(rung.losses),
+            results.spread(rung.estimates),
+            results.figure(rung.lecture),
+            results.sample_line(rung.sample),
+        )
+    return table
+
+
+def draw_pictures(out: Path, flags: dict[str, Any]) -> int:
+    """Draws the pictures of docs/lecture.md; those of a trained model only with --run."""
+    loaded = runs.load_run(Path(flags["run"])) if "run" in flags else None
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = [
+        pictures.draw_averaging(out / "averaging.png"),
+        pictures.draw_sinusoids(out / "sinusoids.png"),
+    ]
+    if loaded is not None:
+        ids = loaded.tokenizer.encode(pictures.TEXT)[: loaded.config.model.block_size]
+        attention = pictures.draw_attention(
+            out / "attention.png", loaded.model, loaded.params, ids, pictures.TEXT
+        )
+        table_TC = np.asarray(loaded.params["wpe"]["embedding"])
+        drawn += [attention, pictures.draw_positions(out / "positions.png", table_TC)]
+    for path in drawn:
+        sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The lecture's notes on attention, each as something to try.
+
+`attend` is attention with every choice open. The GPT's own, `gptjax.model.attention_weights`, has
+made them: it masks the future, and keys and values come from the sequence itself.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+Array = jax.Array
+
+
+def attend(
+    q_BTD: Array,
+    k_BSD: Array,
+    v_BSD: Array,
+    mask_TS: Array | None = None,
+    scaled: bool = True,
+) -> Array:
+    """Each of T positions takes a weighted average of S values.
+
+    Where the queries and the keys come from, and the mask, make it one kind or another: from one
+    sequence with a causal mask, a decoder's block; without a mask, an encoder's; with keys and
+    values of another sequence, cross-attention.
+
+    Args:
+        mask_TS: True where position t may look at s; all may be looked at if there is none.
+        scaled: divide the scores by sqrt(D).
+
+    Returns:
+        (B, T, D).
+    """
+    scores_BTS = jnp.einsum("btd,bsd->bts", q_BTD, k_BSD)
+    if scaled:
+        scores_BTS = scores_BTS * q_BTD.shape[-1] ** -0.5
+    if mask_TS is not None:
+        scores_BTS = jnp.where(mask_TS[None], scores_BTS, -jnp.inf)
+    return nn.softmax(scores_BTS, axis=-1) @ v_BSD
+
+
+def causal_mask(T: int) -> Array:
+    """True where the past and the present are: (T, T)."""
+    return jnp.tril(jnp.ones((T, T), bool))
+
+
+def edges(mask_TS: Array) -> list[tuple[int, int]]:
+    """The directed graph on which attention passes messages: (from, to), sorted by receiver."""
+    return [(int(s), int(t)) for t, s in np.argwhere(np.asarray(mask_TS))]
+
+
+def score_variance(key: Array, head_size: int, scaled: bool) -> float:
+    """Variance of the scores of queries and keys whose entries are N(0, 1)."""
+    q_key, k_key = jax.random.split(key)
+    q_TD = jax.random.normal(q_key, (512, head_size))
+    k_SD = jax.random.normal(k_key, (512, head_size))
+    scores_TS = q_TD @ k_SD.T * (head_size**-0.5 if scaled else 1.0)
+    return float(scores_TS.var())

@@ -1,0 +1,59 @@
+"""The mathematical trick in self-attention: four ways to average the past.
+
+Each function takes x_BTC and gives every position the mean of itself and what came before it. The
+first three are equal. The last lets the tokens themselves decide how much each counts; with
+queries that ask for nothing it is the plain average again.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gptjax.model import attention_weights
+
+Array = jax.Array
+
+
+def average_loop(x_BTC: Array) -> Array:
+    """Version 1, as one would say it: for each sequence, for each position, the mean so far."""
+    return jnp.stack(
+        [jnp.stack([x_TC[: t + 1].mean(axis=0) for t in range(len(x_TC))]) for x_TC in x_BTC]
+    )
+
+
+def triangular_weights(T: int) -> Array:
+    """A lower triangle of ones, each row divided by its sum: (T, T)."""
+    triangle_TT = jnp.tril(jnp.ones((T, T)))
+    return triangle_TT / triangle_TT.sum(axis=1, keepdims=True)
+
+
+def average_matrix(x_BTC: Array) -> Array:
+    """Version 2: the averages are weighted sums, and a matrix product is all of them at once."""
+    return triangular_weights(x_BTC.shape[1]) @ x_BTC
+
+
+def softmax_weights(T: int) -> Array:
+    """Affinities of zero, the future at minus infinity, and softmax over each row: (T, T)."""
+    past_TT = jnp.tril(jnp.ones((T, T), bool))
+    return nn.softmax(jnp.where(past_TT, jnp.zeros((T, T)), -jnp.inf), axis=-1)
+
+
+def average_softmax(x_BTC: Array) -> Array:
+    """Version 3: the same weights, from affinities that need not stay zero."""
+    return softmax_weights(x_BTC.shape[1]) @ x_BTC
+
+
+def average_by_affinity(
+    x_BTC: Array, query_CD: Array, key_CD: Array, value_CD: Array
+) -> tuple[Array, Array]:
+    """Version 4, self-attention: what a token looks for meets what the others have to offer.
+
+    Args:
+        query_CD: what each token looks for; `key_CD`: what it contains; `value_CD`: what it says
+            if it is found interesting.
+
+    Returns:
+        The weighted averages of the values, (B, T, D), and the weights, (B, T, T).
+    """
+    weights_BTT = attention_weights(x_BTC @ query_CD, x_BTC @ key_CD)
+    return weights_BTT @ (x_BTC @ value_CD), weights_BTT

@@ -1,0 +1,248 @@
+"""Climbing the lecture's ladder: every rung trained with several seeds in one program.
+
+A seed's run is that of `python train.py --preset <rung> --seed <seed>`: the same parameters,
+batches and updates, one more array axis in front (`jax.vmap`).
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from gptjax.config import PRESETS, RunConfig
+from gptjax.data import sample_batch
+from gptjax.errors import InputError, RunError
+from gptjax.generation import generate
+from gptjax.loss import cross_entropy
+from gptjax.model import forward, num_params
+from gptjax.runs import make_model
+from gptjax.training import (
+    Keys,
+    Metrics,
+    TrainState,
+    evaluate,
+    init_state,
+    make_keys,
+    make_train_step,
+)
+
+Array = jax.Array
+
+# The lecture's estimate: the mean over so many random batches of a split.
+ESTIMATE_BATCHES = 200
+# A dispatch is kept about this short, in seconds, so that Ctrl-C is answered and progress moves.
+DISPATCH_SECONDS = 1.0
+SAMPLE_TOKENS = 400
+
+
+class Rung(NamedTuple):
+    """A model of the ladder.
+
+    Attributes:
+        adds: what it has that the rung before it has not.
+        lecture: the validation loss that the lecture reaches, nats per character; None for what
+            the lecture does not try.
+        preset: how it is trained, if not by the preset of its own name.
+    """
+
+    adds: str
+    lecture: float | None = None
+    preset: str = ""
+
+
+# In the lecture's order, by preset. The last figure is the log of its notebook.
+LADDER = {
+    "bigram": Rung("a table of what follows what", 2.50),
+    "head": Rung("positions, one head of self-attention", 2.40),
+    "multihead": Rung("four heads side by side", 2.28),
+    "feedforward": Rung("a feed-forward layer", 2.24),
+    "residual": Rung("three blocks, residual connections, 4x feed-forward", 2.08),
+    "layernorm": Rung("LayerNorm: the GPT, small", 2.06),
+    "notebook": Rung("64 wide, 4 blocks, contexts of 32", 1.8226),
+}
+# Beside the ladder: what the walk-through compares with a rung. Climbed only when asked for.
+BESIDE = {
+    "head-normal": Rung("head, from N(0, 0.02)", preset="head"),
+    "multihead-normal": Rung("multihead, from N(0, 0.02)", preset="multihead"),
+    "feedforward-normal": Rung("feedforward, from N(0, 0.02)", preset="feedforward"),
+    "residual-normal": Rung("residual, from N(0, 0.02)", preset="residual"),
+    "sinusoids": Rung("layernorm, with sinusoids for positions", preset="layernorm"),
+    "without-positions": Rung("layernorm, without positions", preset="layernorm"),
+}
+ALL = LADDER | BESIDE
+
+
+class Climbed(NamedTuple):
+    """One rung with all its seeds. Losses are nats per character.
+
+    Attributes:
+        losses: of the whole validation split, one per seed.
+        estimates: of 200 random batches of it, as the lecture estimates, one per seed.
+        seconds: spent on all seeds together, compilation included.
+        sample: text of the first seed's model.
+    """
+
+    name: str
+    parameters: int
+    losses: list[float]
+    estimates: list[float]
+    lecture: float | None
+    seconds: float
+    sample: str
+
+
+def choose(names: str) -> list[str]:
+    """The rungs of a comma-separated list, in the ladder's order.
+
+    Raises:
+        InputError: a name is no rung, or there is none.
+    """
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    for name in asked:
+        if name not in ALL:
+            raise InputError(f"--rungs: {name!r} must be one of {', '.join(ALL)}")
+    if not asked:
+        raise InputError(f"--rungs is empty: choose from {', '.join(ALL)}")
+    return [name for name in ALL if name in asked]
+
+
+def rung_config(name: str, vocab_size: int, max_iters: int | None = None) -> RunConfig:
+    """The preset of a rung for a text of `vocab_size` characters, possibly cut short."""
+    preset = ALL[name].preset
+    config = PRESETS[preset].replace(model_name=name) if preset else PRESETS[name]
+    config = config.replace(vocab_size=vocab_size)
+    return config if max_iters is None else config.replace(max_iters=max_iters)
+
+
+def climb(
+    name: str,
+    config: RunConfig,
+    train_tokens: np.ndarray,
+    val_tokens: np.ndarray,
+    seeds: list[int],
+    decode: Callable[[Any], str],
+    stepped: Callable[[int], None] = lambda _: None,
+) -> Climbed:
+    """Trains one rung with every seed at once and looks at what came out.
+
+    Args:
+        seeds: of `train.py --seed`; all differ in parameters and batches.
+        decode: ids to text.
+        stepped: told the number of updates done, after each dispatch.
+
+    Raises:
+        RunError: a seed's loss is not finite.
+    """
+    began = time.monotonic()
+    model = make_model(config)
+    val = jnp.asarray(val_tokens)
+    states, keys = init_seeds(model, config, seeds)
+    parameters = num_params(states.params) // len(seeds)
+    states = _train(model, config, states, keys, jnp.asarray(train_tokens), stepped)
+    each = [jax.tree.map(lambda a, i=i: a[i], states.params) for i in range(len(seeds))]
+    losses = [evaluate(model, params, val) for params in each]
+    estimates = estimate_losses(model, states.params, val, keys.data, config.train.batch_size)
+    if not np.isfinite([*losses, *estimates]).all():
+        raise RunError(f"rung {name}: a validation loss is not finite: {losses}")
+    newline = np.zeros((1, 1), np.int32)
+    ids = generate(model, each[0], newline, jax.random.key(seeds[0]), max_new_tokens=SAMPLE_TOKENS)
+    return Climbed(
+        name=name,
+        parameters=parameters,
+        losses=losses,
+        estimates=estimates.tolist(),
+        lecture=ALL[name].lecture,
+        seconds=round(time.monotonic() - began, 1),
+        sample=decode(np.asarray(ids)[0, 1:]),
+    )
+
+
+def init_seeds(model: nn.Module, config: RunConfig, seeds: list[int]) -> tuple[TrainState, Keys]:
+    """Fresh states and keys, each array with a first axis of seeds."""
+    keys = [make_keys(seed) for seed in seeds]
+    keys_S = Keys(*(jnp.stack(parts) for parts in zip(*keys, strict=True)))
+    return jax.jit(jax.vmap(lambda key: init_state(model, config, key)))(keys_S.params), keys_S
+
+
+def make_seeds_loop(
+    model: nn.Module, config: RunConfig
+) -> Callable[[TrainState, Array, Keys, int], tuple[TrainState, Metrics]]:
+    """Many updates of all seeds in one dispatch.
+
+    On an accelerator the seeds cost little more than one, because one small model leaves most of
+    it idle. On a CPU they cost about what they would cost one after another, and what is gained
+    is that there is one program, one compilation, and no loop over seeds.
+
+    Returns:
+        loop(states, tokens, keys, updates) -> (states, metrics), jitted, `states` donated;
+        `metrics` are the last update's.
+    """
+    step = make_train_step(model, config)
+
+    def update(state: TrainState, tokens: Array, keys: Keys) -> tuple[TrainState, Metrics]:
+        batch_size, block_size = config.train.batch_size, config.model.block_size
+        batch = sample_batch(tokens, keys.data, state.step, batch_size, block_size)
+        return step(state, batch, keys.dropout)
+
+    update_all = jax.vmap(update, in_axes=(0, None, 0))
+
+    @partial(jax.jit, donate_argnums=0)
+    def loop(
+        states: TrainState, tokens: Array, keys: Keys, updates: int
+    ) -> tuple[TrainState, Metrics]:
+        nothing = Metrics(*(jnp.zeros(states.step.shape) for _ in Metrics._fields))
+        return jax.lax.fori_loop(
+            0, updates, lambda _, carry: update_all(carry[0], tokens, keys), (states, nothing)
+        )
+
+    return loop
+
+
+def estimate_losses(
+    model: nn.Module, params_S: Any, tokens: Array, keys_S: Array, batch_size: int
+) -> np.ndarray:
+    """The lecture's estimate_loss for each seed: the mean over 200 random batches of a split."""
+    block_size = model.config.block_size  # type: ignore[attr-defined]
+
+    @jax.jit
+    @jax.vmap
+    def estimate(params: Any, key: Array) -> Array:
+        def loss(i: Array) -> Array:
+            batch = sample_batch(tokens, key, i, batch_size, block_size)
+            return cross_entropy(forward(model, params, batch.x_BT), batch.y_BT)
+
+        return jax.lax.map(loss, jnp.arange(ESTIMATE_BATCHES)).mean()
+
+    return np.asarray(estimate(params_S, keys_S))
+
+
+def _train(
+    model: nn.Module,
+    config: RunConfig,
+    states: TrainState,
+    keys: Keys,
+    tokens: Array,
+    stepped: Callable[[int], None],
+) -> TrainState:
+    """All updates, in dispatches of about a second."""
+    loop = make_seeds_loop(model, config)
+    done, updates = 0, 1
+    while done < config.train.max_iters:
+        began = time.monotonic()
+        states, metrics = loop(states, tokens, keys, updates)
+        losses = np.asarray(metrics.loss)  # waits for the device
+        done += updates
+        if not np.isfinite(losses).all():
+            raise RunError(
+                f"rung {config.model_name}: a loss is not finite at step {done}: {losses.tolist()}"
+            )
+        stepped(done)
+        seconds = (time.monotonic() - began) / updates
+        updates = 1 + int(min(DISPATCH_SECONDS / seconds, 10 * updates))
+        updates = min(updates, config.train.max_iters - done)
+    return states

@@ -1,0 +1,149 @@
+"""The pictures of docs/lecture.md. Each function draws one file and returns its path."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from gptjax.errors import InputError
+from gptjax.files import write_whole
+from gptjax.lecture.averaging import average_by_affinity, softmax_weights, triangular_weights
+from gptjax.lecture.positions import sinusoids
+from gptjax.model import attention_weights
+
+Array = jax.Array
+# A line of the play, so that trained heads have something to look at.
+TEXT = "ROMEO:\nI would I were thy bird.\n"
+DPI = 100
+
+
+def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
+    """What every head of a GPT attends to, block by block.
+
+    The model is not asked: its blocks' normalised inputs are captured, and the heads' own queries
+    and keys are applied to them once more.
+
+    Returns:
+        One weights_BHTT per block, float32.
+
+    Raises:
+        InputError: the model has no blocks with LayerNorm and heads.
+    """
+    config = model.config  # type: ignore[attr-defined]
+    if not {f"block_{i}" for i in range(config.n_layer)} <= params.keys() or "ln_f" not in params:
+        raise InputError("attention is drawn for a GPT: a run of --preset layernorm or later")
+    captured: Any
+    _, captured = model.apply(
+        {"params": params},
+        x_BT,
+        deterministic=True,
+        capture_intermediates=lambda module, _: module.name == "ln_1",
+    )  # type: ignore[misc]  # with a capture, apply returns two values
+    maps = []
+    for i in range(config.n_layer):
+        x_BTC = captured["intermediates"][f"block_{i}"]["ln_1"]["__call__"][0]
+        heads = params[f"block_{i}"]["attn"]["heads"]
+        q_HBTD, k_HBTD = (_project(x_BTC, heads[part]) for part in ("query", "key"))
+        maps.append(jax.vmap(attention_weights, out_axes=1)(q_HBTD, k_HBTD))
+    return maps
+
+
+def _project(x_BTC: Array, layer: dict[str, Array]) -> Array:
+    y_HBTD = jnp.einsum("btc,hcd->hbtd", x_BTC, layer["kernel"])
+    return y_HBTD + layer["bias"][:, None, None, :] if "bias" in layer else y_HBTD
+
+
+def draw_averaging(path: Path, T: int = 8) -> Path:
+    """The weights of the averages: two that are equal, and one that the tokens decide."""
+    x_key, *keys = jax.random.split(jax.random.key(1337), 4)
+    x_BTC = jax.random.normal(x_key, (1, T, 32))
+    query_CD, key_CD, value_CD = (jax.random.normal(k, (32, 16)) * 0.3 for k in keys)
+    _, weights_BTT = average_by_affinity(x_BTC, query_CD, key_CD, value_CD)
+    shown = {
+        "lower triangle, rows divided": triangular_weights(T),
+        "softmax of masked zeros": softmax_weights(T),
+        "self-attention": weights_BTT[0],
+    }
+    figure = _figure(9, 3.2)
+    for axes, (title, weights) in zip(figure.subplots(1, 3), shown.items(), strict=True):
+        axes.set_title(title, fontsize=10)
+        image = axes.imshow(np.asarray(weights), vmin=0, vmax=1, cmap="Blues")
+        axes.set_xlabel("looked at")
+        axes.set_ylabel("looking")
+    figure.colorbar(image, ax=figure.axes, shrink=0.8)  # type: ignore[possibly-unbound]
+    return _save(figure, path)
+
+
+def draw_sinusoids(path: Path, T: int = 64, C: int = 64) -> Path:
+    """The Transformer paper's table."""
+    return _draw_table(path, sinusoids(T, C), "sinusoids", 1.0)
+
+
+def draw_positions(path: Path, table_TC: np.ndarray) -> Path:
+    """A learned table, and how alike its rows are: what training made of positions."""
+    figure = _figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    height = float(np.abs(table_TC).max())
+    image = left.imshow(table_TC, aspect="auto", cmap="RdBu", vmin=-height, vmax=height)
+    left.set_title("learned table", fontsize=10)
+    left.set_xlabel("channel")
+    left.set_ylabel("position")
+    figure.colorbar(image, ax=left)
+    rows = table_TC / np.linalg.norm(table_TC, axis=1, keepdims=True).clip(1e-12)
+    image = right.imshow(rows @ rows.T, cmap="RdBu", vmin=-1, vmax=1)
+    right.set_title("cosine similarity of its rows", fontsize=10)
+    right.set_xlabel("position")
+    right.set_ylabel("position")
+    figure.colorbar(image, ax=right)
+    return _save(figure, path)
+
+
+def draw_attention(path: Path, model: nn.Module, params: Any, ids: np.ndarray, text: str) -> Path:
+    """A map for every head, a row for every block.
+
+    Args:
+        ids: (T,) of the text, T at most block_size.
+        text: its first T characters label the axes.
+    """
+    maps = [np.asarray(weights[0]) for weights in attention_maps(model, params, ids[None])]
+    letters = ["↵" if c == "\n" else "·" if c == " " else c for c in text[: len(ids)]]
+    n_layer, n_head = len(maps), len(maps[0])
+    figure = _figure(2.6 * n_head, 2.7 * n_layer)
+    grid = figure.subplots(n_layer, n_head, squeeze=False)
+    for i, weights_HTT in enumerate(maps):
+        for h, weights_TT in enumerate(weights_HTT):
+            axes = grid[i][h]
+            axes.imshow(weights_TT, cmap="Blues", vmin=0)
+            axes.set_title(f"block {i}, head {h}", fontsize=8)
+            axes.set_xticks(range(len(letters)), letters, fontsize=5)
+            axes.set_yticks(range(len(letters)), letters, fontsize=5)
+            axes.tick_params(length=0, pad=1)
+    return _save(figure, path)
+
+
+def _draw_table(path: Path, table_TC: np.ndarray, title: str, height: float) -> Path:
+    figure = _figure(5, 3.6)
+    axes = figure.subplots()
+    image = axes.imshow(table_TC, aspect="auto", cmap="RdBu", vmin=-height, vmax=height)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("channel")
+    axes.set_ylabel("position")
+    figure.colorbar(image, ax=axes)
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # half a second, so only where a picture is drawn
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> Path:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=DPI)
+    write_whole(path, picture.getvalue())
+    return path

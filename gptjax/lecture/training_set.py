@@ -1,0 +1,33 @@
+"""The training set: from characters to the many examples inside one block."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gptjax.data import compact, split
+from gptjax.tokenizer import CharTokenizer
+
+
+class TrainingSet(NamedTuple):
+    """A text as the lecture prepares it; both splits are ids, (N,), of the smallest type."""
+
+    tokenizer: CharTokenizer
+    train: np.ndarray
+    val: np.ndarray
+
+
+def prepare(text: str) -> TrainingSet:
+    """Encodes every character, then cuts: the first 90 % to train on, the rest to validate."""
+    tokenizer = CharTokenizer.from_text(text)
+    tokens = compact(tokenizer.encode(text), tokenizer.vocab_size)
+    return TrainingSet(tokenizer, *split(tokens))
+
+
+def examples(chunk: np.ndarray) -> list[tuple[list[int], int]]:
+    """The T examples in a chunk of T + 1 tokens: each context, of 1 to T tokens, and its target.
+
+    A model learns from all of them at once. That makes the most of a chunk, and it also gets used
+    to contexts of every length up to the block's, as it meets them when it generates.
+    """
+    ids = [int(i) for i in chunk]
+    return [(ids[: t + 1], ids[t + 1]) for t in range(len(ids) - 1)]

@@ -1,0 +1,137 @@
+"""State dicts: names with prefixes, shapes that must fit, and errors that name the entry.
+
+interop.py says what the originals are, layouts.py which entry is which parameter; here is what
+holds for all of them.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from gptjax.config import GPTConfig
+from gptjax.errors import InputError
+from gptjax.layouts import Slot
+from gptjax.model import GPT
+from gptjax.training import init_params
+
+PREFIXES = ("_orig_mod.", "transformer.")
+# Causal masks that were saved among the weights.
+BUFFERS = re.compile(r"\.tril$|\.attn\.(bias|masked_bias)$")
+
+
+def read_entries(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The state dict without prefixes and masks, as float32 arrays.
+
+    Raises:
+        InputError: two names are one without their prefixes, or an entry is no array of floats.
+    """
+    entries: dict[str, np.ndarray] = {}
+    for given, value in state_dict.items():
+        name = given
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        if BUFFERS.search(name):
+            continue
+        if name in entries:
+            raise InputError(f"the state dict has two entries for {name}, one of them {given}")
+        entries[name] = _float32(given, value)
+    return entries
+
+
+def _float32(name: str, value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):  # a PyTorch tensor, on any device and of any float type
+        value = value.detach().float().cpu().numpy()
+    array = np.asarray(value)
+    if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
+        raise InputError(f"entry {name} of the state dict is {array.dtype}: floats are expected")
+    return array.astype(np.float32)
+
+
+def table_sizes(
+    entries: dict[str, np.ndarray], tokens: str, positions: str
+) -> tuple[int, int, int]:
+    """Vocabulary, width and context, from the tables of tokens and of positions.
+
+    Raises:
+        InputError: a table is missing, as in another architecture, or is no table.
+    """
+    for name in (tokens, positions):
+        if name not in entries:
+            there = ", ".join(sorted(entries)[:3]) or "none"
+            raise InputError(f"the state dict has no entry {name}; its entries begin with: {there}")
+        if entries[name].ndim != 2:
+            raise InputError(f"entry {name} has shape {entries[name].shape}: it must be a table")
+    return *entries[tokens].shape, len(entries[positions])  # type: ignore[return-value]
+
+
+def count(entries: dict[str, np.ndarray], pattern: str) -> int:
+    """How many different numbers the names hold where the pattern has its group.
+
+    Raises:
+        InputError: no name matches.
+    """
+    found = {match[1] for name in entries if (match := re.match(pattern, name))}
+    if not found:
+        raise InputError(f"the state dict has no entry like {pattern.replace(chr(92), '')}")
+    return len(found)
+
+
+def to_params(
+    config: GPTConfig, layout: list[Slot], entries: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Our parameter tree, once every entry is known to be there, to fit and to be expected.
+
+    Raises:
+        InputError: an entry is missing, misshapen or unknown; it names the entry.
+    """
+    shapes = _shapes(config)
+    ours: dict[str, Any] = {}
+    left = dict(entries)
+    for slot in layout:
+        expected = slot.dump(*(np.broadcast_to(np.float32(0), shapes[path]) for path in slot.ours))
+        for name, like in zip(slot.theirs, expected, strict=True):
+            if name not in left:
+                raise InputError(f"the state dict has no entry {name}")
+            if left[name].shape != like.shape:
+                raise InputError(
+                    f"entry {name} has shape {left[name].shape}, and {like.shape} is expected"
+                )
+        arrays = slot.load(*(left.pop(name) for name in slot.theirs))
+        ours |= dict(zip(slot.ours, map(jax.numpy.asarray, arrays), strict=True))
+    if left:
+        raise InputError(f"the state dict has an unknown entry {sorted(left)[0]}")
+    return traverse_util.unflatten_dict(ours, sep="/")
+
+
+def to_entries(config: GPTConfig, layout: list[Slot], params: Any) -> dict[str, np.ndarray]:
+    """Their entries, once the tree is known to be the configuration's.
+
+    Raises:
+        InputError: a parameter is missing, misshapen or unknown; it names the parameter.
+    """
+    ours = {p: np.asarray(a) for p, a in traverse_util.flatten_dict(params, sep="/").items()}
+    shapes = _shapes(config)
+    for path in sorted(shapes.keys() | ours.keys()):
+        found = ours[path].shape if path in ours else "missing"
+        if found != shapes.get(path, "unknown"):
+            raise InputError(
+                f"parameter {path} is {found}, and in this configuration {shapes.get(path)}"
+            )
+    entries: dict[str, np.ndarray] = {}
+    for slot in layout:
+        arrays = slot.dump(*(ours[path] for path in slot.ours))
+        # Transposed views would keep their strides in PyTorch and trip safetensors.
+        contiguous = (np.array(array, order="C") for array in arrays)
+        entries |= dict(zip(slot.theirs, contiguous, strict=True))
+    return entries
+
+
+def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """Our parameters' shapes by path."""
+    tree: Any = jax.eval_shape(lambda key: init_params(GPT(config), key), jax.random.key(0))
+    flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
+    return {path: x.shape for path, x in flat.items()}

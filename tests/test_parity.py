@@ -1,0 +1,321 @@
+"""Our GPT and PyTorch's, from the same weights: the same logits, gradients, training and text."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import gptjax
+from gptjax import interop
+from gptjax.config import PRESETS, GPTConfig, RunConfig
+from gptjax.data import Batch, sample_batch
+from gptjax.generation import generate
+from gptjax.loss import cross_entropy
+from gptjax.model import GPT, forward
+from gptjax.tokenizer import CharTokenizer
+from gptjax.training import init_params, init_state, make_train_step
+
+torch = pytest.importorskip("torch", reason="parity needs requirements-compare.txt")
+
+from twins import LectureGPT  # noqa: E402
+
+from compare import torch_gpt  # noqa: E402
+
+# Two threads that wait for each other on a busy machine made these tests ten times slower.
+torch.set_num_threads(1)
+
+LOGITS, GRADIENTS, TRAINING = 1e-5, 1e-4, 1e-3
+NANOGPT = {
+    "activation": "gelu",
+    "tie_embeddings": True,
+    "head_bias": False,
+    "scaled_residual_init": True,
+    "embd_dropout": True,
+}
+FEW = settings(
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+
+
+def assert_close(a, b, relative, floor=0.0):
+    """Relative to the largest entry: near zero, float32 cannot do better than the sums it made."""
+    a, b = np.asarray(a), np.asarray(b)
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, rtol=0, atol=relative * np.abs(b).max() + floor)
+
+
+@st.composite
+def sizes(draw):
+    n_head = draw(st.integers(1, 4))
+    return {
+        "vocab_size": draw(st.integers(2, 70)),
+        "block_size": draw(st.integers(1, 16)),
+        "n_layer": draw(st.integers(1, 3)),
+        "n_head": n_head,
+        # LayerNorm of fewer than four numbers amplifies rounding: the comparison would be of that.
+        "n_embd": n_head * draw(st.integers(4, 12)),
+        "dropout": 0.0,
+    }
+
+
+def fresh_params(config, seed=0):
+    """Larger than at initialisation, biases too, so that nothing is hidden by being near zero."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda key: init_params(GPT(config), key), jax.random.key(0))
+
+    def draw(path, leaf):
+        mean = 1.0 if path[-1].key == "scale" else 0.0
+        return jnp.asarray(rng.normal(mean, 0.2, leaf.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def random_batch(config, seed=0, rows=4):
+    ids = np.random.default_rng(seed).integers(
+        0, config.vocab_size, (rows, config.block_size + 1), dtype=np.int32
+    )
+    return Batch(jnp.asarray(ids[:, :-1]), jnp.asarray(ids[:, 1:]))
+
+
+def tensors(arrays):
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def torch_loss(model, batch):
+    x, y = (torch.from_numpy(np.array(ids)).long() for ids in batch)
+    logits = model(x)
+    logits = getattr(logits, "logits", logits)
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+
+def torch_logits(model, x_BT):
+    with torch.no_grad():
+        out = model(torch.from_numpy(np.array(x_BT)).long())
+    return getattr(out, "logits", out).numpy()
+
+
+def lecture_twin(config, params):
+    model = LectureGPT(config)
+    model.load_state_dict(tensors(interop.to_lecture(config, params)))
+    return model.eval()
+
+
+def nanogpt_twin(config, params):
+    return torch_gpt.load(config, params).eval()
+
+
+def huggingface_model(config, seed=0):
+    transformers = pytest.importorskip("transformers", reason="needs requirements-compare.txt")
+    torch.manual_seed(seed)
+    theirs = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=config.vocab_size,
+            n_positions=config.block_size,
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            n_embd=config.n_embd,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+            use_cache=False,
+        )
+    )
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return theirs.eval()
+
+
+def check_both_ways(config, params, model, from_theirs, to_theirs):
+    """Logits, then gradients, which come back under their names and must be ours."""
+    batch = random_batch(config)
+
+    @jax.jit
+    def logits_and_gradient(params):
+        def loss(params):
+            logits_BTV = forward(GPT(config), params, batch.x_BT)
+            return cross_entropy(logits_BTV, batch.y_BT), logits_BTV
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    ours, logits_BTV = logits_and_gradient(params)
+    assert_close(logits_BTV, torch_logits(model, batch.x_BT), LOGITS)
+    torch_loss(model, batch).backward()
+    _, theirs = from_theirs({name: p.grad for name, p in model.named_parameters()})
+    # A gradient that is zero on paper (a key's bias, by the softmax) is rounding on both sides,
+    # so nothing is asked of it below the rounding of the largest.
+    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(ours))
+    jax.tree.map(lambda a, b: assert_close(a, b, GRADIENTS, floor=1e-6 * largest), ours, theirs)
+    back = to_theirs(config, params)
+    for name, parameter in model.named_parameters():
+        np.testing.assert_array_equal(back[name], parameter.detach().numpy())
+
+
+@FEW
+@given(sizes(), st.integers(0, 2**31))
+def test_the_lectures_model_has_our_logits_and_gradients(size, seed):
+    config = GPTConfig(**size)
+    params = fresh_params(config, seed)
+    model = lecture_twin(config, params)
+    check_both_ways(config, params, model, interop.from_lecture, interop.to_lecture)
+
+
+@FEW
+@given(sizes(), st.booleans(), st.integers(0, 2**31))
+def test_nanogpts_model_has_our_logits_and_gradients(size, bias, seed):
+    config = GPTConfig(**size, **NANOGPT, qkv_bias=bias, bias=bias, ln_bias=bias)
+    params = fresh_params(config, seed)
+    model = nanogpt_twin(config, params)
+    check_both_ways(
+        config,
+        params,
+        model,
+        lambda entries: interop.from_nanogpt(entries, n_head=config.n_head),
+        lambda config, params: {
+            name.removeprefix("transformer."): array
+            for name, array in interop.to_nanogpt(config, params).items()
+        },
+    )
+
+
+@FEW
+@given(sizes(), st.integers(0, 2**31))
+def test_transformers_gpt2_has_our_logits_and_gradients(size, seed):
+    model = huggingface_model(GPTConfig(**size), seed)
+    config, params = interop.from_huggingface(model.state_dict(), n_head=size["n_head"])
+    assert (config.vocab_size, config.block_size) == (size["vocab_size"], size["block_size"])
+    assert config.tie_embeddings
+    check_both_ways(
+        config,
+        params,
+        model,
+        lambda entries: interop.from_huggingface(entries, n_head=config.n_head),
+        interop.to_huggingface,
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_layer", "n_head", "n_embd"), [(1, 1, 8), (2, 4, 32), (3, 2, 64)], ids=str
+)
+def test_transformers_gpt2_generates_the_same_tokens(n_layer, n_head, n_embd):
+    size = GPTConfig(vocab_size=97, block_size=48, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
+    model = huggingface_model(size)
+    model.generation_config.eos_token_id = None  # a random model may well say it
+    model.generation_config.pad_token_id = 0
+    config, params = interop.from_huggingface(model.state_dict(), n_head=n_head)
+    prompt = np.random.default_rng(1).integers(1, 97, (3, 7), dtype=np.int32)
+    given_ids = torch.from_numpy(prompt).long()
+    theirs = model.generate(
+        given_ids,
+        attention_mask=torch.ones_like(given_ids),
+        max_new_tokens=40,
+        do_sample=False,
+    )
+    ours = generate(
+        GPT(config), params, prompt, jax.random.key(0), max_new_tokens=40, temperature=0.0
+    )
+    np.testing.assert_array_equal(np.asarray(ours), theirs.numpy())
+
+
+def training_curves(config, params, model, steps=200):
+    """Losses of both sides over the same batches, with the AdamW of the lecture's last model.
+
+    Its rate is 3e-4. At 1e-3, two runs of one side whose weights differ by 1e-7 come 0.02 apart
+    within 200 updates, because ReLU has kinks: no two implementations could be compared there.
+    """
+    train = PRESETS["layernorm"].replace(learning_rate=3e-4, min_lr=3e-4).train
+    run = RunConfig(model=config, train=train)
+    step = jax.jit(make_train_step(GPT(config), run))
+    state = jax.jit(lambda key: init_state(GPT(config), run, key))(jax.random.key(0))
+    state = state.replace(params=params)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=run.train.learning_rate)
+    model.train()
+    ours, theirs = [], []
+    for i in range(steps):
+        batch = sample_batch(TOKENS, jax.random.key(1), i, 32, config.block_size)
+        state, metrics = step(state, batch, jax.random.key(0))
+        ours.append(float(metrics.loss))
+        loss = torch_loss(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        theirs.append(loss.item())
+    return np.array(ours), np.array(theirs)
+
+
+# Something to learn, and always at hand: what English and Python the package itself is made of.
+TEXT = "".join(path.read_text() for path in sorted(Path(gptjax.__file__).parent.glob("*.py")))
+TOKENS = jnp.asarray(CharTokenizer.from_text(TEXT).encode(TEXT))
+
+
+SMALL = {"vocab_size": len(set(TEXT)), "block_size": 16, "n_layer": 2, "n_head": 4, "n_embd": 32}
+
+
+def start_of_training(config):
+    """Kernels and tables from N(0, 0.08).
+
+    At 0.02 the first gradients of queries and keys are near Adam's epsilon, where rounding alone
+    decides which way a weight goes.
+    """
+    params = jax.jit(lambda key: init_params(GPT(config), key))(jax.random.key(0))
+    return jax.tree.map(lambda a: 4 * a if a.ndim > 1 else a, params)
+
+
+def check_training(config, params, model):
+    ours, theirs = training_curves(config, params, model)
+    assert ours[-1] < ours[0] - 1, "nothing was learned, so nothing was compared"
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TRAINING)
+
+
+def test_the_lectures_training_is_ours_step_by_step():
+    config = GPTConfig(**SMALL, dropout=0.0)
+    params = start_of_training(config)
+    check_training(config, params, lecture_twin(config, params))
+
+
+def test_nanogpts_training_is_ours_step_by_step():
+    config = GPTConfig(**SMALL, **NANOGPT, dropout=0.0, bias=False, ln_bias=False)
+    params = start_of_training(config)
+    check_training(config, params, nanogpt_twin(config, params))
+
+
+def test_transformers_training_is_ours_step_by_step():
+    theirs = GPTConfig(**SMALL, dropout=0.0)
+    config, params = interop.from_huggingface(
+        (start := huggingface_start(theirs)).state_dict(), n_head=theirs.n_head
+    )
+    check_training(config, params, start)
+
+
+def huggingface_start(config):
+    """As `start_of_training`, with numbers of PyTorch's."""
+    model = huggingface_model(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif ".ln_" in name:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(std=0.08)
+    return model
+
+
+def test_any_configuration_reaches_the_torch_classes():
+    """compare/ trains configurations that are neither the lecture's nor nanoGPT's."""
+    for changes in (
+        {"qkv_bias": True, "bias": False},
+        {"tie_embeddings": True},
+        {"activation": "gelu_tanh", "ln_bias": False, "head_bias": False},
+    ):
+        config = GPTConfig(**SMALL, dropout=0.0, **changes)
+        params = fresh_params(config)
+        x_BT = random_batch(config).x_BT
+        logits = torch_logits(torch_gpt.load(config, params).eval(), x_BT)
+        assert_close(forward(GPT(config), params, x_BT), logits, LOGITS)
