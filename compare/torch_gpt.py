@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from gptjax.config import GPTConfig
 from gptjax.interop import to_torch
 
-INIT_STD = 0.02
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
@@ -99,7 +98,7 @@ class TorchGPT(nn.Module):
         if config.scaled_residual_init:
             for name, weight in self.named_parameters():
                 if name.endswith("c_proj.weight"):
-                    nn.init.normal_(weight, std=INIT_STD * (2 * config.n_layer) ** -0.5)
+                    nn.init.normal_(weight, std=config.init_std * (2 * config.n_layer) ** -0.5)
 
     def forward(self, x_BT: Tensor) -> Tensor:
         positions_T = torch.arange(x_BT.shape[1], device=x_BT.device)
@@ -108,10 +107,9 @@ class TorchGPT(nn.Module):
             x_BTC = block(x_BTC)
         return self.lm_head(self.ln_f(x_BTC))
 
-    @staticmethod
-    def _init(module: nn.Module) -> None:
+    def _init(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=INIT_STD)
+            nn.init.normal_(module.weight, std=self.config.init_std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 

@@ -4,7 +4,6 @@ import jax
 from flax import linen as nn
 
 from gptjax.lecture.initial import LectureModel
-from gptjax.model import INIT_STD
 
 Array = jax.Array
 
@@ -20,5 +19,5 @@ class Bigram(LectureModel):
     @nn.compact
     def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
         V = self.config.vocab_size
-        init = nn.initializers.normal(INIT_STD)
+        init = nn.initializers.normal(self.config.init_std)
         return nn.Embed(V, V, embedding_init=init, name="table")(x_BT)
