@@ -83,17 +83,20 @@ def test_accumulated_micro_batches_equal_one_big_batch():
 
 
 def test_micro_batches_draw_different_dropout():
-    """A batch of two equal halves: were their masks the same too, so would be the two losses'
-    mean and either loss."""
+    """A batch of two equal halves: its loss is the mean of two draws, each with its own key."""
     half = sample_batch(TOKENS, KEYS.data, 0, 2, 8)
     twice = Batch(*(jnp.concatenate([a, a]) for a in half))
     one = tiny_config(dropout=0.5, batch_size=2)
     two = one.replace(gradient_accumulation_steps=2)
     model, state = start(one)
     _, both = jax.jit(make_train_step(model, two))(state, twice, KEYS.dropout)
-    key = jax.random.fold_in(jax.random.fold_in(KEYS.dropout, 0), 0)
-    first = cross_entropy(run_model(one.model, state.params, half.x_BT, key), half.y_BT)
-    assert abs(float(both.loss - first)) > 1e-4
+    step_key = jax.random.fold_in(KEYS.dropout, 0)
+    draws = [
+        float(cross_entropy(run_model(one.model, state.params, half.x_BT, key), half.y_BT))
+        for key in (jax.random.fold_in(step_key, i) for i in range(2))
+    ]
+    assert abs(draws[0] - draws[1]) > 1e-4
+    assert float(both.loss) == pytest.approx(np.mean(draws), rel=1e-5)
 
 
 def test_result_does_not_depend_on_the_steps_per_dispatch():
