@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from gptjax import corpus, runs, scripts
-from gptjax.backend import describe
+from gptjax.backend import describe, platform
 from gptjax.config import check_seed
 from gptjax.errors import InputError
 from gptjax.generation import check_sampling, generate
@@ -46,6 +46,7 @@ def run(argv: list[str]) -> int:
     check_sampling(**settings)
     check_seed(flags["seed"])
     prompt = read_prompt(flags)
+    platform()  # what is wrong with JAX's devices is said first
     loaded, what = load(flags)
     ids = loaded.tokenizer.encode(prompt)
     tell(f"{what}, on {describe()}")

@@ -27,13 +27,13 @@ def platform() -> str:
     """
     try:
         return jax.default_backend()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # an assertion where the plugin is missing
         asked = os.environ.get("JAX_PLATFORMS")
         if asked is None:
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200] or "its plugin is not installed"
         raise InputError(
-            f"JAX_PLATFORMS ({asked}) names no platform that JAX finds: {reason}"
+            f"JAX_PLATFORMS ({asked}) names no platform that JAX finds here: {reason}"
         ) from error
 
 

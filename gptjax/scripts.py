@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import difflib
+import errno
+import logging
 import re
 import sys
 import typing
@@ -12,6 +14,7 @@ from typing import Any, Literal, NoReturn
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import ConfigError, InputError, RunError
 
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -22,24 +25,23 @@ def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | 
         The exit status: what the body returns; 2 for wrong input, 130 after Ctrl-C, and 1 for a
         run that cannot go on.
     """
+    # Orbax logs each of its threads' tracebacks before raising what is told below, once.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         return script(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:
-        message, status = (
-            re.sub(f"^{error.field}\\b", as_flag(error.field), str(error)),
-            WRONG_INPUT,
-        )
+        message = re.sub(f"^{error.field}\\b", as_flag(error.field), str(error))
+        status = WRONG_INPUT
     except InputError as error:
         message, status = str(error), WRONG_INPUT
     except RunError as error:
         message, status = str(error), FAILED
-    except PermissionError as error:
-        message, status = f"{error.filename}: no permission to write or read it", WRONG_INPUT
     except BrokenPipeError:  # whoever read the output has left; nobody is there to be told
         sys.stdout = None  # type: ignore[assignment]  # nor may the interpreter flush at exit
         return FAILED
     except OSError as error:
-        message, status = f"{error.filename or 'input or output'}: {error.strerror}", FAILED
+        message = f"{error.filename or 'input or output'}: {error.strerror}"
+        status = WRONG_INPUT if error.errno in NO_PERMISSION else FAILED
     except KeyboardInterrupt:
         message, status = "interrupted", INTERRUPTED
     print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)

@@ -187,6 +187,20 @@ def test_a_copied_run_needs_neither_the_corpus_nor_the_training_scripts(finished
     assert "Warning" not in done.stderr
 
 
+@pytest.mark.parametrize("script", ["sample.py", "train.py"])
+def test_a_platform_that_is_not_there_is_named(finished_run, script):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), "--out-dir", str(finished_run)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"JAX_PLATFORMS": "abacus"},
+    )
+    assert done.returncode == 2
+    assert "JAX_PLATFORMS (abacus)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_reader_that_leaves_is_no_error(finished_run):
     script = f"{sys.executable} {ROOT / 'sample.py'} --out-dir {finished_run} --num-samples 40"
     command = ["bash", "-c", f"{script} | head -c 5"]

@@ -316,7 +316,7 @@ def test_no_permission_to_write(refused, tmp_path, text_file, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", mkdir)
     error = refused(train, *TINY, "--data", text_file, "--out-dir", locked)
     assert str(locked) in error
-    assert "no permission" in error
+    assert "Permission denied" in error
 
 
 @pytest.mark.parametrize(
