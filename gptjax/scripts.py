@@ -62,6 +62,7 @@ class FlagParser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, add_help: bool = True) -> None:
         super().__init__(
             prog=prog,
+            usage="%(prog)s [flags]",
             add_help=add_help,
             description=description,
             allow_abbrev=False,
