@@ -67,27 +67,32 @@ class Head(nn.Module):
         return jnp.einsum("bts,bsd->btd", weights_BTT.astype(v_BTD.dtype), v_BTD)
 
 
-class MultiHeadAttention(nn.Module):
-    """Heads side by side, and a projection back into the residual stream: (B, T, C) to itself.
+def many_heads(config: GPTConfig) -> nn.Module:
+    """H heads as one module, (B, T, C) to (B, T, H, D).
 
-    `nn.vmap` makes H heads of one, each with its own parameters and dropout key: what the lecture
+    `nn.vmap` makes them of one, each with its own parameters and dropout key: what the lecture
     writes as a list of heads is one more array axis here, (H, C, D).
     """
+    heads = nn.vmap(
+        Head,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=None,  # type: ignore[arg-type]  # every head reads the same x
+        out_axes=-2,
+        axis_size=config.n_head,
+    )
+    return heads(config, name="heads")
+
+
+class MultiHeadAttention(nn.Module):
+    """Heads side by side, and a projection back into the residual stream: (B, T, C) to itself."""
 
     config: GPTConfig
 
     @nn.compact
     def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
         cfg = self.config
-        heads = nn.vmap(
-            Head,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=None,  # type: ignore[arg-type]  # every head reads the same x
-            out_axes=-2,
-            axis_size=cfg.n_head,
-        )(cfg, name="heads")
-        y_BTHD = heads(x_BTC, deterministic)
+        y_BTHD = many_heads(cfg)(x_BTC, deterministic)
         y_BTC = y_BTHD.reshape(x_BTC.shape)
         y_BTC = dense(cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj")(y_BTC)
         return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)

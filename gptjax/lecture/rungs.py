@@ -16,7 +16,7 @@ from gptjax.config import GPTConfig
 from gptjax.lecture.bigram import Bigram
 from gptjax.lecture.initial import LectureModel
 from gptjax.lecture.positions import Sinusoids, WithoutPositions
-from gptjax.model import FeedForward, Head, MultiHeadAttention, dense, embed
+from gptjax.model import FeedForward, Head, MultiHeadAttention, dense, embed, many_heads
 
 Array = jax.Array
 
@@ -31,15 +31,7 @@ class SideBySide(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
-        heads = nn.vmap(
-            Head,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=None,  # type: ignore[arg-type]  # every head reads the same x
-            out_axes=-2,
-            axis_size=self.config.n_head,
-        )(self.config, name="heads")
-        return heads(x_BTC, deterministic).reshape(x_BTC.shape)
+        return many_heads(self.config)(x_BTC, deterministic).reshape(x_BTC.shape)
 
 
 class OneHead(LectureModel):
