@@ -16,12 +16,13 @@ import numpy as np
 
 from gptjax import checkpoint, data, runs, scripts
 from gptjax.backend import describe, make_deterministic, platform
-from gptjax.config import PRESETS, RunConfig, preset_for
+from gptjax.config import RunConfig
 from gptjax.corpus import Text, load_text
 from gptjax.errors import InputError
 from gptjax.generation import generate
 from gptjax.loop import StopRequest, train
 from gptjax.model import num_params
+from gptjax.presets import PRESETS, preset_for
 from gptjax.report import Report, duration, loss_text
 from gptjax.tokenizer import CharTokenizer
 from gptjax.training import TrainState, evaluate, init_state, make_keys

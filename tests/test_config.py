@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptjax.config import PRESETS, GPTConfig, RunConfig, TrainConfig, preset_for
+from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import ConfigError, InputError
 from gptjax.model import num_params
+from gptjax.presets import PRESETS, preset_for
 from gptjax.runs import abstract_params, make_model
 
 

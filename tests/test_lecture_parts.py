@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax.config import PRESETS, GPTConfig
+from gptjax.config import GPTConfig
 from gptjax.errors import InputError
 from gptjax.lecture import attention, averaging, training_set
 from gptjax.lecture.initial import like_pytorch
 from gptjax.lecture.positions import Sinusoids, WithoutPositions, sinusoids
 from gptjax.lecture.rungs import RUNGS, VARIANTS
 from gptjax.model import GPT, Head, attention_weights, forward
+from gptjax.presets import PRESETS
 from gptjax.runs import make_model
 from gptjax.training import init_params
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 import gptjax
 from gptjax import interop
-from gptjax.config import PRESETS, GPTConfig, RunConfig
+from gptjax.config import GPTConfig, RunConfig
 from gptjax.data import Batch, sample_batch
 from gptjax.generation import generate
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, forward
+from gptjax.presets import PRESETS
 from gptjax.tokenizer import CharTokenizer
 from gptjax.training import init_params, init_state, make_train_step
 

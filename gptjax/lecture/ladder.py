@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptjax.config import PRESETS, RunConfig
+from gptjax.config import RunConfig
 from gptjax.data import sample_batch
 from gptjax.errors import InputError, RunError
 from gptjax.generation import generate
 from gptjax.loss import cross_entropy
 from gptjax.model import forward, num_params
+from gptjax.presets import PRESETS
 from gptjax.runs import make_model
 from gptjax.training import (
     Keys,

@@ -1,0 +1,94 @@
+"""The presets: named configurations to start from, by `train.py --preset` or `PRESETS[name]`."""
+
+from typing import Any
+
+from gptjax.config import GPTConfig, RunConfig, TrainConfig
+from gptjax.errors import InputError
+
+
+def _rung(name: str, **changes: Any) -> RunConfig:
+    """A rung of the lecture: 32 wide, contexts of 8, PyTorch's AdamW at its defaults."""
+    rung = RunConfig(
+        preset=name,
+        model_name=name,
+        model=GPTConfig(block_size=8, n_layer=1, n_head=1, n_embd=32, dropout=0.0),
+        train=TrainConfig(
+            batch_size=32,
+            max_iters=5000,
+            learning_rate=1e-3,
+            min_lr=1e-3,
+            warmup_iters=0,
+            weight_decay=0.01,
+            decay="all",
+            beta2=0.999,
+            grad_clip=0.0,
+            eval_interval=500,
+        ),
+    )
+    return rung.replace(**changes)
+
+
+PRESETS: dict[str, RunConfig] = {
+    # The lecture's last model and nanoGPT's train_shakespeare_char, for a GPU or a TPU.
+    "shakespeare": RunConfig(
+        preset="shakespeare",
+        model=GPTConfig(
+            activation="gelu",
+            bias=False,
+            ln_bias=False,
+            tie_embeddings=True,
+            head_bias=False,
+            scaled_residual_init=True,
+            embd_dropout=True,
+            dtype="bfloat16",
+        ),
+    ),
+    # The lowest loss that two CPU cores reach in three minutes; docs/results.md has the search.
+    "shakespeare-cpu": RunConfig(
+        preset="shakespeare-cpu",
+        model=GPTConfig(
+            block_size=128,
+            n_layer=4,
+            n_head=4,
+            n_embd=128,
+            dropout=0.0,
+            init_std=0.06,
+            scaled_residual_init=True,
+        ),
+        train=TrainConfig(
+            batch_size=32, max_iters=1000, learning_rate=4e-3, min_lr=0.0, eval_interval=250
+        ),
+    ),
+    # The lecture's models, from the first to the last that it trains on a CPU.
+    "bigram": _rung("bigram", max_iters=3000, learning_rate=1e-2, min_lr=1e-2),
+    "head": _rung("head"),
+    "multihead": _rung("multihead", n_head=4),
+    "feedforward": _rung("feedforward", n_head=4),
+    "residual": _rung("residual", n_head=4, n_layer=3),
+    # From here on it is the GPT itself.
+    "layernorm": _rung("layernorm", model_name="gpt", n_head=4, n_layer=3),
+    "notebook": _rung(
+        "notebook",
+        model_name="gpt",
+        n_head=4,
+        n_layer=4,
+        n_embd=64,
+        block_size=32,
+        batch_size=16,
+    ),
+}
+
+
+def preset_for(platform: str, name: str | None = None) -> RunConfig:
+    """A preset as it suits a platform (`cpu`, `gpu`, `tpu`); without a name, the platform's own.
+
+    On a CPU a preset computes in float32: most processors only emulate bfloat16.
+
+    Raises:
+        InputError: there is no preset of that name.
+    """
+    name = name or ("shakespeare-cpu" if platform == "cpu" else "shakespeare")
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r} must be one of {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    return preset.replace(dtype="float32") if platform == "cpu" else preset
