@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptjax.errors import ConfigError, InputError
-from gptjax.model import forward
+from gptjax.model import config_of, forward
 
 Array = jax.Array
 
@@ -135,7 +135,7 @@ def _generate(
 ) -> Array:
     """Fills positions start to end - 1 of `tokens_BN`, each from the window before it."""
     B, N = tokens_BN.shape
-    window = min(N, model.config.block_size)  # type: ignore[attr-defined]
+    window = min(N, config_of(model).block_size)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(B))
 
     def fill(n: Array, tokens_BN: Array) -> Array:

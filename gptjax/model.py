@@ -225,6 +225,11 @@ def forward(model: nn.Module, params: Any, x_BT: Array, dropout_key: Array | Non
     return logits_BTV
 
 
+def config_of(model: nn.Module) -> GPTConfig:
+    """The configuration of a GPT or a rung; Linen's base class does not know of the field."""
+    return model.config  # type: ignore[attr-defined]
+
+
 def num_params(params: Any) -> int:
     """How many numbers a parameter tree holds."""
     return sum(x.size for x in jax.tree.leaves(params))

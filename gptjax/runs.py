@@ -98,10 +98,9 @@ def _candidates(
     if step == "latest":
         return newest_first
     if step == "best":
-        by_loss = sorted(
+        return sorted(
             newest_first, key=lambda c: float("inf") if c.val_loss is None else c.val_loss
         )
-        return by_loss
     chosen = [c for c in found if c.step == step]
     if not chosen:
         there = ", ".join(str(c.step) for c in found) or "none"

@@ -15,7 +15,7 @@ from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import ConfigError, InputError, RunError
 
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
-DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | None) -> int:

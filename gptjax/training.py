@@ -17,7 +17,7 @@ from flax import struct
 from gptjax.config import RunConfig
 from gptjax.data import Batch, sample_batch
 from gptjax.loss import cross_entropy, token_losses
-from gptjax.model import forward
+from gptjax.model import config_of, forward
 from gptjax.optimizer import learning_rate_schedule, make_optimizer
 
 Array = jax.Array
@@ -171,20 +171,18 @@ def evaluate(
     params: Params,
     tokens: Array,
     *,
-    block_size: int | None = None,
     max_windows: int = 0,
 ) -> float:
     """Mean loss over a split, the same on every call: consecutive windows, each token once.
 
     Args:
         tokens: (N,) ids, N >= 2. The last window may be shorter; all N - 1 targets count.
-        block_size: of the windows; the model's own if not given.
         max_windows: evaluate at most so many windows, spread evenly; 0 for all.
 
     Returns:
         Nats per token.
     """
-    T = block_size or model.config.block_size  # type: ignore[attr-defined]
+    T = config_of(model).block_size
     n_windows = -(-(len(tokens) - 1) // T)
     starts = jnp.arange(n_windows, dtype=jnp.int32) * T
     if 0 < max_windows < n_windows:

@@ -19,7 +19,7 @@ from gptjax.data import sample_batch
 from gptjax.errors import InputError, RunError
 from gptjax.generation import generate
 from gptjax.loss import cross_entropy
-from gptjax.model import forward, num_params
+from gptjax.model import config_of, forward, num_params
 from gptjax.presets import PRESETS
 from gptjax.runs import make_model
 from gptjax.training import (
@@ -208,7 +208,7 @@ def estimate_losses(
     model: nn.Module, params_S: Any, tokens: Array, keys_S: Array, batch_size: int
 ) -> np.ndarray:
     """The lecture's estimate_loss for each seed: the mean over 200 random batches of a split."""
-    block_size = model.config.block_size  # type: ignore[attr-defined]
+    block_size = config_of(model).block_size
 
     @jax.jit
     @jax.vmap

@@ -13,7 +13,7 @@ from gptjax.errors import InputError
 from gptjax.files import write_whole
 from gptjax.lecture.averaging import average_by_affinity, softmax_weights, triangular_weights
 from gptjax.lecture.positions import sinusoids
-from gptjax.model import attention_weights
+from gptjax.model import attention_weights, config_of
 
 Array = jax.Array
 # A line of the play, so that trained heads have something to look at.
@@ -33,7 +33,7 @@ def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
     Raises:
         InputError: the model has no blocks with LayerNorm and heads.
     """
-    config = model.config  # type: ignore[attr-defined]
+    config = config_of(model)
     if not {f"block_{i}" for i in range(config.n_layer)} <= params.keys() or "ln_f" not in params:
         raise InputError("attention is drawn for a GPT: a run of --preset layernorm or later")
     captured: Any
