@@ -2,10 +2,14 @@
 
 python sample.py                                   from the newest run
 python sample.py --out-dir runs/big --prompt "ROMEO:" --temperature 0.8 --top-k 40
+python sample.py --prompt "ROMEO:" --prompt "JULIET:" --num-samples 3
+python sample.py --score my.txt                    the loss of a text instead
 python sample.py --from-huggingface gpt2 --prompt "Once upon a time"
 """
 
 import io
+import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,22 +18,37 @@ import jax
 import numpy as np
 
 from gptjax import corpus, runs, scripts
-from gptjax.backend import describe, platform
-from gptjax.config import check_seed
-from gptjax.errors import InputError
-from gptjax.generation import check_sampling, generate
+from gptjax.adapt import with_block_size, with_dtype
+from gptjax.backend import describe, platform, use_compilation_cache
+from gptjax.config import Dtype, check_seed
+from gptjax.decoding import Window
+from gptjax.errors import ConfigError, InputError
+from gptjax.files import write_whole
+from gptjax.generation import check_generation, stream
 from gptjax.huggingface import Pretrained, load_huggingface
+from gptjax.loss import bits_per_character
+from gptjax.model import config_of
+from gptjax.sampling import Sampling, make_sampling
+from gptjax.scoring import score
+from gptjax.text_stream import Pace, SampleWriter
 
-LINE = "-" * 15
 DEFAULTS: dict[str, Any] = {
     "num_samples": 1,
+    "batch_size": 16,
     "max_new_tokens": 500,
     "temperature": 0.8,
-    "top_k": None,
-    "top_p": None,
+    "repetition_penalty": 1.0,
+    "window": "chunked",
     "seed": 1337,
     "step": "best",
 }
+FILTERS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+# Flags that mean nothing where a text is scored.
+FOR_SAMPLES = (
+    *FILTERS,
+    *"prompt prompt_file num_samples max_new_tokens window stop logprobs seed".split(),
+)
+ALTERNATIVES = 5
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,27 +58,39 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> int:
     """The script's body; raises what `run_script` turns into a line."""
-    flags = DEFAULTS | parse(argv)
-    if flags["num_samples"] < 1:
-        raise InputError(f"--num-samples ({flags['num_samples']}) must be at least 1")
-    settings = {k: flags[k] for k in ("max_new_tokens", "temperature", "top_k", "top_p")}
-    check_sampling(**settings)
-    check_seed(flags["seed"])
-    prompt = read_prompt(flags)
+    given = parse(argv)
+    flags = DEFAULTS | given
+    check(given, flags)
+    scored = read_text(flags["score"]) if "score" in flags else ""
+    prompts = read_prompts(flags)
+    use_compilation_cache()
     platform()  # what is wrong with JAX's devices is said first
     loaded, what = load(flags)
-    ids = loaded.tokenizer.encode(prompt)
-    tell(f"{what}, on {describe()}")
-    start = ids if len(ids) else np.array([loaded.tokenizer.start_id], np.int32)
-    prompts = np.broadcast_to(start, (flags["num_samples"], len(start)))
-    key = jax.random.key(flags["seed"])
-    samples = np.asarray(generate(loaded.model, loaded.params, prompts, key, **settings))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", newline="")
-    for sample in samples:
-        text = prompt + loaded.tokenizer.decode(sample[len(start) :])
-        print(f"{text}\n{LINE}", flush=True)
-    return 0
+    model, params = fit(loaded, flags)
+    tell(f"{what}, on {describe()}, {config_of(model).dtype}")
+    if "score" in flags:
+        return print_score(model, params, loaded.tokenizer.encode(scored), scored, flags)
+    return print_samples(model, params, loaded.tokenizer, prompts, flags)
+
+
+def check(given: dict[str, Any], flags: dict[str, Any]) -> None:
+    """Holds the flags to their rules before anything is read."""
+    for name in ("num_samples", "batch_size"):
+        if flags[name] < 1:
+            raise ConfigError(name, flags[name], "must be at least 1")
+    check_generation(flags["max_new_tokens"], flags["window"])
+    sampling_of(flags)
+    check_seed(flags["seed"])
+    if flags.get("stop") == "":
+        raise InputError("--stop is empty: give the text to stop at")
+    if "logprobs" in flags and not Path(flags["logprobs"]).absolute().parent.is_dir():
+        raise InputError(f"--logprobs {flags['logprobs']}: there is no such folder to write it in")
+    if "score" in flags:
+        for name in FOR_SAMPLES:
+            if name in given:
+                raise InputError(f"{scripts.as_flag(name)} is for samples, and --score makes none")
+    elif "stride" in flags:
+        raise InputError("--stride is for --score: give a text to score, or leave it out")
 
 
 def load(flags: dict[str, Any]) -> tuple[runs.Run | Pretrained, str]:
@@ -74,22 +105,137 @@ def load(flags: dict[str, Any]) -> tuple[runs.Run | Pretrained, str]:
     return loaded, f"{path}, step {loaded.step}"
 
 
+def fit(loaded: runs.Run | Pretrained, flags: dict[str, Any]) -> tuple[Any, Any]:
+    """The model and its parameters in the dtype and with the context that were asked for.
+
+    On a CPU the dtype is float32 unless asked: most processors only emulate bfloat16.
+    """
+    model, params = loaded.model, loaded.params
+    if "block_size" in flags:
+        model, params = with_block_size(model, params, flags["block_size"])
+    default = "float32" if platform() == "cpu" else config_of(model).dtype
+    return with_dtype(model, params, flags.get("dtype", default))
+
+
+def print_samples(
+    model: Any, params: Any, tokenizer: Any, prompts: list[str], flags: dict[str, Any]
+) -> int:
+    """Draws `num_samples` of each prompt, `batch_size` rows at a time, and prints them in order."""
+    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    if "stop" in flags:
+        try:
+            tokenizer.encode(flags["stop"])
+        except InputError as error:
+            raise InputError(f"--stop {flags['stop']!r} can never come: {error}") from error
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
+    block_size = config_of(model).block_size
+    writer = SampleWriter(sys.stdout, tell, tokenizer, flags.get("stop"), "logprobs" in flags)
+    # Sample s of a prompt is the same whatever other prompts there are, and however many samples.
+    rows = [(p, s) for p in range(len(prompts)) for s in range(flags["num_samples"])]
+    pace = Pace(sys.stdout.isatty() or "stop" in flags)
+    for first in range(0, len(rows), flags["batch_size"]):
+        batch = rows[first : first + flags["batch_size"]]
+        starts = [
+            encoded[p] if len(encoded[p]) else np.array([tokenizer.start_id], np.int32)
+            for p, _ in batch
+        ]
+        writer.begin([(p, s, prompts[p]) for p, s in batch])
+        for drawn in stream(
+            model,
+            params,
+            starts,
+            jax.random.key(flags["seed"]),
+            sampling_of(flags),
+            max_new_tokens=flags["max_new_tokens"],
+            window=flags["window"],
+            rows=[s for _, s in batch],
+            at_once=pace,
+            alternatives=ALTERNATIVES if "logprobs" in flags else 0,
+            on_slide=lambda: writer.note(slide_note(flags["window"], block_size)),
+        ):
+            if writer.feed(drawn):
+                break
+        writer.end()
+    if "logprobs" in flags:
+        lines = [json.dumps(entry) + "\n" for entry in writer.logprobs]
+        write_whole(Path(flags["logprobs"]), "".join(lines))
+    return 0
+
+
+def sampling_of(flags: dict[str, Any]) -> Sampling:
+    """How tokens are drawn."""
+    return make_sampling(**{name: flags[name] for name in FILTERS if name in flags})
+
+
+def slide_note(window: Window, block_size: int) -> str:
+    """What happens past the block, for a person."""
+    if window == "exact":
+        return (
+            f"past {block_size} tokens: each token sees the last {block_size}, encoded anew for "
+            "each; --window chunked is faster"
+        )
+    return (
+        f"past {block_size} tokens: each token sees the last {block_size // 2} to {block_size}; "
+        f"--window exact always {block_size}, slower"
+    )
+
+
+def print_score(model: Any, params: Any, ids: Any, text: str, flags: dict[str, Any]) -> int:
+    """Prints the loss of a text in the units that people compare."""
+    block_size = config_of(model).block_size
+    stride = flags.get("stride", max(1, block_size // 2))
+    found = score(model, params, ids, stride=stride, batch_size=flags["batch_size"])
+    nats = found.nats / found.tokens
+    characters = len(text) / len(ids)
+    print(f"tokens scored: {found.tokens:,}, each with up to {block_size} before it")
+    print(f"loss: {nats:.4f} nats per token")
+    print(f"bits per character: {bits_per_character(nats, characters):.4f}")
+    print(f"perplexity: {math.exp(min(nats, 700)):.4f} per token")
+    return 0
+
+
 def parse(argv: list[str]) -> dict[str, Any]:
     """Flags to values; absent when not given."""
     parser = scripts.FlagParser("sample.py", __doc__ or "")
     parser.add("out_dir", str, "folder of the run [the newest under runs/]")
     parser.add("from_huggingface", str, "folder of a GPT-2 to sample from instead of a run")
-    parser.add("prompt", str, "text to go on from [a newline]")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        metavar="str",
+        help="text to go on from; give it again for more prompts [a newline]",
+    )
     parser.add("prompt_file", str, "file with the text to go on from")
-    parser.add("num_samples", int, "samples to draw", DEFAULTS["num_samples"])
+    parser.add("num_samples", int, "samples to draw for each prompt", DEFAULTS["num_samples"])
+    parser.add("batch_size", int, "samples to draw at once", DEFAULTS["batch_size"])
     parser.add("max_new_tokens", int, "tokens to add to the prompt", DEFAULTS["max_new_tokens"])
     parser.add("temperature", float, "below 1 is safer; 0 is greedy", DEFAULTS["temperature"])
     parser.add("top_k", int, "draw among the k likeliest tokens [all]")
     parser.add("top_p", float, "draw among the likeliest that make up this probability [all]")
+    parser.add("min_p", float, "draw among those this fraction as likely as the likeliest [all]")
+    parser.add(
+        "repetition_penalty",
+        float,
+        "above 1 makes tokens of the text so far less likely",
+        DEFAULTS["repetition_penalty"],
+    )
+    parser.add("stop", str, "end a sample before this text [never]")
+    parser.add(
+        "window",
+        Window,
+        "past the block: chunked is fast, exact conditions on the last block_size tokens always",
+        DEFAULTS["window"],
+    )
     parser.add("seed", int, "seed of the samples", DEFAULTS["seed"])
     parser.add_argument(
         "--step", type=which_step, metavar="{best,latest,N}", help="checkpoint to read [best]"
     )
+    parser.add("logprobs", str, "file to write each token's log probability to, as JSON lines")
+    parser.add("score", str, "print the loss of the text in this file, and no sample")
+    parser.add("stride", int, "with --score: tokens from window to window; 1 is exact [half]")
+    parser.add("dtype", Dtype, "of weights and computation [on a CPU float32, else the run's]")
+    parser.add("block_size", int, "longest context, at most the model's [the model's]")
     return parser.parse(argv)
 
 
@@ -98,14 +244,18 @@ def which_step(text: str) -> str | int:
     return text if text in ("best", "latest") else scripts.whole_number(text)
 
 
-def read_prompt(flags: dict[str, Any]) -> str:
-    """The prompt itself, or the text of its file."""
+def read_prompts(flags: dict[str, Any]) -> list[str]:
+    """The prompts themselves, or the text of the file."""
     if "prompt" in flags and "prompt_file" in flags:
         raise InputError("--prompt and --prompt-file were both given: give one")
     if "prompt_file" in flags:
-        path = Path(flags["prompt_file"])
-        return corpus.decode(path, corpus.read_bytes(path))
-    return flags.get("prompt", "")
+        return [read_text(flags["prompt_file"])]
+    return flags.get("prompt", [""])
+
+
+def read_text(name: str) -> str:
+    """A text file's text."""
+    return corpus.decode(Path(name), corpus.read_bytes(Path(name)))
 
 
 def tell(line: str) -> None:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from gptjax import checkpoint, data, runs, scripts
-from gptjax.backend import describe, make_deterministic, platform
+from gptjax.backend import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.config import RunConfig
 from gptjax.corpus import Text, load_text
 from gptjax.errors import InputError
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> int:
     """The script's body; raises what `run_script` turns into a line."""
+    use_compilation_cache()
     given = parse(argv)
     resume, eval_only = given.pop("resume", False), given.pop("eval_only", False)
     overwrite, out_dir = given.pop("overwrite", False), given.pop("out_dir", None)

@@ -1,6 +1,7 @@
 """JAX's devices: which there are, and the settings that must be made before JAX looks for them."""
 
 import os
+from pathlib import Path
 
 import jax
 
@@ -41,3 +42,23 @@ def describe() -> str:
     """Platform, device kind and count, for a person."""
     devices = jax.devices()
     return f"{platform()}: {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on the disk, so that the next start need not compile.
+
+    In $XDG_CACHE_HOME/gptjax, or ~/.cache/gptjax. JAX's own settings come first:
+    JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+    A folder that cannot be written costs only the time.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "gptjax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -12,7 +12,7 @@ LayerNorm's statistics, the softmax and the logits are float32 even then.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,22 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def attention_weights(q_BTD: Array, k_BSD: Array) -> Array:
+class Past(NamedTuple):
+    """Keys and values of positions before x, so that generation need not compute them again.
+
+    The S slots are in any order: what a token is and where it stood is in its key and value. One
+    head reads key_BSD and value_BSD; a block passes all its heads', with H in front.
+
+    Attributes:
+        seen_BS: whether a slot holds a position; what is in the others is ignored.
+    """
+
+    key_BSD: Array
+    value_BSD: Array
+    seen_BS: Array
+
+
+def attention_weights(q_BTD: Array, k_BSD: Array, past: Past | None = None) -> Array:
     """How much each position takes from itself and from each position before it.
 
     The dot product of query and key is divided by sqrt(D), so that at initialisation its variance
@@ -39,14 +54,32 @@ def attention_weights(q_BTD: Array, k_BSD: Array) -> Array:
     Args:
         q_BTD: queries of the last T of the S positions.
         k_BSD: keys of all S positions.
+        past: more positions, before those.
 
     Returns:
-        float32 weights_BTS, each row a distribution over the past and the present.
+        float32 weights_BTS, each row a distribution over the past and the present. With `past`,
+        its slots come first.
     """
-    T, S, D = q_BTD.shape[-2], k_BSD.shape[-2], q_BTD.shape[-1]
-    scores_BTS = jnp.einsum("btd,bsd->bts", q_BTD, k_BSD).astype(jnp.float32) * D**-0.5
-    past_TS = jnp.tril(jnp.ones((T, S), bool), k=S - T)
-    return nn.softmax(jnp.where(past_TS, scores_BTS, -jnp.inf), axis=-1)
+
+    def scores(k_BSD: Array, visible: Array) -> Array:
+        scores_BTS = jnp.einsum("btd,bsd->bts", q_BTD, k_BSD).astype(jnp.float32)
+        return jnp.where(visible, scores_BTS * q_BTD.shape[-1] ** -0.5, -jnp.inf)
+
+    T, S = q_BTD.shape[-2], k_BSD.shape[-2]
+    scores_BTS = scores(k_BSD, jnp.tril(jnp.ones((T, S), bool), k=S - T)[None])
+    if past is not None:
+        before_BTS = scores(past.key_BSD, past.seen_BS[:, None])
+        scores_BTS = jnp.concatenate([before_BTS, scores_BTS], axis=-1)
+    return nn.softmax(scores_BTS, axis=-1)
+
+
+def weighted_values(weights_BTS: Array, v_BSD: Array, past: Past | None = None) -> Array:
+    """What each position gathers: the values, in the shares of `attention_weights`: (B, T, D)."""
+    weights_BTS = weights_BTS.astype(v_BSD.dtype)
+    if past is None:
+        return jnp.einsum("bts,bsd->btd", weights_BTS, v_BSD)
+    before_BTS, now_BTS = jnp.split(weights_BTS, [past.seen_BS.shape[-1]], axis=-1)
+    return weighted_values(before_BTS, past.value_BSD) + weighted_values(now_BTS, v_BSD)
 
 
 class Head(nn.Module):
@@ -55,33 +88,38 @@ class Head(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTC: Array, deterministic: bool) -> Array:
+    def __call__(self, x_BTC: Array, deterministic: bool, past: Past | None = None) -> Array:
         cfg = self.config
 
         def project(name: str) -> Array:
             return dense(cfg, cfg.head_size, use_bias=cfg.qkv_bias, name=name)(x_BTC)
 
         q_BTD, k_BTD, v_BTD = project("query"), project("key"), project("value")
-        weights_BTT = attention_weights(q_BTD, k_BTD)
-        weights_BTT = nn.Dropout(cfg.dropout)(weights_BTT, deterministic=deterministic)
-        return jnp.einsum("bts,bsd->btd", weights_BTT.astype(v_BTD.dtype), v_BTD)
+        self.sow("intermediates", "kv", (k_BTD, v_BTD))  # for who asks: cache.py does
+        weights_BTS = attention_weights(q_BTD, k_BTD, past)
+        weights_BTS = nn.Dropout(cfg.dropout)(weights_BTS, deterministic=deterministic)
+        return weighted_values(weights_BTS, v_BTD, past)
 
 
-def many_heads(config: GPTConfig) -> nn.Module:
-    """H heads as one module, (B, T, C) to (B, T, H, D).
+def many_heads(
+    config: GPTConfig, x_BTC: Array, deterministic: bool, past: Past | None = None
+) -> Array:
+    """H heads side by side, (B, T, C) to (B, T, H, D).
 
     `nn.vmap` makes them of one, each with its own parameters and dropout key: what the lecture
     writes as a list of heads is one more array axis here, (H, C, D).
     """
+    every, own = None, 0  # all heads read the same x; each has its own keys and values
+    past_axes: Any = every if past is None else Past(own, own, every)  # type: ignore[arg-type]
     heads = nn.vmap(
         Head,
-        variable_axes={"params": 0},
+        variable_axes={"params": own, "intermediates": own},
         split_rngs={"params": True, "dropout": True},
-        in_axes=None,  # type: ignore[arg-type]  # every head reads the same x
+        in_axes=(every, every, past_axes),  # type: ignore[arg-type]
         out_axes=-2,
         axis_size=config.n_head,
     )
-    return heads(config, name="heads")
+    return heads(config, name="heads")(x_BTC, deterministic, past)
 
 
 class MultiHeadAttention(nn.Module):
@@ -90,9 +128,9 @@ class MultiHeadAttention(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
+    def __call__(self, x_BTC: Array, *, deterministic: bool, past: Past | None = None) -> Array:
         cfg = self.config
-        y_BTHD = many_heads(cfg)(x_BTC, deterministic)
+        y_BTHD = many_heads(cfg, x_BTC, deterministic, past)
         y_BTC = y_BTHD.reshape(x_BTC.shape)
         y_BTC = dense(cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj")(y_BTC)
         return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
@@ -118,11 +156,11 @@ class Block(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
+    def __call__(self, x_BTC: Array, *, deterministic: bool, past: Past | None = None) -> Array:
         cfg = self.config
         attn = MultiHeadAttention(cfg, name="attn")
         mlp = FeedForward(cfg, name="mlp")
-        x_BTC = x_BTC + attn(layer_norm(cfg, "ln_1")(x_BTC), deterministic=deterministic)
+        x_BTC = x_BTC + attn(layer_norm(cfg, "ln_1")(x_BTC), deterministic=deterministic, past=past)
         return x_BTC + mlp(layer_norm(cfg, "ln_2")(x_BTC), deterministic=deterministic)
 
 
@@ -139,13 +177,17 @@ class GPT(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
+    def __call__(
+        self, x_BT: Array, *, deterministic: bool, past: tuple[Past, ...] | None = None
+    ) -> Array:
         """Logits of the token after each position.
 
         Args:
             x_BT: int32 ids below vocab_size; T is at most block_size.
             deterministic: no dropout. When False and a dropout rate is above 0, `apply` needs
                 `rngs={"dropout": key}`.
+            past: of each block, what its heads computed of the tokens before x_BT, if there are
+                any: x_BT goes on where they end, and all together must fit block_size.
 
         Returns:
             logits_BTV, float32.
@@ -155,11 +197,15 @@ class GPT(nn.Module):
         assert T <= cfg.block_size, f"{T} positions do not fit block_size ({cfg.block_size})"
         wte = embed(cfg, cfg.vocab_size, "wte")
         wpe = embed(cfg, cfg.block_size, "wpe")
-        x_BTC = wte(x_BT) + wpe(jnp.arange(T))[None]
+        position_BT = jnp.arange(T)[None]
+        if past is not None:
+            position_BT = position_BT + past[0].seen_BS.sum(-1, keepdims=True)
+        x_BTC = wte(x_BT) + wpe(position_BT)
         if cfg.embd_dropout:
             x_BTC = nn.Dropout(cfg.dropout)(x_BTC, deterministic=deterministic)
         for i in range(cfg.n_layer):
-            x_BTC = Block(cfg, name=f"block_{i}")(x_BTC, deterministic=deterministic)
+            block = Block(cfg, name=f"block_{i}")
+            x_BTC = block(x_BTC, deterministic=deterministic, past=past[i] if past else None)
         x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
         if cfg.tie_embeddings:
             logits_BTV = TiedHead(cfg, name="lm_head")(x_BTC, wte)

@@ -23,6 +23,7 @@ from gptjax.training import init_params
 
 # Many tests compile the same small program; a cache in a folder of this session compiles it once.
 CACHE = tempfile.TemporaryDirectory(prefix="gptjax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name  # for the scripts in processes of their own
 jax.config.update("jax_compilation_cache_dir", CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gptjax.decoding import Drawn
 from gptjax.errors import InputError
-from gptjax.generation import filter_logits, generate, make_sampling
-from gptjax.model import GPT
+from gptjax.generation import WINDOWS, generate, stream
+from gptjax.lecture.rungs import RUNGS
+from gptjax.model import GPT, forward
+from gptjax.sampling import make_sampling
 
 from conftest import init, run_model, tiny_config
 
@@ -91,38 +94,6 @@ def test_filters_that_keep_everything_change_nothing():
         assert (y == free).all()
 
 
-def kept(probabilities, **settings):
-    sampling = make_sampling(**{"temperature": 1.0, "top_k": None, "top_p": None} | settings)
-    logits = filter_logits(jnp.log(jnp.array([probabilities])), sampling)[0]
-    return np.isfinite(logits).tolist()
-
-
-def test_top_p_by_hand():
-    """The fewest tokens that together reach p: 0.5 alone for p = 0.5, two for a little more."""
-    probabilities = [0.2, 0.5, 0.3]
-    assert kept(probabilities, top_p=0.49) == [False, True, False]
-    assert kept(probabilities, top_p=0.5) == [False, True, False]
-    assert kept(probabilities, top_p=0.51) == [False, True, True]
-    assert kept(probabilities, top_p=0.81) == [True, True, True]
-    assert kept(probabilities, top_p=1.0) == [True, True, True]
-
-
-def test_top_k_keeps_exactly_k_of_equal_tokens():
-    assert sum(kept([0.25] * 4, top_k=2)) == 2
-    assert kept([0.2, 0.5, 0.3], top_k=2) == [False, True, True]
-
-
-def test_top_p_counts_what_top_k_left():
-    """Of 0.5, 0.3, 0.2, top_k 2 leaves 0.625 and 0.375: p = 0.6 is then reached by one."""
-    assert kept([0.2, 0.5, 0.3], top_k=2, top_p=0.6) == [False, True, False]
-
-
-def test_temperature_comes_before_top_p():
-    """Squared by temperature 0.5, 0.5, 0.3, 0.2 become 0.66, 0.24, 0.1."""
-    assert kept([0.2, 0.5, 0.3], top_p=0.65, temperature=0.5) == [False, True, False]
-    assert kept([0.2, 0.5, 0.3], top_p=0.65, temperature=1.0) == [False, True, True]
-
-
 def test_draws_follow_the_distribution():
     """2,000 draws of one token from the model's own distribution, each row with its key."""
     prompt = jnp.tile(PROMPT[:1], (2000, 1))
@@ -133,27 +104,130 @@ def test_draws_follow_the_distribution():
     np.testing.assert_allclose(found, expected, atol=4 * 0.0112)
 
 
-def test_settings_do_not_recompile(count_compiles):
-    generate(MODEL, PARAMS, PROMPT, KEY, max_new_tokens=12)
-    with count_compiles() as compiled:
-        generate(
-            MODEL,
-            PARAMS,
-            PROMPT[:, :2],
-            jax.random.key(9),
-            max_new_tokens=20,
-            temperature=0.5,
-            top_k=3,
-            top_p=0.9,
-        )
-    assert [name for name in compiled if "_generate" in name] == []
-
-
 def test_works_with_any_module_of_the_same_call():
     deeper = dataclasses.replace(MODEL.config, n_layer=1, block_size=5)
     model = GPT(deeper)
     y = generate(model, init(deeper, KEY), PROMPT, KEY, max_new_tokens=9)
     assert y.shape == (2, 12)
+
+
+def test_a_rung_has_no_cache_and_generates_all_the_same():
+    config = tiny_config(n_head=1).model
+    model = RUNGS["head"](config)
+    params = model.init(KEY, PROMPT, deterministic=True)["params"]
+    y = generate(model, params, PROMPT, KEY, max_new_tokens=12, temperature=0)
+    tokens = PROMPT
+    for _ in range(12):
+        logits_BTV = forward(model, params, tokens[:, -8:])
+        tokens = jnp.concatenate([tokens, logits_BTV[:, -1:].argmax(-1)], axis=1)
+    assert (y == tokens).all()
+
+
+def joined(prompts, n, **settings) -> Drawn:
+    """All that `stream` yields, as one."""
+    sampling = settings.pop("sampling", make_sampling())
+    parts = list(stream(MODEL, PARAMS, prompts, KEY, sampling, max_new_tokens=n, **settings))
+    return Drawn(*(np.concatenate(x, axis=1) for x in zip(*parts, strict=True)))
+
+
+def test_chunked_conditions_on_the_last_half_of_a_full_window():
+    """Against windows cut by hand: half of 8 stays each time the window is full."""
+    text = PROMPT[:1]
+    start = 0
+    for n in range(3, 25):
+        if n - 1 - start == 8:  # the newest token comes into a full window
+            start = n - 1 - 4
+        logits_BV = run_model(MODEL.config, PARAMS, text[:, start:])[:, -1]
+        text = jnp.concatenate([text, logits_BV.argmax(-1)[:, None]], axis=1)
+    y = generate(MODEL, PARAMS, PROMPT[:1], KEY, max_new_tokens=22, temperature=0, window="chunked")
+    assert (y == text).all()
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("lengths", [[1, 5], [8, 3], [9, 20]])
+def test_rows_of_different_lengths_are_each_as_if_alone(lengths, window):
+    prompt = jax.random.randint(jax.random.key(2), (2, max(lengths)), 0, 11)
+    both = generate(
+        MODEL, PARAMS, prompt, KEY, max_new_tokens=20, prompt_lengths=lengths, window=window
+    )
+    assert both.shape == (2, max(lengths) + 20)
+    for row, length in enumerate(lengths):
+        alone = joined([prompt[row, :length]], 20, window=window, rows=[row])
+        assert (both[row, :length] == prompt[row, :length]).all()
+        assert (both[row, length : length + 20] == alone.ids_BK[0]).all()
+        assert (both[row, length + 20 :] == 0).all()
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_the_text_does_not_depend_on_how_much_is_made_at_once(window):
+    whole = joined(list(PROMPT), 30, window=window)
+    sizes = iter([1, 2, 7, 1, 100, 1, 1, 1, 5, 5, 5, 5, 5, 5, 5])
+    parts = joined(list(PROMPT), 30, window=window, at_once=lambda: next(sizes))
+    assert (whole.ids_BK == parts.ids_BK).all()
+
+
+def test_one_compile_for_each_batch_and_prompt_bucket(count_compiles):
+    """Counting every program that JAX compiles, whatever it is called."""
+    model = GPT(tiny_config(block_size=40).model)
+    params = init(model.config, KEY)
+    sampling = make_sampling()
+
+    def run(lengths, n, sampling=sampling, key=KEY):
+        prompts = [np.ones(length, np.int32) for length in lengths]
+        return list(stream(model, params, prompts, key, sampling, max_new_tokens=n))
+
+    other = jax.random.key(9)
+    with count_compiles() as compiled:
+        run([3], 12)
+    assert len(compiled) == 1, compiled
+    with count_compiles() as compiled:  # the same buckets: 1 row, up to 16 tokens
+        run([3], 400)
+        run([1], 5, make_sampling(0.5, 3, 0.9, 0.01, 1.2))
+        run([16], 5, make_sampling(0.0), other)
+    assert compiled == []
+    for lengths, again in {(1, 1): [2, 3], (1, 1, 1): [5] * 4, (17,): [30], (33,): [99]}.items():
+        with count_compiles() as compiled:
+            run(lengths, 3)
+        assert len(compiled) == 1, (lengths, compiled)
+        with count_compiles() as compiled:
+            run(again, 5)
+        assert compiled == [], again
+
+
+def test_log_probabilities_are_the_models_own():
+    """Of the token drawn and of the likeliest, before temperature and filters."""
+    sampling = make_sampling(temperature=3.0, top_k=5)
+    drawn = joined(list(PROMPT), 5, sampling=sampling, alternatives=3)
+    text_BT = np.concatenate([PROMPT, drawn.ids_BK], axis=1)
+    logprobs_BTV = jax.nn.log_softmax(run_model(MODEL.config, PARAMS, text_BT))[:, 2:-1]
+    for row in range(2):
+        for k in range(5):
+            expected_V = np.asarray(logprobs_BTV[row, k])
+            likeliest = np.argsort(-expected_V)[:3]
+            assert drawn.best_ids_BKN[row, k].tolist() == likeliest.tolist()
+            np.testing.assert_allclose(
+                drawn.best_logprobs_BKN[row, k], expected_V[likeliest], atol=1e-4
+            )
+            chosen = expected_V[drawn.ids_BK[row, k]]
+            np.testing.assert_allclose(drawn.logprobs_BK[row, k], chosen, atol=1e-4)
+
+
+def test_a_penalty_counts_the_whole_text_the_prompt_too():
+    """So large a penalty that greedy text uses every token before it repeats one."""
+    sampling = make_sampling(temperature=0, repetition_penalty=1e6)
+    prompt = np.array([4, 4, 7])
+    drawn = joined([prompt], 9, sampling=sampling)
+    assert sorted([*drawn.ids_BK[0].tolist(), 4, 7]) == list(range(11))
+
+
+def test_the_first_slide_is_told_once_and_in_time():
+    """The token after the first full window is the first that does not see all before it."""
+    told = []
+    for n in (5, 6):  # 3 + 5 tokens fill the window of 8, and the 6th is drawn from all of them
+        joined(list(PROMPT), n, on_slide=lambda: told.append(1))
+    assert told == []
+    joined(list(PROMPT), 30, on_slide=lambda: told.append(1), at_once=lambda: 2)
+    assert told == [1]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +238,12 @@ def test_works_with_any_module_of_the_same_call():
         ({"top_k": 0}, "top_k (0) must be at least 1"),
         ({"top_p": 0.0}, "top_p (0.0) must be above 0"),
         ({"top_p": 1.5}, "top_p (1.5)"),
+        ({"min_p": -0.1}, "min_p (-0.1)"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty (0.0) must be above 0"),
         ({"max_new_tokens": 0}, "max_new_tokens (0) must be at least 1"),
+        ({"window": "sliding"}, "window ('sliding') must be one of exact, chunked"),
+        ({"prompt_lengths": [1]}, "prompt_lengths [1] must be 2 numbers from 1 to 3"),
+        ({"prompt_lengths": [0, 1]}, "prompt_lengths [0, 1]"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):
@@ -176,3 +255,5 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_a_prompt_needs_a_token():
     with pytest.raises(InputError, match="T at least 1"):
         generate(MODEL, PARAMS, np.zeros((1, 0), np.int32), KEY, max_new_tokens=1)
+    with pytest.raises(InputError, match="at least one id"):
+        joined([np.array([1]), np.array([], np.int32)], 1)

@@ -31,7 +31,7 @@ class SideBySide(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
-        return many_heads(self.config)(x_BTC, deterministic).reshape(x_BTC.shape)
+        return many_heads(self.config, x_BTC, deterministic).reshape(x_BTC.shape)
 
 
 class OneHead(LectureModel):

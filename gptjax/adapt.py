@@ -1,0 +1,44 @@
+"""A trained model as a sampler wants it: a shorter context, another dtype."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gptjax.config import Dtype
+from gptjax.errors import ConfigError
+from gptjax.model import config_of
+
+
+def with_block_size(model: nn.Module, params: Any, block_size: int) -> tuple[nn.Module, Any]:
+    """The same model with a shorter context: the first rows of its table of positions.
+
+    Raises:
+        ConfigError: `block_size` is not from 1 to the model's.
+    """
+    config = config_of(model)
+    if not 1 <= block_size <= config.block_size:
+        rule = f"must be from 1 to the model's ({config.block_size})"
+        raise ConfigError("block_size", block_size, rule)
+    if "wpe" in params:
+        params = {**params, "wpe": jax.tree.map(lambda table: table[:block_size], params["wpe"])}
+    return _with(model, block_size=block_size), params
+
+
+def with_dtype(model: nn.Module, params: Any, dtype: Dtype) -> tuple[nn.Module, Any]:
+    """The same model computing in `dtype`, its matrices stored so.
+
+    In bfloat16 that halves what is read for each token, and changes no result: the computation
+    would round the same numbers itself.
+    """
+
+    def store(x: jax.Array) -> jax.Array:
+        return x.astype(jnp.dtype(dtype)) if x.ndim > 1 else x
+
+    return _with(model, dtype=dtype), jax.tree.map(store, params)
+
+
+def _with(model: nn.Module, **changes: Any) -> nn.Module:
+    return model.clone(config=dataclasses.replace(config_of(model), **changes))

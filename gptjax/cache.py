@@ -1,0 +1,195 @@
+"""The KV cache: what a GPT computed of the tokens so far, as a pytree passed in and out.
+
+`prefill` reads prompts, `decode_step` adds a token to each row, `slide` makes room where the window
+is full. All are pure, and the attention is the model's own: here is only what is kept and where.
+
+A clock counts the tokens decoded, the same for every row. Row b's tokens have the times start_B[b]
+to clock - 1, so that rows of different lengths go on together: their newest tokens share a slot,
+time mod S. S is block_size, and a slot is used again when its token has left every window.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gptjax.config import GPTConfig
+from gptjax.model import Past, config_of
+
+Array = jax.Array
+
+
+class Cache(NamedTuple):
+    """Keys and values of each row's window, S slots of them, in one array for each block.
+
+    Attributes:
+        keys_HBDS: transposed, as the product with a query reads them; on a CPU a tenth faster.
+        values_HBSD: in the order in which the weights take them.
+        clock: int32, the time of the next token.
+        start_B: int32, the time of the first token of each row's window.
+    """
+
+    keys_HBDS: tuple[Array, ...]
+    values_HBSD: tuple[Array, ...]
+    clock: Array
+    start_B: Array
+
+    @property
+    def length_B(self) -> Array:
+        """How many tokens each row's window holds."""
+        return self.clock - self.start_B
+
+
+def init_cache(config: GPTConfig, batch: int, dtype: Any = None) -> Cache:
+    """An empty cache for `batch` rows.
+
+    Args:
+        dtype: of keys and values; the computation's, unless given.
+    """
+    dtype = jnp.dtype(dtype or config.dtype)
+    H, S, D = config.n_head, config.block_size, config.head_size
+    return Cache(
+        tuple(jnp.zeros((H, batch, D, S), dtype) for _ in range(config.n_layer)),
+        tuple(jnp.zeros((H, batch, S, D), dtype) for _ in range(config.n_layer)),
+        jnp.int32(0),
+        jnp.zeros(batch, jnp.int32),
+    )
+
+
+def prefill(
+    model: nn.Module, params: Any, prompt_BT: Array, length_B: Array | None = None
+) -> tuple[Array, Cache]:
+    """Reads whole prompts at once.
+
+    Args:
+        prompt_BT: int32 ids, T at most block_size, each row's prompt first and anything after it.
+        length_B: how long each prompt is, from 1 to T; T, unless given.
+
+    Returns:
+        logits_BV of the token after each prompt, float32, and the cache that decoding goes on with.
+    """
+    B, T = prompt_BT.shape
+    cfg = config_of(model)
+    if length_B is None:
+        length_B = jnp.full(B, T, jnp.int32)
+    logits_BTV, kv = _forward(model, params, prompt_BT)
+    cache = init_cache(cfg, B)._replace(start_B=-length_B)
+    cache = _place(cache, kv, length_B, jnp.ones(B, bool))
+    return last_logits(logits_BTV, length_B), cache
+
+
+def decode_step(model: nn.Module, params: Any, cache: Cache, token_B: Array) -> tuple[Array, Cache]:
+    """Adds one token to each row; every row must have room, see `slide`.
+
+    Returns:
+        logits_BV of the token after it, float32, and the cache with it.
+    """
+    S = config_of(model).block_size
+    seen_BS = _time_of_slots(cache.clock, S)[None] >= cache.start_B[:, None]
+    past = tuple(
+        Past(keys.swapaxes(-1, -2), values, seen_BS)
+        for keys, values in zip(cache.keys_HBDS, cache.values_HBSD, strict=True)
+    )
+    logits_BTV, kv = _forward(model, params, token_B[:, None], past)
+    # Never below 0, but known only at the end: so XLA writes after its last read of the cache, and
+    # in place. Otherwise it copies the whole cache, twice, for each token.
+    slot = cache.clock % S + jnp.minimum(jnp.argmax(logits_BTV), 0)
+    write = jax.lax.dynamic_update_slice_in_dim
+    new = Cache(
+        tuple(
+            write(old, k.swapaxes(-1, -2), slot, axis=3)
+            for old, (k, _) in zip(cache.keys_HBDS, kv, strict=True)
+        ),
+        tuple(
+            write(old, v, slot, axis=2) for old, (_, v) in zip(cache.values_HBSD, kv, strict=True)
+        ),
+        cache.clock + 1,
+        cache.start_B,
+    )
+    return logits_BTV[:, 0], new
+
+
+def slide(model: nn.Module, params: Any, cache: Cache, ring_BS: Array, full_B: Array) -> Cache:
+    """Shortens the windows of some rows to their last half, block_size // 2 tokens.
+
+    A token's position, and so its key and value, is counted from the start of its window: the half
+    that stays is computed anew, once for the block_size // 2 tokens that then have room.
+
+    Args:
+        ring_BS: the tokens, each in its slot.
+        full_B: which rows; their windows must be full.
+    """
+    T = config_of(model).block_size // 2
+    half_B = jnp.full_like(cache.start_B, T)
+    cache = cache._replace(start_B=jnp.where(full_B, cache.clock - T, cache.start_B))
+    if T == 0:
+        return cache
+    _, kv = _forward(model, params, read_ring(ring_BS, cache.clock - half_B, T))
+    return _place(cache, kv, half_B, full_B)
+
+
+def read_ring(ring_BS: Array, start_B: Array, count: int) -> Array:
+    """`count` tokens of each row from the time start_B on: (B, count)."""
+    slots_BT = (start_B[:, None] + jnp.arange(count)[None]) % ring_BS.shape[1]
+    return jnp.take_along_axis(ring_BS, slots_BT, axis=1)
+
+
+def last_logits(logits_BTV: Array, length_B: Array) -> Array:
+    """Logits after each row's last token: (B, V)."""
+    return jnp.take_along_axis(logits_BTV, length_B[:, None, None] - 1, axis=1)[:, 0]
+
+
+def pack_heads(params: Any) -> Any:
+    """Parameters with each head's matrices side by side, (C, H, D) for (H, C, D).
+
+    One product then serves all heads. Left to itself, XLA rearranges them anew for each token.
+    """
+    return jax.lax.optimization_barrier(_swap_heads(params))
+
+
+def unpack_heads(packed: Any) -> Any:
+    """The inverse of `pack_heads`; inside a jit it costs nothing."""
+    return _swap_heads(packed)
+
+
+def _swap_heads(params: Any) -> Any:
+    return jax.tree.map(lambda x: x.swapaxes(0, 1) if x.ndim == 3 else x, params)
+
+
+def _forward(
+    model: nn.Module, params: Any, x_BT: Array, past: tuple[Past, ...] | None = None
+) -> tuple[Array, list[tuple[Array, Array]]]:
+    """Logits, and of each block the keys and values of x, (H, B, T, D) each."""
+    variables: Any = {"params": params}
+    logits_BTV, found = model.apply(
+        variables, x_BT, deterministic=True, past=past, mutable=["intermediates"]
+    )
+    blocks: Any = found["intermediates"]
+    n_layer = config_of(model).n_layer
+    return logits_BTV, [blocks[f"block_{i}"]["attn"]["heads"]["kv"][0] for i in range(n_layer)]
+
+
+def _place(cache: Cache, kv: list[tuple[Array, Array]], length_B: Array, rows_B: Array) -> Cache:
+    """Writes each row's last length_B tokens into their slots, those of the rows in rows_B."""
+    T = kv[0][0].shape[2]
+    S = cache.values_HBSD[0].shape[2]
+    place_BS = _time_of_slots(cache.clock, S)[None] - (cache.clock - length_B)[:, None]
+    new_BS = (place_BS >= 0) & rows_B[:, None]
+    place_BS = jnp.clip(place_BS, 0, T - 1)
+
+    def merge(old_HBSD: Array, new_HBTD: Array) -> Array:
+        moved_HBSD = jnp.take_along_axis(new_HBTD, place_BS[None, :, :, None], axis=2)
+        return jnp.where(new_BS[None, :, :, None], moved_HBSD, old_HBSD).astype(old_HBSD.dtype)
+
+    keys = (
+        merge(old.swapaxes(-1, -2), k).swapaxes(-1, -2)
+        for old, (k, _) in zip(cache.keys_HBDS, kv, strict=True)
+    )
+    values = (merge(old, v) for old, (_, v) in zip(cache.values_HBSD, kv, strict=True))
+    return cache._replace(keys_HBDS=tuple(keys), values_HBSD=tuple(values))
+
+
+def _time_of_slots(clock: Array, S: int) -> Array:
+    """The time of the newest token before `clock` that each slot can hold: (S,)."""
+    return clock - 1 - (clock - 1 - jnp.arange(S)) % S

@@ -1,0 +1,69 @@
+"""The loss of a text under a model, each token seen with as much before it as fits."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from gptjax.errors import ConfigError, InputError
+from gptjax.loss import token_losses
+from gptjax.model import config_of, forward
+
+Array = jax.Array
+
+
+class Score(NamedTuple):
+    """Summed loss in nats, over `tokens` tokens: all of a text's but the first."""
+
+    nats: float
+    tokens: int
+
+
+def score(
+    model: nn.Module, params: Any, ids: np.ndarray, *, stride: int, batch_size: int = 16
+) -> Score:
+    """Sums the loss of every token after the first, once each.
+
+    Windows of block_size tokens begin `stride` tokens after one another, and of each only the
+    tokens that the one before it did not reach are counted. So a token is seen with between
+    block_size - stride and block_size tokens before it, but for those of the first window.
+
+    Args:
+        ids: (N,) of a text.
+        stride: from 1, exact and slow, to block_size, as training's evaluation cuts the text.
+
+    Raises:
+        InputError: the text has fewer than two tokens, or the stride is out of its range.
+    """
+    T = config_of(model).block_size
+    if not 1 <= stride <= T:
+        raise ConfigError("stride", stride, f"must be from 1 to block_size ({T})")
+    if len(ids) < 2:
+        raise InputError(f"a text of {len(ids)} tokens has no loss: it must have at least 2")
+    targets = len(ids) - 1
+    starts = [0]
+    while starts[-1] + T < targets:
+        starts.append(min(starts[-1] + stride, targets - T))
+    padded = np.pad(ids, (0, max(0, T - targets)))
+    total, reached = 0.0, 0
+    for first in range(0, len(starts), batch_size):
+        part = starts[first : first + batch_size]
+        part += part[-1:] * (batch_size - len(part))  # one shape, so one compile
+        x_BT = np.stack([padded[s : s + T] for s in part])
+        y_BT = np.stack([padded[s + 1 : s + T + 1] for s in part])
+        counts_BT = np.zeros(y_BT.shape, bool)
+        for row, s in enumerate(part):
+            end = min(s + T, targets)
+            counts_BT[row, reached - s : end - s] = True
+            reached = end
+        total += float(_losses(model, params, x_BT, y_BT, counts_BT))
+    return Score(total, targets)
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses(model: nn.Module, params: Any, x_BT: Array, y_BT: Array, counts_BT: Array) -> Array:
+    losses_BT = token_losses(forward(model, params, x_BT), y_BT)
+    return jnp.sum(losses_BT, where=counts_BT)

@@ -1,0 +1,207 @@
+"""Tokens to text as they come, holding back what the next token may change."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+from gptjax.decoding import ROOM, Drawn
+
+LINE = "-" * 15
+SECONDS_A_LOOK = 0.05
+
+
+class Tokenizer(Protocol):
+    """What sampling needs of a tokenizer."""
+
+    start_id: int
+
+    def encode(self, text: str) -> np.ndarray: ...
+
+    def decode(self, ids: Any) -> str: ...
+
+
+class TextStream:
+    """One sample's text.
+
+    Held back are bytes that are not yet a character, and the beginning of what may become the stop
+    text. The stop text itself is left out, and everything after it.
+
+    Attributes:
+        done: the stop text was met.
+        tokens: how many tokens the text took, those of the stop text included.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._undecoded: list[int] = []
+        self._held = ""
+        self.done = False
+        self.tokens = 0
+
+    def feed(self, ids: Sequence[int]) -> str:
+        """Takes more tokens and returns the text that is certain now."""
+        certain = ""
+        for token in ids:
+            if self.done:
+                break
+            self.tokens += 1
+            certain += self._add(int(token))
+        return certain
+
+    def finish(self) -> str:
+        """The rest of the text, when no token follows."""
+        rest = self._held + self._tokenizer.decode(self._undecoded) if not self.done else ""
+        self._undecoded, self._held = [], ""
+        return rest
+
+    def _add(self, token: int) -> str:
+        self._undecoded.append(token)
+        text = self._tokenizer.decode(self._undecoded)
+        # No character of UTF-8 has more than 4 bytes: a longer tail is broken, not incomplete.
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._undecoded) < 4:
+            return ""
+        self._undecoded = []
+        self._held += text
+        if self._stop is None:
+            held = 0
+        else:
+            at = self._held.find(self._stop)
+            if at >= 0:
+                self.done = True
+                certain, self._held = self._held[:at], ""
+                return certain
+            held = _overlap(self._held, self._stop)
+        certain = self._held[: len(self._held) - held]
+        self._held = self._held[len(self._held) - held :]
+        return certain
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` are the beginning of `stop`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if stop.startswith(text[-size:]):
+            return size
+    return 0
+
+
+class Pace:
+    """How many tokens to make before the next look: few at first, then a twentieth of a second's.
+
+    Where nobody watches, as many as fit.
+    """
+
+    def __init__(self, watched: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._watched = watched
+        self._clock = clock
+        self._count = 1
+        self._asked: float | None = None
+
+    def __call__(self) -> int:
+        if not self._watched:
+            return ROOM
+        now = self._clock()
+        if self._asked is not None:
+            wanted = round(self._count * SECONDS_A_LOOK / max(now - self._asked, 1e-6))
+            self._count = min(max(wanted, 1), 2 * self._count, ROOM)
+        self._asked = now
+        return self._count
+
+
+class SampleWriter:
+    """Writes samples one after another, the first unfinished one as it is made.
+
+    Args:
+        out: receives the text alone: of each sample its prompt, its text and a line of dashes.
+        tell: receives notes for people, between samples where `out` is a terminal.
+        keep_logprobs: remember what `logprobs` returns.
+    """
+
+    def __init__(
+        self,
+        out: TextIO,
+        tell: Callable[[str], None],
+        tokenizer: Tokenizer,
+        stop: str | None = None,
+        keep_logprobs: bool = False,
+    ) -> None:
+        self._out, self._tell, self._tokenizer, self._stop = out, tell, tokenizer, stop
+        self._keep_logprobs = keep_logprobs
+        self._notes: list[str] = []
+        self._samples: list[_Sample] = []
+        self.logprobs: list[dict[str, Any]] = []
+
+    def begin(self, batch: Sequence[tuple[int, int, str]]) -> None:
+        """Starts a batch: the number of each row's prompt, the number of its sample, the prompt."""
+        self._samples = [
+            _Sample(p, s, TextStream(self._tokenizer, self._stop), [prompt])
+            for p, s, prompt in batch
+        ]
+        self._write()
+
+    def feed(self, drawn: Drawn) -> bool:
+        """Takes what was drawn for every row; whether all rows have met the stop text."""
+        for row, sample in enumerate(self._samples):
+            before = sample.text.tokens
+            sample.unwritten.append(sample.text.feed(drawn.ids_BK[row]))
+            if self._keep_logprobs:
+                count = sample.text.tokens - before
+                self.logprobs += [
+                    self._logprob(sample, before, drawn, row, k) for k in range(count)
+                ]
+        self._write()
+        return all(sample.text.done for sample in self._samples)
+
+    def end(self) -> None:
+        """Writes what was held back of the batch."""
+        for sample in self._samples:
+            sample.unwritten.append(sample.text.finish())
+            sample.text.done = True
+        self._write()
+
+    def note(self, line: str) -> None:
+        """Tells a person something without breaking into the text on their terminal."""
+        if self._out.isatty() and self._samples:
+            self._notes.append(line)
+        else:
+            self._tell(line)
+
+    def _write(self) -> None:
+        while self._samples:
+            sample = self._samples[0]
+            self._out.write("".join(sample.unwritten))
+            sample.unwritten = []
+            if not sample.text.done:
+                break
+            self._out.write(f"\n{LINE}\n")
+            self._samples = self._samples[1:]
+            self._out.flush()
+            for note in self._notes:
+                self._tell(note)
+            self._notes = []
+        self._out.flush()
+
+    def _logprob(self, sample: "_Sample", before: int, drawn: Drawn, row: int, k: int) -> Any:
+        def token(id: Any, logprob: Any) -> dict[str, Any]:
+            text = self._tokenizer.decode([int(id)])
+            return {"id": int(id), "token": text, "logprob": round(float(logprob), 6)}
+
+        best = zip(drawn.best_ids_BKN[row, k], drawn.best_logprobs_BKN[row, k], strict=True)
+        return {
+            "prompt": sample.prompt,
+            "sample": sample.number,
+            "position": before + k,
+            **token(drawn.ids_BK[row, k], drawn.logprobs_BK[row, k]),
+            "alternatives": [token(*pair) for pair in best],
+        }
+
+
+@dataclass
+class _Sample:
+    prompt: int
+    number: int
+    text: TextStream
+    unwritten: list[str]
