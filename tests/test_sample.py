@@ -1,3 +1,5 @@
+import json
+import math
 import os
 import shutil
 import subprocess
@@ -111,6 +113,78 @@ def test_a_damaged_checkpoint_is_told_and_another_used(run_copy, capsys):
     assert "step 3," in err
 
 
+def test_several_prompts_each_as_if_alone(finished_run, capsys):
+    """Of different lengths in one batch, and in batches of two and one."""
+    flags = ["--out-dir", finished_run, "--max-new-tokens", 30]
+    prompts = ["the ", "quick brown fox", "\n"]
+    alone = [text_of(capsys, *flags, "--prompt", p) for p in prompts]
+    given = [part for p in prompts for part in ("--prompt", p)]
+    assert text_of(capsys, *flags, *given) == "".join(alone)
+    assert text_of(capsys, *flags, *given, "--batch-size", 2) == "".join(alone)
+
+
+def test_the_text_on_a_terminal_is_the_text_in_a_pipe(finished_run, capsys, monkeypatch):
+    flags = ["--out-dir", finished_run, "--max-new-tokens", 40, "--num-samples", 2]
+    piped = text_of(capsys, *flags)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert text_of(capsys, *flags) == piped
+
+
+def test_a_sample_ends_before_the_stop_text(finished_run, capsys):
+    flags = ["--out-dir", finished_run, "--max-new-tokens", 60, "--num-samples", 3]
+    free = text_of(capsys, *flags, "--prompt", "fox").split(f"\n{LINE}\n")[:-1]
+    stopped = text_of(capsys, *flags, "--prompt", "fox", "--stop", "o").split(f"\n{LINE}\n")[:-1]
+    # The prompt's own "o" does not count.
+    assert stopped == ["fox" + text[3:].split("o")[0] for text in free]
+
+
+def test_what_happens_past_the_block_is_said_once(finished_run, capsys):
+    for flags, said in (
+        (["--max-new-tokens", "16"], None),
+        (["--max-new-tokens", "60"], "the last 8 to 16; --window exact"),
+        (["--max-new-tokens", "60", "--window", "exact"], "the last 16, encoded anew"),
+    ):
+        sample.main(["--out-dir", str(finished_run), *flags])
+        notes = [x for x in capsys.readouterr().err.splitlines() if x.startswith("past 16 tokens")]
+        assert len(notes) == (0 if said is None else 1)
+        assert said is None or said in notes[0]
+
+
+def test_log_probabilities_are_written_as_json_lines(finished_run, capsys, tmp_path):
+    file = tmp_path / "logprobs.jsonl"
+    flags = ["--out-dir", finished_run, "--max-new-tokens", 9, "--num-samples", 2]
+    out = text_of(capsys, *flags, "--prompt", "fox", "--logprobs", file)
+    assert out == text_of(capsys, *flags, "--prompt", "fox")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) == 18
+    for number, text in enumerate(out.split(f"\n{LINE}\n")[:2]):
+        mine = [line for line in lines if line["sample"] == number]
+        assert "".join(line["token"] for line in mine) == text[3:]
+        assert [line["position"] for line in mine] == list(range(9))
+    for line in lines:
+        best = [entry["logprob"] for entry in line["alternatives"]]
+        assert len(best) == 5
+        assert best == sorted(best, reverse=True)
+        assert line["logprob"] <= best[0] <= 0
+
+
+def test_a_score_is_the_loss_of_the_text(finished_run, capsys, text_file):
+    out = text_of(capsys, "--out-dir", finished_run, "--score", text_file, "--stride", 16)
+    found = dict(line.split(": ") for line in out.splitlines())
+    nats = float(found["loss"].split()[0])
+    assert abs(float(found["bits per character"]) - nats / math.log(2)) < 1e-3
+    assert abs(float(found["perplexity"].split()[0]) - math.exp(nats)) < 2e-3 * math.exp(nats)
+    assert 0 < nats < 4
+    closer = text_of(capsys, "--out-dir", finished_run, "--score", text_file, "--stride", 1)
+    assert closer != out
+
+
+def test_speed_flags_keep_the_text_a_text(finished_run, capsys):
+    for flags in (["--dtype", "bfloat16"], ["--block-size", "5"]):
+        out = text_of(capsys, "--out-dir", finished_run, "--max-new-tokens", 30, *flags)
+        assert len(out) == 30 + len(f"\n{LINE}\n")
+
+
 BAD = [
     (["--num-samples", "0"], ["--num-samples (0)", "at least 1"]),
     (["--max-new-tokens", "0"], ["--max-new-tokens (0)", "at least 1"]),
@@ -120,6 +194,19 @@ BAD = [
     (["--top-k", "0"], ["--top-k (0)", "at least 1"]),
     (["--top-p", "0"], ["--top-p (0.0)"]),
     (["--top-p", "1.1"], ["--top-p (1.1)", "at most 1"]),
+    (["--min-p", "2"], ["--min-p (2.0)", "at most 1"]),
+    (["--repetition-penalty", "0"], ["--repetition-penalty (0.0)", "above 0"]),
+    (["--batch-size", "0"], ["--batch-size (0)", "at least 1"]),
+    (["--window", "sliding"], ["--window", "'sliding'", "exact, chunked"]),
+    (["--stop", "foX"], ["--stop 'foX' can never come", "'X' at position 2"]),
+    (["--stop", ""], ["--stop is empty"]),
+    (["--dtype", "int8"], ["--dtype", "'int8'", "float32, bfloat16"]),
+    (["--block-size", "17"], ["--block-size (17)", "from 1 to the model's (16)"]),
+    (["--logprobs", "/no/such/file"], ["--logprobs /no/such/file", "no such folder"]),
+    (["--stride", "2"], ["--stride is for --score"]),
+    (["--score", "/no/such"], ["/no/such", "no such file"]),
+    (["--score", __file__, "--prompt", "x"], ["--prompt is for samples"]),
+    (["--score", __file__, "--stride", "17"], ["character"]),
     (["--seed", "-1"], ["--seed (-1)"]),
     (["--step", "newest"], ["--step", "'newest'"]),
     (["--step", "5"], ["step 5", "3, 6"]),
