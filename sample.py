@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from gptjax.files import write_whole
 from gptjax.generation import check_generation, stream
 from gptjax.huggingface import Pretrained, load_huggingface
 from gptjax.loss import bits_per_character
-from gptjax.model import config_of
+from gptjax.model import GPT, config_of
 from gptjax.sampling import Sampling, make_sampling
 from gptjax.scoring import score
 from gptjax.text_stream import Pace, SampleWriter
@@ -49,6 +49,15 @@ FOR_SAMPLES = (
     *"prompt prompt_file num_samples max_new_tokens window stop logprobs seed".split(),
 )
 ALTERNATIVES = 5
+
+
+class Row(NamedTuple):
+    """A sample to draw: the number of its prompt, its own number, the prompt's text and ids."""
+
+    prompt: int
+    sample: int
+    text: str
+    start: np.ndarray
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,7 +130,13 @@ def print_samples(
     model: Any, params: Any, tokenizer: Any, prompts: list[str], flags: dict[str, Any]
 ) -> int:
     """Draws `num_samples` of each prompt, `batch_size` rows at a time, and prints them in order."""
-    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    starts = [tokenizer.encode(p) if p else np.array([tokenizer.start_id]) for p in prompts]
+    # Sample s of a prompt is the same whatever other prompts there are, and however many samples.
+    rows = [
+        Row(p, s, prompt, start)
+        for p, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
+        for s in range(flags["num_samples"])
+    ]
     if "stop" in flags:
         try:
             tokenizer.encode(flags["stop"])
@@ -129,38 +144,44 @@ def print_samples(
             raise InputError(f"--stop {flags['stop']!r} can never come: {error}") from error
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
-    block_size = config_of(model).block_size
     writer = SampleWriter(sys.stdout, tell, tokenizer, flags.get("stop"), "logprobs" in flags)
-    # Sample s of a prompt is the same whatever other prompts there are, and however many samples.
-    rows = [(p, s) for p in range(len(prompts)) for s in range(flags["num_samples"])]
-    pace = Pace(sys.stdout.isatty() or "stop" in flags)
-    for first in range(0, len(rows), flags["batch_size"]):
-        batch = rows[first : first + flags["batch_size"]]
-        starts = [
-            encoded[p] if len(encoded[p]) else np.array([tokenizer.start_id], np.int32)
-            for p, _ in batch
-        ]
-        writer.begin([(p, s, prompts[p]) for p, s in batch])
-        for drawn in stream(
-            model,
-            params,
-            starts,
-            jax.random.key(flags["seed"]),
-            sampling_of(flags),
-            max_new_tokens=flags["max_new_tokens"],
-            window=flags["window"],
-            rows=[s for _, s in batch],
-            at_once=pace,
-            alternatives=ALTERNATIVES if "logprobs" in flags else 0,
-            on_slide=lambda: writer.note(slide_note(flags["window"], block_size)),
-        ):
-            if writer.feed(drawn):
-                break
-        writer.end()
+    try:
+        draw_samples(model, params, rows, flags, writer)
+    except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            print(flush=True)  # what is said of it gets a line of its own
+        raise
     if "logprobs" in flags:
         lines = [json.dumps(entry) + "\n" for entry in writer.logprobs]
         write_whole(Path(flags["logprobs"]), "".join(lines))
     return 0
+
+
+def draw_samples(
+    model: Any, params: Any, rows: list[Row], flags: dict[str, Any], writer: SampleWriter
+) -> None:
+    """All rows through the model, batch by batch."""
+    note = slide_note(model, flags["window"])
+    pace = Pace(sys.stdout.isatty() or "stop" in flags)
+    for first in range(0, len(rows), flags["batch_size"]):
+        batch = rows[first : first + flags["batch_size"]]
+        writer.begin([(row.prompt, row.sample, row.text) for row in batch])
+        for drawn in stream(
+            model,
+            params,
+            [row.start for row in batch],
+            jax.random.key(flags["seed"]),
+            sampling_of(flags),
+            max_new_tokens=flags["max_new_tokens"],
+            window=flags["window"],
+            rows=[row.sample for row in batch],
+            at_once=pace,
+            alternatives=ALTERNATIVES if "logprobs" in flags else 0,
+            on_slide=lambda: writer.note(note),
+        ):
+            if writer.feed(drawn):
+                break
+        writer.end()
 
 
 def sampling_of(flags: dict[str, Any]) -> Sampling:
@@ -168,8 +189,11 @@ def sampling_of(flags: dict[str, Any]) -> Sampling:
     return make_sampling(**{name: flags[name] for name in FILTERS if name in flags})
 
 
-def slide_note(window: Window, block_size: int) -> str:
+def slide_note(model: Any, window: Window) -> str:
     """What happens past the block, for a person."""
+    block_size = config_of(model).block_size
+    if not isinstance(model, GPT):  # a rung of the lecture has no cache
+        return f"past {block_size} tokens: each token sees the last {block_size}"
     if window == "exact":
         return (
             f"past {block_size} tokens: each token sees the last {block_size}, encoded anew for "
