@@ -40,9 +40,7 @@ CONTESTANTS = {
     "nnx": About("Flax NNX", (), "nnx_gpt.py", "nnx"),
     "plain": About("plain JAX", (), "plain_gpt.py", "plain"),
     "torch": About("PyTorch", ("torch", "safetensors"), "torch_gpt.py", "torch"),
-    "torch-compile": About(
-        "PyTorch, compiled", ("torch", "safetensors"), "torch_gpt.py", "torch"
-    ),
+    "torch-compile": About("PyTorch, compiled", ("torch", "safetensors"), "torch_gpt.py", "torch"),
 }
 INSTALL = "pip install -r requirements-compare.txt"
 

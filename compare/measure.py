@@ -21,6 +21,7 @@ from gptjax.errors import RunError
 from gptjax.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
+XLA_FLAGS = os.environ.get("XLA_FLAGS", "")  # before a quick run changes it for itself
 Measured = dict[str, dict[str, list[float]]]  # contestant, measure, one number a repetition
 
 
@@ -53,6 +54,7 @@ class Process:
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_COMPILATION_CACHE": "false",  # a compile found on the disk is none
+            "XLA_FLAGS": XLA_FLAGS,
             "TORCHINDUCTOR_CACHE_DIR": str(folder / f"inductor-{time.monotonic_ns()}"),
         }
         start = time.perf_counter()

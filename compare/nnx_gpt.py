@@ -159,15 +159,11 @@ def layer_norm(config: GPTConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
     )
 
 
+@nnx.jit(static_argnames=("config", "seed"))  # one program instead of hundreds of small ones
 def make(config: RunConfig, seed: int) -> tuple[NnxGPT, nnx.Optimizer]:
     """A fresh model in training mode, and its optimizer."""
-
-    @nnx.jit  # one program instead of hundreds of small ones
-    def create() -> tuple[NnxGPT, nnx.Optimizer]:
-        model = NnxGPT(config.model, nnx.Rngs(seed))
-        return model, nnx.Optimizer(model, make_optimizer(config.train), wrt=nnx.Param)
-
-    return create()
+    model = NnxGPT(config.model, nnx.Rngs(seed))
+    return model, nnx.Optimizer(model, make_optimizer(config.train), wrt=nnx.Param)
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:

@@ -27,12 +27,14 @@ ACTIVATIONS = {
 
 
 @partial(jax.jit, static_argnums=0)
-def forward(
-    config: RunConfig, params: Any, x_BT: Array, dropout_key: Array | None = None
-) -> Array:
+def forward(config: RunConfig, params: Any, x_BT: Array, dropout_key: Array | None = None) -> Array:
     """Logits (B, T, V), float32; dropout only where a key is given."""
     cfg, T = config.model, x_BT.shape[1]
-    keys = iter(jax.random.split(dropout_key, 3 * cfg.n_layer + 1)) if dropout_key is not None else None
+    keys = (
+        iter(jax.random.split(dropout_key, 3 * cfg.n_layer + 1))
+        if dropout_key is not None
+        else None
+    )
 
     def dropout(x: Array) -> Array:
         if keys is None or cfg.dropout == 0:
@@ -176,9 +178,13 @@ def generate(
 
     def fill(n: Array, tokens_BN: Array) -> Array:
         first = jnp.maximum(n - window, 0)
-        logits_BTV = forward(config, params, jax.lax.dynamic_slice_in_dim(tokens_BN, first, window, 1))
+        logits_BTV = forward(
+            config, params, jax.lax.dynamic_slice_in_dim(tokens_BN, first, window, 1)
+        )
         logits_BV = jax.lax.dynamic_index_in_dim(logits_BTV, n - first - 1, 1, keepdims=False)
-        warm = jax.random.categorical(jax.random.fold_in(key, n), logits_BV / jnp.maximum(temperature, 1e-9))
+        warm = jax.random.categorical(
+            jax.random.fold_in(key, n), logits_BV / jnp.maximum(temperature, 1e-9)
+        )
         return tokens_BN.at[:, n].set(jnp.where(temperature > 0, warm, logits_BV.argmax(-1)))
 
     return jax.lax.fori_loop(T, N, fill, jnp.pad(prompt_BT, ((0, 0), (0, max_new_tokens))))

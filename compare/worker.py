@@ -33,9 +33,7 @@ def main(name: str, folder: Path) -> None:
         batches = [contestant.put(x, y) for x, y in zip(file["x"], file["y"], strict=True)]
         prompt = file["x"][0, :1]
     packages = TORCH_PACKAGES if is_torch else JAX_PACKAGES
-    answer(
-        threads=threads(is_torch), versions={package: version(package) for package in packages}
-    )
+    answer(threads=threads(is_torch), versions={package: version(package) for package in packages})
     steps = 0
     for line in sys.stdin:
         request = json.loads(line)
