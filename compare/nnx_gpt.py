@@ -218,7 +218,7 @@ def generate(
     top_k: int | None = None,
 ) -> Array:
     """The prompts and what follows, (B, T + max_new_tokens); temperature 0 is greedy."""
-    graphdef, state = nnx.split(nnx.view(model, deterministic=True))
+    graphdef, state = nnx.split(model)
     settings = (max_new_tokens, top_k, temperature == 0)
     return _generate(graphdef, state, prompt_BT, key, jnp.float32(temperature or 1.0), settings)
 
@@ -229,6 +229,7 @@ def _generate(
 ) -> Array:
     """Prompt at once, then one position at a time, then whole windows where block_size is full."""
     model = nnx.merge(graphdef, state)
+    model.eval()  # this one, not the caller's
     new, top_k, greedy = settings
     (B, T), window = prompt_BT.shape, model.block_size
     N = T + new

@@ -98,8 +98,9 @@ Logits: the largest difference from this project's, relative to the largest logi
 worst parameter's difference, relative to it, both as Euclidean norms. Losses: the largest difference
 of any step, in nats. The last row is this project against itself, its first weights moved by
 {equality.ROUNDING:.0e} of their size: what rounding alone does. A high learning rate makes that row
-grow past any tolerance, because ReLU has kinks; so the proof trains at {results["proof_rate"]:g}, the
-lecture's last rate, where the preset's is higher.
+grow past any tolerance, because ReLU has kinks, and so do weights that start very small, because
+AdamW divides by gradients that are nearly zero; so the proof trains at {results["proof_rate"]:g}, the lecture's
+last rate, where the preset's is higher, from weights of N(0, {equality.INIT_STD}) where the preset's are smaller.
 
 ![Losses of all, and how far they are from this project's](comparison-losses.png)
 """
