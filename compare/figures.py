@@ -1,4 +1,4 @@
-"""From measurements to what may be said of them: medians, spreads, and an order where there is one."""
+"""From measurements to what may be said: medians, spreads, and an order where there is one."""
 
 from typing import NamedTuple
 

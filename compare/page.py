@@ -35,9 +35,13 @@ def _head(results: Results) -> str:
     machine, config = results["machine"], results["config"]
     present = [name for name in CONTESTANTS if name in results["measures"]]
     rows = "\n".join(
-        f"| {title(name)} | [compare/{CONTESTANTS[name].file}](../compare/{CONTESTANTS[name].file}) "
-        f"| {_versions(results, name)} | {results['processes'][name]['threads']} |"
+        f"| {title(name)} | {_link(CONTESTANTS[name].file)} | {_versions(results, name)} "
+        f"| {results['processes'][name]['threads']} |"
         for name in present
+    )
+    model = (
+        f"{results['parameters']:,} parameters, {config['n_layer']} layers of {config['n_embd']}, "
+        f"{config['n_head']} heads, {config['dtype']}, dropout {config['dropout']:g}"
     )
     left_out = "".join(f"\n\n{line}" for line in results["missing"])
     return f"""# Functional against object-oriented, by experiment
@@ -47,9 +51,9 @@ depends on one, was written by `{results["command"]}` in {results["minutes"]:.1f
 
 | | |
 |---|---|
-| machine | {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]:.0f} GB; on the CPU |
+| machine | {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]:.0f} GB |
 | system | {machine["system"]}, Python {machine["python"]} |
-| model | preset `{results["preset"]}`: {results["parameters"]:,} parameters, {config["n_layer"]} layers of {config["n_embd"]}, {config["n_head"]} heads, {config["dtype"]}, dropout {config["dropout"]:g} |
+| model | preset `{results["preset"]}`: {model} |
 | batch | {results["batch"][0]} sequences of {results["batch"][1]} tokens of tiny Shakespeare |
 
 | | written in | versions | threads |
@@ -60,6 +64,10 @@ Linen and plain JAX are the functional side: values in, values out. NNX and PyTo
 objects that hold their state. Linen and NNX run on the same compiler, so that what differs between
 them is the design and its library; between JAX and PyTorch everything differs.{left_out}
 """
+
+
+def _link(file: str) -> str:
+    return f"[compare/{file}](../compare/{file})"
 
 
 def _versions(results: Results, name: str) -> str:
@@ -82,12 +90,12 @@ def _equal(results: Results) -> str:
             )
     steps = len(proofs[equality.REFERENCE]["curve"])
     curve = proofs[equality.REFERENCE]["curve"]
-    table = "\n".join(rows)
+    table, rate = "\n".join(rows), f"{results['proof_rate']:g}"
     return f"""## Are they equal?
 
 One set of weights goes into all of them. They train {steps} steps on the same batches, at the rate
-{results["proof_rate"]:g}, from a loss of {curve[0]:.3f} to {curve[-1]:.3f}; then all get the weights that this
-project's training ended with, and logits, gradients and greedy tokens are compared there.
+{rate}, from a loss of {curve[0]:.3f} to {curve[-1]:.3f}; then all get the weights that
+this project's training ended with, and logits, gradients and greedy tokens are compared there.
 
 | | logits | gradient | losses over {steps} steps | same greedy tokens | agrees |
 |---|---|---|---|---|---|
@@ -95,12 +103,13 @@ project's training ended with, and logits, gradients and greedy tokens are compa
 {table}
 
 Logits: the largest difference from this project's, relative to the largest logit. Gradient: the
-worst parameter's difference, relative to it, both as Euclidean norms. Losses: the largest difference
-of any step, in nats. The last row is this project against itself, its first weights moved by
-{equality.ROUNDING:.0e} of their size: what rounding alone does. A high learning rate makes that row
+worst parameter's difference, relative to it, both as Euclidean norms. Losses: the largest
+difference of any step, in nats. The last row is this project against itself, its first weights
+moved by {equality.ROUNDING:.0e} of their size: what rounding alone does. A high learning rate makes that row
 grow past any tolerance, because ReLU has kinks, and so do weights that start very small, because
-AdamW divides by gradients that are nearly zero; so the proof trains at {results["proof_rate"]:g}, the lecture's
-last rate, where the preset's is higher, from weights of N(0, {equality.INIT_STD}) where the preset's are smaller.
+AdamW divides by gradients that are nearly zero. So the proof trains at {rate}, the lecture's last
+rate, where the preset's is higher, and from weights of N(0, {equality.INIT_STD}) where the
+preset's are smaller.
 
 ![Losses of all, and how far they are from this project's](comparison-losses.png)
 """
@@ -132,9 +141,10 @@ do not overlap; `=` joins those whose spreads do.
 ![The same as a picture](comparison.png)
 
 Each contestant ran in a process of its own, {amounts["starts"]} starts of each (one of the compiled
-PyTorch). Then they took turns for {amounts["rounds"]} rounds: {amounts["steps"]} training steps a turn, then a first
-token and a sample of {new} tokens after a prompt of {prompt}, then a save and a load. The compiled PyTorch
-samples and saves with the same code as the other, so it was not measured there.
+PyTorch). Then they took turns for {amounts["rounds"]} rounds: {amounts["steps"]} training steps a
+turn, then a first token and a sample of {new} tokens after a prompt of {prompt}, then a save and a
+load. The compiled PyTorch samples and saves with the same code as the other, so it was not
+measured there.
 """
 
 
@@ -147,13 +157,13 @@ def _fair(results: Results) -> str:
   clipping, warm-up and cosine; float32 for parameters, moments, softmax and loss on all sides, and
   the same greedy decoding. The table above shows that it is the same.
 - **The same machine at the same time**: {same}, one process at work and the others waiting,
-  in an order that changes with each round. Batches are in memory before the clock starts. Each turn
-  ends when its last loss is known.
-- **Compile and start-up apart**: steps are timed after three have run. No contestant finds a compile
-  of an earlier run on the disk.
+  in an order that changes with each round. Batches are in memory before the clock starts. Each
+  turn ends when its last loss is known.
+- **Compile and start-up apart**: steps are timed after three have run. No contestant finds a
+  compile of an earlier run on the disk.
 - **PyTorch** has `scaled_dot_product_attention` (its own fused kernel), one projection for query,
-  key and value, fused AdamW, `zero_grad(set_to_none=True)`, `inference_mode` and a cache of keys and
-  values for sampling; and once more `torch.compile`. Its process imports no JAX.
+  key and value, fused AdamW, `zero_grad(set_to_none=True)`, `inference_mode` and a cache of keys
+  and values for sampling; and once more `torch.compile`. Its process imports no JAX.
 - **NNX** has `nnx.jit` with donated model and optimizer, driven through `nnx.cached_partial` as its
   guide advises, `nnx.Optimizer` with `wrt`, and a cache for sampling inside one compiled loop.
 - **Linen** is this project's own code, `gptjax.generate` included, one update a dispatch like the
@@ -181,7 +191,7 @@ link shows all of them side by side. Times are the best of three, for comparison
             for design, one in found["designs"].items()
         )
         parts.append(
-            f"""**{found["question"]}** [compare/ease/{topic}.py](../compare/ease/{topic}.py)
+            f"""**{found["question"]}** {_link(f"ease/{topic}.py")}
 
 | | lines | what came out |
 |---|--:|---|

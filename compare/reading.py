@@ -188,10 +188,8 @@ def expectations(results: dict[str, Any]) -> list[Expectation]:
 
 
 def _expectations(found: list[Expectation]) -> str:
-    rows = [
-        f"| {one.expected} | {one.came} | {'not told' if one.held is None else ('held' if one.held else '**failed**')} |"
-        for one in found
-    ]
+    words = {None: "not told", True: "held", False: "**failed**"}
+    rows = [f"| {one.expected} | {one.came} | {words[one.held]} |" for one in found]
     return "\n".join(["| expected | came | |", "|---|---|---|", *rows]) + "\n"
 
 

@@ -40,8 +40,10 @@ def _tell(jitted: tuple[bool, str, int] | None, plain: tuple[bool, str, int], ho
     """What was found inside the compiled function, if there is one, and outside."""
     says = ""
     if jitted is not None:
-        says = f"inside the compiled function a {jitted[1]}, {'numbers' if jitted[0] else 'no numbers'}; "
-    says += f"{how} a {plain[1]}, {'numbers' if plain[0] else 'NO numbers'}, {plain[2]} frames below the call"
+        there = "numbers" if jitted[0] else "no numbers"
+        says = f"inside the compiled function a {jitted[1]}, {there}; "
+    there = "numbers" if plain[0] else "no numbers"
+    says += f"{how} a {plain[1]}, {there}, {plain[2]} frames below the call"
     facts = {
         "as_it_trains": jitted[0] if jitted else plain[0],
         "numbers": plain[0],

@@ -16,10 +16,9 @@ def _tell(how: str, before: dict, after: dict, trained: Any, moments: int) -> Ou
     """Whether what was frozen stayed, bit for bit, and what the optimizer keeps numbers for."""
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     expected = {name for name in before if trained(name)}
-    says = f"{how}: {'only the last block changed' if changed == expected else 'WRONG: ' + str(changed)}; "
-    says += (
-        f"the optimizer keeps {moments:,} numbers of {2 * sum(a.size for a in before.values()):,}"
-    )
+    outcome = "only the last block changed" if changed == expected else f"WRONG: {changed}"
+    total = 2 * sum(array.size for array in before.values())
+    says = f"{how}: {outcome}; the optimizer keeps {moments:,} numbers of {total:,}"
     return Outcome(says, {"holds": changed == expected, "moments": moments})
 
 

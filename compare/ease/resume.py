@@ -17,8 +17,9 @@ def _tell(
 ) -> Outcome:
     """The losses of the second half: resumed, resumed without one thing, and uninterrupted."""
     same, forgetful = saved == whole[HALF:], without == whole[HALF:]
-    says = f"{what}: the resumed losses are {'the same bit for bit' if same else 'DIFFERENT'}; "
-    says += f"without {lost} they are {'still the same' if forgetful else 'others, and nothing says so'}"
+    resumed = "the same bit for bit" if same else "DIFFERENT"
+    then = "still the same" if forgetful else "others, and nothing says so"
+    says = f"{what}: the resumed losses are {resumed}; without {lost} they are {then}"
     return Outcome(says, {"same": same, "same_without": forgetful})
 
 
