@@ -105,11 +105,11 @@ this project's training ended with, and logits, gradients and greedy tokens are 
 Logits: the largest difference from this project's, relative to the largest logit. Gradient: the
 worst parameter's difference, relative to it, both as Euclidean norms. Losses: the largest
 difference of any step, in nats. The last row is this project against itself, its first weights
-moved by {equality.ROUNDING:.0e} of their size: what rounding alone does. A high learning rate makes that row
-grow past any tolerance, because ReLU has kinks, and so do weights that start very small, because
-AdamW divides by gradients that are nearly zero. So the proof trains at {rate}, the lecture's last
-rate, where the preset's is higher, and from weights of N(0, {equality.INIT_STD}) where the
-preset's are smaller.
+moved by {equality.ROUNDING:.0e} of their size: what rounding alone does. A high learning rate makes
+that row grow past any tolerance, because ReLU has kinks, and so do weights that start very small,
+because AdamW divides by gradients that are nearly zero. So the proof trains at {rate}, the
+lecture's last rate, where the preset's is higher, and from weights of N(0, {equality.INIT_STD})
+where the preset's are smaller.
 
 ![Losses of all, and how far they are from this project's](comparison-losses.png)
 """
