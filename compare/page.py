@@ -93,9 +93,9 @@ def _equal(results: Results) -> str:
     table, rate = "\n".join(rows), f"{results['proof_rate']:g}"
     return f"""## Are they equal?
 
-One set of weights goes into all of them. They train {steps} steps on the same batches, at the rate
-{rate}, from a loss of {curve[0]:.3f} to {curve[-1]:.3f}; then all get the weights that
-this project's training ended with, and logits, gradients and greedy tokens are compared there.
+One set of weights goes into all of them. They train {steps} steps on the same batches, from a loss
+of {curve[0]:.3f} to {curve[-1]:.3f}; then all get the weights that this project's training ended
+with, and logits, gradients and greedy tokens are compared there.
 
 | | logits | gradient | losses over {steps} steps | same greedy tokens | agrees |
 |---|---|---|---|---|---|
@@ -107,8 +107,8 @@ worst parameter's difference, relative to it, both as Euclidean norms. Losses: t
 difference of any step, in nats. The last row is this project against itself, its first weights
 moved by {equality.ROUNDING:.0e} of their size: what rounding alone does. A high learning rate makes
 that row grow past any tolerance, because ReLU has kinks, and so do weights that start very small,
-because AdamW divides by gradients that are nearly zero. So the proof trains at {rate}, the
-lecture's last rate, where the preset's is higher, and from weights of N(0, {equality.INIT_STD})
+because AdamW divides by gradients that are nearly zero. So the proof warms up for {equality.WARMUP}
+steps or more to a rate of at most {rate}, and starts from weights of N(0, {equality.INIT_STD})
 where the preset's are smaller.
 
 ![Losses of all, and how far they are from this project's](comparison-losses.png)
