@@ -29,11 +29,14 @@ RIGHT = {"activation": "gelu_tanh", "bias": False, "ln_bias": False, "head_bias"
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def surroundings():
+    """JAX's default broadcasting, which plain_gpt.py is written for, and one thread of PyTorch."""
     if TORCH:
         import torch
 
         torch.set_num_threads(1)  # two that wait for each other are slow on a busy machine
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def problem(**changes):
@@ -54,7 +57,17 @@ def filled(name, config, params):
     return contestant
 
 
-@pytest.mark.parametrize("fields", [{}, LEFT, RIGHT], ids=["lecture", "left", "right"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({}, marks=SLOW, id="lecture"),
+        pytest.param(LEFT, id="left"),
+        pytest.param(RIGHT, marks=SLOW, id="right"),
+    ],
+)
 def test_all_have_the_same_logits_and_gradients(fields):
     config, params, x, y = problem(**fields)
     ours = filled("linen", config, params)
@@ -68,6 +81,7 @@ def test_all_have_the_same_logits_and_gradients(fields):
         assert equality.gradient_difference(gradient, flatten(tree)) <= 1e-4, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", ["matrices", "all"])
 def test_all_take_the_same_updates(decay):
     """Warm-up, cosine, clipping and decay are all in these six."""
@@ -85,6 +99,7 @@ def test_all_take_the_same_updates(decay):
             np.testing.assert_allclose(after[name][path], ours, atol=3e-4, err_msg=f"{name} {path}")
 
 
+@pytest.mark.slow
 def test_all_generate_the_same_tokens_past_the_context():
     config, params, x, _ = problem()
     ours = filled("linen", config, params).generate(x[0, :2, :3], 10)
@@ -93,6 +108,7 @@ def test_all_generate_the_same_tokens_past_the_context():
         np.testing.assert_array_equal(filled(name, config, params).generate(x[0, :2, :3], 10), ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linen", *OTHERS])
 def test_a_loaded_state_goes_on_as_the_saved_one(name, tmp_path):
     config, params, x, y = problem(dropout=0.2)
@@ -106,6 +122,7 @@ def test_a_loaded_state_goes_on_as_the_saved_one(name, tmp_path):
     assert float(other.step(batch)) == went_on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linen", *OTHERS])
 def test_dropout_is_on_in_training_and_off_in_logits(name):
     config, params, x, y = problem(dropout=0.5)

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import jax
 import pytest
 
 from compare import ease, measure
@@ -14,6 +15,17 @@ def problem():
     return ease.small_problem()
 
 
+@pytest.fixture(autouse=True)
+def surroundings():
+    """JAX's default broadcasting, and one thread of PyTorch."""
+    if "torch" in DESIGNS:
+        import torch
+
+        torch.set_num_threads(1)
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def facts(topic, problem, designs=DESIGNS):
     found = ease.run(topic, designs, problem)
     assert found["question"].endswith((":", "?", "."))
@@ -21,6 +33,7 @@ def facts(topic, problem, designs=DESIGNS):
     return {design: one["facts"] for design, one in found["designs"].items()}
 
 
+@pytest.mark.slow
 def test_all_see_the_same_activations(problem):
     found = facts("activations", problem)
     for one in found.values():
@@ -35,6 +48,7 @@ def test_all_replace_the_same_layer(problem):
         assert one["moved"] == pytest.approx(found["linen"]["moved"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_breakpoint_shows_numbers_where_nothing_is_compiled(problem):
     for design, one in facts("debugger", problem).items():
         assert one["numbers"]
