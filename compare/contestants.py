@@ -213,7 +213,9 @@ class Torch:
         model.zero_grad()
         self.api.loss(model, *self.put(x_BT, y_BT)).backward()
         model.train()
-        grads = {n: p.grad.numpy().copy() for n, p in model.named_parameters()}
+        grads = {
+            n: np.array(p.grad.numpy()) for n, p in model.named_parameters() if p.grad is not None
+        }
         model.zero_grad()
         return grads
 

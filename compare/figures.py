@@ -45,7 +45,7 @@ class Spread(NamedTuple):
     median: float
     low: float
     high: float
-    count: int
+    repeats: int
 
 
 def spread(values: list[float], scale: float = 1.0) -> Spread:
@@ -69,7 +69,7 @@ def order(found: dict[str, Spread], more_is_better: bool = False) -> list[list[s
     Two stand in different groups only if their spreads do not overlap, nor those of a chain of
     others between them. One that was measured once has no spread, so no place.
     """
-    ranked = [name for name in found if found[name].count > 1]
+    ranked = [name for name in found if found[name].repeats > 1]
     ranked.sort(key=lambda name: found[name].median)
     groups: list[list[str]] = []
     highest = -np.inf
@@ -93,7 +93,7 @@ def show(value: float) -> str:
 
 def show_spread(found: Spread) -> str:
     """`152 (148 to 160)`; a single measurement stands alone."""
-    if found.count == 1:
+    if found.repeats == 1:
         return f"{show(found.median)} (once)"
     return f"{show(found.median)} ({show(found.low)} to {show(found.high)})"
 

@@ -108,7 +108,8 @@ def prepare(folder: Path, config: RunConfig, params: Any, x: np.ndarray, y: np.n
     write_json(folder / "config.json", config.to_dict())
     np.savez(folder / "batches.npz", x=x, y=y)
     for name in {about.weights for about in contestants.CONTESTANTS.values()}:
-        np.savez(folder / f"{name}.npz", **weights.to_native(name, config.model, params))
+        arrays: dict[str, Any] = dict(weights.to_native(name, config.model, params))
+        np.savez(folder / f"{name}.npz", **arrays)
 
 
 def sample_lengths(config: RunConfig) -> tuple[int, int]:

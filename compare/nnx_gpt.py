@@ -268,7 +268,7 @@ def _generate(
 def save(path: Path, model: NnxGPT, optimizer: nnx.Optimizer) -> None:
     """All that the two hold, random streams included, by Orbax."""
     state = nnx.to_pure_dict(nnx.state((model, optimizer)))
-    ocp.save_checkpointables(path.absolute(), {"state": state}, overwrite=True)
+    ocp.save_checkpointables(str(path.absolute()), {"state": state}, overwrite=True)
 
 
 def load(path: Path, model: NnxGPT, optimizer: nnx.Optimizer) -> None:
@@ -278,6 +278,6 @@ def load(path: Path, model: NnxGPT, optimizer: nnx.Optimizer) -> None:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         nnx.to_pure_dict(state),
     )
-    loaded = ocp.load_checkpointables(path.absolute(), {"state": like})
+    loaded = ocp.load_checkpointables(str(path.absolute()), {"state": like})
     nnx.replace_by_pure_dict(state, loaded["state"])
     nnx.update((model, optimizer), state)

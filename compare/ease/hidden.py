@@ -32,7 +32,7 @@ def linen(problem: Problem) -> Outcome:
         mode = LOUD
 
     def train(disturbed: bool) -> float:
-        state = gpt.make(config, 0)
+        state, loss = gpt.make(config, 0), jnp.float32(0)
         for _ in range(2):
             if disturbed:
                 jax.random.uniform(jax.random.key(0))
@@ -64,7 +64,7 @@ def nnx(problem: Problem) -> Outcome:
     mode = SAFE if float(gpt.loss(model, x, y)) == float(gpt.loss(model, x, y)) else SILENT
 
     def train(disturbed: bool) -> float:
-        model, optimizer = gpt.make(config, 0)
+        (model, optimizer), loss = gpt.make(config, 0), jnp.float32(0)
         for _ in range(2):
             if disturbed:
                 gpt.forward(model, x)  # a look at the outputs draws from the model's own stream
@@ -94,7 +94,7 @@ def torch(problem: Problem) -> Outcome:
     mode = SAFE if gpt.loss(model, x, y).item() == gpt.loss(model, x, y).item() else SILENT
 
     def train(disturbed: bool) -> float:
-        made = gpt.make(config, 0)
+        made, loss = gpt.make(config, 0), torch.tensor(0.0)
         for _ in range(2):
             if disturbed:
                 torch.rand(1)  # anybody's

@@ -68,6 +68,6 @@ def torch(problem: Problem) -> Outcome:
     x = torch.from_numpy(problem.x[0]).long()
     with torch.inference_mode():
         before = model.eval()(x).numpy()
-        model.h[1].mlp.activation = torch.nn.GELU()
+        model.get_submodule("h.1.mlp").activation = torch.nn.GELU()
         after = model(x).numpy()
     return _tell("an assignment", before, after)

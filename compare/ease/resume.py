@@ -41,7 +41,8 @@ def linen(problem: Problem) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         gpt.save(Path(folder), state)
         _, saved = train(gpt.load(Path(folder), config), range(HALF, 2 * HALF))
-        fresh = gpt.load(Path(folder), config).replace(step=jnp.int32(0))
+        fresh: Any = gpt.load(Path(folder), config)
+        fresh = fresh.replace(step=jnp.int32(0))
     _, without = train(fresh, range(HALF, 2 * HALF))
     what = "one value is saved, and the key of a step follows from its number"
     return _tell(what, saved, without, whole, "the step's number")
@@ -82,14 +83,15 @@ def torch(problem: Problem) -> Outcome:
     x, y = torch.from_numpy(problem.x).long(), torch.from_numpy(problem.y).long()
 
     def train(made: Any, steps: range) -> list[float]:
-        return [gpt.train_step(*made, x[i], y[i]).item() for i in steps]
+        return [gpt.train_step(*made, x_BT=x[i], y_BT=y[i]).item() for i in steps]
 
     whole = train(gpt.make(config, 0), range(2 * HALF))
     first = gpt.make(config, 0)
     train(first, range(HALF))
     with tempfile.TemporaryDirectory() as folder:
         gpt.save(Path(folder), *first)
-        second, third = gpt.make(config, 0), gpt.make(config, 0)
+        second: Any = gpt.make(config, 0)
+        third: Any = gpt.make(config, 0)
         gpt.load(Path(folder), *third)
         torch.manual_seed(0)
         without = train(third, range(HALF, 2 * HALF))
