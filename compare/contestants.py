@@ -93,7 +93,7 @@ class Functional:
         return self.state["params"] if isinstance(self.state, dict) else self.state.params
 
     def set_weights(self, arrays: Arrays) -> None:
-        fresh, params = self.api.make(self.config, 0), unflatten(arrays, self.array)
+        fresh, params = self.api.make(self.config, self.config.seed), unflatten(arrays, self.array)
         plain = isinstance(fresh, dict)
         self.state = fresh | {"params": params} if plain else fresh.replace(params=params)
 
@@ -146,7 +146,7 @@ class Nnx:
         self._step = self.nnx.cached_partial(self.api.train_step, model, optimizer)
 
     def set_weights(self, arrays: Arrays) -> None:
-        model, optimizer = self.api.make(self.config, 0)
+        model, optimizer = self.api.make(self.config, self.config.seed)
         state = self.nnx.state(model, self.nnx.Param)
         self.nnx.replace_by_pure_dict(state, unflatten(arrays, self.array))
         self.nnx.update(model, state)
@@ -193,7 +193,7 @@ class Torch:
         self.training = torch_gpt.make(config, config.seed, compiled=compiled)
 
     def set_weights(self, arrays: Arrays) -> None:
-        self.training = self.api.make(self.config, 0, compiled=self.compiled)
+        self.training = self.api.make(self.config, self.config.seed, compiled=self.compiled)
         with self.torch.no_grad():
             for name, p in self.training[0].named_parameters():
                 p.copy_(self.torch.from_numpy(np.array(arrays[name])))

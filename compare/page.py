@@ -81,7 +81,7 @@ def _equal(results: Results) -> str:
     rows = []
     for name, proof in proofs.items():
         if name == equality.YARDSTICK:
-            rows.append(f"| {name} | | | {proof['losses']:.1e} | | |")
+            rows.append(f"| *{name}* | | | {proof['losses']:.1e} | | |")
         else:
             tokens = f"{proof['same_tokens']} of {proof['tokens']}"
             rows.append(

@@ -47,9 +47,8 @@ def draw_measures(path: Path, results: dict[str, Any]) -> None:
         axes.invert_yaxis()
         measure = MEASURES[key]
         better = "more is better" if measure.more_is_better else "less is better"
-        axes.set_title(
-            f"{measure.title.split(':')[0]} ({measure.unit}), {better}", fontsize=8, loc="left"
-        )
+        name = measure.title.split(":")[0].removesuffix(" of start-up and training")
+        axes.set_title(f"{name} ({measure.unit}), {better}", fontsize=8, loc="left")
         axes.margins(x=0.25)
         axes.set_xlim(left=0)
         axes.tick_params(axis="x", labelsize=7)
@@ -83,7 +82,7 @@ def draw_losses(path: Path, results: dict[str, Any]) -> None:
     for axes in (left, right):
         axes.set_xlabel("training step")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=7)
     _write(path, canvas)
 
 
