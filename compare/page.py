@@ -182,7 +182,7 @@ def _ease(results: Results) -> str:
         """## What each design makes easy or hard
 
 Short programs, run on a model of two blocks; "lines" are what the program itself takes, and the
-link shows all of them side by side. Times are the best of three, for comparison within a row only.
+link shows all of them side by side. Times are medians and spreads as above, of the program alone.
 """
     ]
     for topic, found in results["ease"].items():

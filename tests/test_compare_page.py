@@ -94,7 +94,7 @@ def test_a_page_without_pytorch_can_be_written(tmp_path):
         topic["designs"].pop("torch", None)
     few["missing"] = ["PyTorch is left out: torch is not installed (pip install ...)"]
     assert "PyTorch is left out" in page.page(few)
-    assert "not told" in page.page(few)
+    assert "cannot be told" in page.page(few)
     pictures.draw_measures(tmp_path / "a.png", few)
     pictures.draw_losses(tmp_path / "b.png", few)
 

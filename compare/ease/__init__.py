@@ -96,12 +96,12 @@ def count_lines(program: Callable[..., Any]) -> int:
     return sum(1 for line in lines if line and not line.startswith("#") and line.strip('"'))
 
 
-def best_of(program: Callable[[], Any], repeats: int = 3) -> float:
-    """The fastest run of `program`, in milliseconds; the first, which may compile, not counted."""
+def timed(program: Callable[[], Any], repeats: int = 5) -> list[float]:
+    """Milliseconds of each run of `program`; a first one, which may compile, is not counted."""
     jax.block_until_ready(program())
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
         jax.block_until_ready(program())
-        times.append(time.perf_counter() - start)
-    return min(times) * 1e3
+        times.append((time.perf_counter() - start) * 1e3)
+    return times

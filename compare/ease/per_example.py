@@ -3,14 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from compare.ease import Outcome, Problem, best_of
+from compare.ease import Outcome, Problem, timed
+from compare.figures import show_spread, spread
 
 
-def _tell(how: str, together: float, loop: float | None, difference: float) -> Outcome:
+def _tell(how: str, together: list[float], loop: list[float], difference: float) -> Outcome:
     """The time of both, and whether the mean is the batch's own gradient."""
-    against = "" if loop is None else f", against {loop:.1f} ms for a loop of backward passes"
-    says = f"{how}: {together:.1f} ms for 8 examples{against}; their mean is the batch's gradient "
-    says += f"within {difference:.0e}"
+    against = f", against {show_spread(spread(loop))} ms for a loop of backward passes"
+    says = f"{how}: {show_spread(spread(together))} ms for 8 examples{against if loop else ''}; "
+    says += f"their mean is the batch's gradient within {difference:.0e}"
     return Outcome(says, {"together_ms": together, "loop_ms": loop, "difference": difference})
 
 
@@ -28,8 +29,8 @@ def linen(problem: Problem) -> Outcome:
     difference = max(
         jax.tree.leaves(jax.tree.map(lambda a, b: abs(a.mean(0) - b).max(), grads, batch))
     )
-    time = best_of(lambda: each(problem.params, x[:, None], y[:, None]))
-    return _tell("`vmap(grad(loss))`", time, None, float(difference))
+    time = timed(lambda: each(problem.params, x[:, None], y[:, None]))
+    return _tell("`vmap(grad(loss))`", time, [], float(difference))
 
 
 def nnx(problem: Problem) -> Outcome:
@@ -46,8 +47,8 @@ def nnx(problem: Problem) -> Outcome:
     difference = max(
         jax.tree.leaves(jax.tree.map(lambda a, b: abs(a.mean(0) - b).max(), grads, batch))
     )
-    time = best_of(lambda: jax.tree.leaves(each(model, x[:, None], y[:, None])))
-    return _tell("`nnx.vmap(nnx.grad(loss))`", time, None, float(difference))
+    time = timed(lambda: jax.tree.leaves(each(model, x[:, None], y[:, None])))
+    return _tell("`nnx.vmap(nnx.grad(loss))`", time, [], float(difference))
 
 
 def torch(problem: Problem) -> Outcome:
@@ -82,4 +83,4 @@ def torch(problem: Problem) -> Outcome:
     grads = together()
     differences = [(grads[n].mean(0) - p.grad).abs().max() for n, p in model.named_parameters()]
     how = "`functional_call`, then `torch.func.vmap(grad(loss))`"
-    return _tell(how, best_of(together), best_of(loop), float(max(differences)))
+    return _tell(how, timed(together), timed(loop), float(max(differences)))

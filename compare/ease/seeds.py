@@ -6,16 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compare.ease import Outcome, Problem, best_of
+from compare.ease import Outcome, Problem, timed
+from compare.figures import show_spread, spread
 
 SEEDS, STEPS = 8, 20
 
 
-def _tell(how: str, together: float, loop: float, difference: float) -> Outcome:
+def _tell(how: str, together: list[float], loop: list[float], difference: float) -> Outcome:
     """Both ways in milliseconds, and how far their losses are apart."""
     says = (
-        f"{how}: {together:.0f} ms for {STEPS} steps of {SEEDS} seeds, against {loop:.0f} ms one "
-        f"seed after another; the losses are within {difference:.0e}"
+        f"{how}: {show_spread(spread(together))} ms for {STEPS} steps of {SEEDS} seeds, against "
+        f"{show_spread(spread(loop))} ms one seed after another; the losses are within "
+        f"{difference:.0e}"
     )
     return Outcome(says, {"together_ms": together, "loop_ms": loop, "difference": difference})
 
@@ -39,8 +41,8 @@ def linen(problem: Problem) -> Outcome:
     difference = np.abs(np.stack(loop()) - all_at_once(seeds)).max()
     return _tell(
         "`jax.vmap(train)`, training itself included",
-        best_of(lambda: all_at_once(seeds)),
-        best_of(loop),
+        timed(lambda: all_at_once(seeds)),
+        timed(loop),
         float(difference),
     )
 
@@ -78,7 +80,7 @@ def nnx(problem: Problem) -> Outcome:
 
     difference = np.abs(together() - loop()).max()
     how = "`nnx.vmap` of creation and of the step, two decorated functions"
-    return _tell(how, best_of(together), best_of(loop), float(difference))
+    return _tell(how, timed(together), timed(loop), float(difference))
 
 
 def torch(problem: Problem) -> Outcome:
@@ -135,7 +137,7 @@ def torch(problem: Problem) -> Outcome:
 
     difference = np.abs(together() - loop()).max()
     how = "`torch.func` over stacked weights, with optimizer groups and clipping written again"
-    outcome = _tell(how, best_of(together), best_of(loop), float(difference))
+    outcome = _tell(how, timed(together), timed(loop), float(difference))
     return outcome._replace(facts=outcome.facts | {"fused_error": fused_error()})
 
 
