@@ -69,12 +69,17 @@ def _winner(found: dict[str, Spread], more_is_better: bool) -> str:
 def _first(key: str, found: dict[str, Spread]) -> str:
     measure = MEASURES[key]
     groups = order(found, measure.more_is_better)
-    ranked = [name for group in groups for name in group] if len(groups) > 1 else list(found)
-    once = [name for name in found if name not in ranked]
-    values = ", ".join(f"{title(name)} {show(found[name].median)}" for name in [*ranked, *once])
-    tail = f" (measured once, without a place: {', '.join(map(title, once))})" if once else ""
     if len(groups) < 2:
-        tail = "; no order can be told"
+        groups = [list(found)]
+    once = [name for name in found if not any(name in group for group in groups)]
+    joined = " = " if len(groups) > 1 else ", "
+    values = ", then ".join(
+        joined.join(f"{title(name)} {show(found[name].median)}" for name in group)
+        for group in groups
+    )
+    tail = "; no order can be told" if len(groups) < 2 else ""
+    for name in once:
+        tail += f" ({title(name)}, measured once: {show(found[name].median)})"
     return f"{measure.title[0].upper()}{measure.title[1:]}: {values} {measure.unit}{tail}"
 
 
