@@ -19,8 +19,8 @@ TOLERANCES = {"logits": 1e-5, "gradient": 1e-4, "losses": 1e-3}
 STEPS = 100
 TOKENS = 512  # in a batch of the proof: the fewer, the more one token's rounding can do
 # Where the preset's rate is higher, and over so many updates of warm-up at least. At
-# shakespeare-cpu's 4e-3 the yardstick below comes 0.0095 apart within 100 updates, because ReLU has
-# kinks and AdamW divides by gradients that are nearly zero: nothing could be proven there.
+# shakespeare-cpu's own settings the yardstick below comes 0.0095 apart within 100 updates, because
+# ReLU has kinks and AdamW divides by gradients that are nearly zero: nothing could be proven there.
 LEARNING_RATE, WARMUP = 2e-4, 50
 # At 0.02 the first gradients of queries and keys are near AdamW's epsilon, where rounding alone
 # decides which way a weight goes.
@@ -41,7 +41,9 @@ def prove(
     """Trains all on the same batches, then compares them on the weights that training led to.
 
     Dropout is off: two libraries do not draw the same masks. The learning rate is LEARNING_RATE
-    where the preset's is higher, the weights' scale INIT_STD where the preset's is lower.
+    where the preset's is higher, the weights' scale INIT_STD where the preset's is lower, and GELU
+    stands in for ReLU, which has a kink: where its input is zero but for rounding, it is on in one
+    implementation and off in another, and from there the two trainings part.
 
     Args:
         x, y: batches (N, B, T); rows of TOKENS tokens in all are used of each.
@@ -53,8 +55,10 @@ def prove(
     """
     rate = min(config.train.learning_rate, LEARNING_RATE)
     floor = min(config.train.min_lr, rate)
+    _one_thread_of_pytorch(names)
     config = config.replace(dropout=0.0, dtype="float32", learning_rate=rate, min_lr=floor)
     config = config.replace(
+        activation="gelu" if config.model.activation == "relu" else config.model.activation,
         init_std=max(config.model.init_std, INIT_STD),
         warmup_iters=max(config.train.warmup_iters, WARMUP),
         max_iters=max(config.train.max_iters, 10 * WARMUP),  # of which warm-up is at most a tenth
@@ -96,6 +100,14 @@ def prove(
     return proofs
 
 
+def _one_thread_of_pytorch(names: list[str]) -> None:
+    """In a process that JAX computes in too, PyTorch's threads wait for each other: ten times."""
+    if "torch" in names:
+        import torch
+
+        torch.set_num_threads(1)
+
+
 def agrees(proof: Proof) -> bool:
     """Whether all is within its tolerance, and every greedy token the same."""
     return proof["tokens"] == proof["same_tokens"] and all(
@@ -107,8 +119,7 @@ def gradient_difference(ours: Arrays, theirs: Arrays) -> float:
     """The largest difference of a parameter's gradient, relative to it, both as Euclidean norms.
 
     A gradient that is zero on paper (a key's bias, by the softmax) is rounding on both sides, so
-    a hundredth of the largest norm is added to what is divided by. Norms, because a single ReLU
-    whose input is zero but for rounding may be on in one and off in another: rare, and no error.
+    a hundredth of the largest norm is added to what is divided by.
     """
     norms = {name: np.linalg.norm(g) for name, g in ours.items()}
     floor = max(norms.values()) / 100

@@ -105,11 +105,11 @@ with, and logits, gradients and greedy tokens are compared there.
 Logits: the largest difference from this project's, relative to the largest logit. Gradient: the
 worst parameter's difference, relative to it, both as Euclidean norms. Losses: the largest
 difference of any step, in nats. The last row is this project against itself, its first weights
-moved by {equality.ROUNDING:.0e} of their size: what rounding alone does. A high learning rate makes
-that row grow past any tolerance, because ReLU has kinks, and so do weights that start very small,
-because AdamW divides by gradients that are nearly zero. So the proof warms up for {equality.WARMUP}
-steps or more to a rate of at most {rate}, and starts from weights of N(0, {equality.INIT_STD})
-where the preset's are smaller.
+moved by {equality.ROUNDING:.0e} of their size: what rounding alone does. At a high learning rate
+that row grows past any tolerance, because ReLU has kinks and AdamW divides by gradients that are
+nearly zero. So the proof has GELU in ReLU's place, warms up for {equality.WARMUP} steps or more to a
+rate of at most {rate}, and starts from weights of N(0, {equality.INIT_STD}) where the preset's are
+smaller. The tests hold ReLU's logits and gradients to the same tolerances on a small model.
 
 ![Losses of all, and how far they are from this project's](comparison-losses.png)
 """

@@ -9,8 +9,8 @@ from compare.figures import show_spread, spread
 
 def _tell(how: str, together: list[float], loop: list[float], difference: float) -> Outcome:
     """The time of both, and whether the mean is the batch's own gradient."""
-    against = f", against {show_spread(spread(loop))} ms for a loop of backward passes"
-    says = f"{how}: {show_spread(spread(together))} ms for 8 examples{against if loop else ''}; "
+    says = f"{how}: {show_spread(spread(together))} ms for 8 examples"
+    says += f", against {show_spread(spread(loop))} ms for a loop of them; " if loop else "; "
     says += f"their mean is the batch's gradient within {difference:.0e}"
     return Outcome(says, {"together_ms": together, "loop_ms": loop, "difference": difference})
 
