@@ -21,7 +21,7 @@ TOKENS = 512  # in a batch of the proof: the fewer, the more one token's roundin
 # Where the preset's rate is higher, and over so many updates of warm-up at least. At
 # shakespeare-cpu's own settings the yardstick below comes 0.0095 apart within 100 updates, because
 # ReLU has kinks and AdamW divides by gradients that are nearly zero: nothing could be proven there.
-LEARNING_RATE, WARMUP = 2e-4, 50
+LEARNING_RATE, WARMUP = 1e-4, 50
 # At 0.02 the first gradients of queries and keys are near AdamW's epsilon, where rounding alone
 # decides which way a weight goes.
 INIT_STD = 0.08
