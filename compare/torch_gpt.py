@@ -1,19 +1,29 @@
 """The GPT of `GPTConfig` in PyTorch, class by class: what the lecture writes, for comparison.
 
+    model, optimizer, schedule = make(config, seed=0)
+    loss = train_step(model, optimizer, schedule, x_BT, y_BT)     # changes all three
+    text = generate(model, prompt_BT, max_new_tokens=100)
+
 Attention is one fused projection and PyTorch's own kernel. Parameters are called as in nanoGPT, so
 `gptjax.interop.to_torch` fills this model and `from_nanogpt` reads it where nanoGPT could be it.
 Unlike gptjax.model it is stateful: a module holds its weights, and `train()` and `eval()` switch
 dropout on and off.
 """
 
-from typing import Any
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptjax.config import GPTConfig
-from gptjax.interop import to_torch
+if TYPE_CHECKING:  # at run time, nothing of gptjax, which would bring JAX
+    from gptjax.config import GPTConfig, RunConfig, TrainConfig
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -33,17 +43,22 @@ class MultiHeadAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        q_BHTD, k_BHTD, v_BHTD = (
+    def forward(self, x_BTC: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
+        """With a cache (2, B, H, N, D), keys and values of positions from `start` go into it."""
+        q_BHTD, k_BHSD, v_BHSD = (
             part.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
             for part in self.c_attn(x_BTC).chunk(3, dim=-1)
         )
+        if cache is not None:
+            end = start + x_BTC.shape[1]
+            cache[0, :, :, start:end], cache[1, :, :, start:end] = k_BHSD, v_BHSD
+            k_BHSD, v_BHSD = cache[:, :, :, :end]
         y_BHTD = F.scaled_dot_product_attention(
             q_BHTD,
-            k_BHTD,
-            v_BHTD,
+            k_BHSD,
+            v_BHSD,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
+            is_causal=start == 0,  # later, there is one query, and it sees all that there is
         )
         return self.resid_dropout(self.c_proj(y_BHTD.transpose(1, 2).flatten(-2)))
 
@@ -72,15 +87,15 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.ln_bias)
         self.mlp = FeedForward(config)
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC))
+    def forward(self, x_BTC: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
+        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), cache, start)
         return x_BTC + self.mlp(self.ln_2(x_BTC))
 
 
 class TorchGPT(nn.Module):
     """Token ids (B, T), int64, to the logits of the next token at every position, (B, T, V).
 
-    It has the initial distribution of the JAX model, not the same numbers: `load` copies those.
+    It has the initial distribution of the JAX model, not the same numbers.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -100,12 +115,17 @@ class TorchGPT(nn.Module):
                 if name.endswith("c_proj.weight"):
                     nn.init.normal_(weight, std=config.init_std * (2 * config.n_layer) ** -0.5)
 
-    def forward(self, x_BT: Tensor) -> Tensor:
-        positions_T = torch.arange(x_BT.shape[1], device=x_BT.device)
-        x_BTC = self.dropout(self.wte(x_BT) + self.wpe(positions_T))
-        for block in self.h:
-            x_BTC = block(x_BTC)
-        return self.lm_head(self.ln_f(x_BTC))
+    def forward(
+        self, x_BT: Tensor, caches: Sequence[Tensor | None] | None = None, start: int = 0
+    ) -> Tensor:
+        """Logits of positions from `start`; with caches, those before it are in them."""
+        bfloat16 = self.config.dtype == "bfloat16"
+        with torch.autocast(x_BT.device.type, torch.bfloat16, enabled=bfloat16):
+            positions_T = torch.arange(start, start + x_BT.shape[1], device=x_BT.device)
+            x_BTC = self.dropout(self.wte(x_BT) + self.wpe(positions_T))
+            for block, cache in zip(self.h, caches or [None] * len(self.h), strict=True):
+                x_BTC = block(x_BTC, cache, start)
+            return self.lm_head(self.ln_f(x_BTC)).float()
 
     def _init(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -114,11 +134,146 @@ class TorchGPT(nn.Module):
             nn.init.zeros_(module.bias)
 
 
-def load(config: GPTConfig, params: Any) -> TorchGPT:
-    """The PyTorch model with the weights of a JAX parameter tree."""
-    model = TorchGPT(config)
-    arrays = to_torch(config, params)
-    model.load_state_dict(
-        {name.removeprefix("transformer."): torch.from_numpy(a) for name, a in arrays.items()}
-    )
-    return model
+Optimizer = torch.optim.AdamW
+Schedule = torch.optim.lr_scheduler.LambdaLR
+
+
+def make(
+    config: RunConfig, seed: int, device: str = "cpu", compiled: bool = False
+) -> tuple[TorchGPT, Optimizer, Schedule]:
+    """A fresh model in training mode, its optimizer and the schedule of its learning rate.
+
+    Args:
+        compiled: `torch.compile` the forward, and with it the backward.
+    """
+    torch.manual_seed(seed)
+    model = TorchGPT(config.model).to(device)
+    if compiled:
+        model.compile()
+    optimizer = make_optimizer(config.train, model)
+    return model, optimizer, make_schedule(config.train, optimizer)
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
+    """Fused AdamW; matrices decay, biases and LayerNorm's scales do not, unless all do."""
+    every = config.decay == "all"
+    decayed = [p for p in model.parameters() if every or p.ndim > 1]
+    others = [p for p in model.parameters() if not every and p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    groups = [group for group in groups if group["params"]]
+    return Optimizer(groups, lr=config.learning_rate, betas=betas, fused=True)
+
+
+def make_schedule(config: TrainConfig, optimizer: Optimizer) -> Schedule:
+    """Linear warm-up over a tenth of the run at most, then a cosine down to `min_lr`."""
+    warmup = min(config.warmup_iters, config.max_iters // 10)
+    floor = config.min_lr / config.learning_rate if config.learning_rate else 0.0
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min((step - warmup) / max(config.max_iters - warmup, 1), 1.0)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return Schedule(optimizer, factor)
+
+
+def forward(model: nn.Module, x_BT: Tensor) -> Tensor:
+    """Logits (B, T, V), float32; dropout where `model.train()` was called last."""
+    return model(x_BT)
+
+
+def loss(model: nn.Module, x_BT: Tensor, y_BT: Tensor) -> Tensor:
+    """Mean cross entropy, nats per token."""
+    return F.cross_entropy(model(x_BT).flatten(0, 1), y_BT.flatten())
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    x_BT: Tensor,
+    y_BT: Tensor,
+    grad_clip: float = 1.0,
+) -> Tensor:
+    """One update in place; the loss before it, left on its device. 0 does not clip."""
+    optimizer.zero_grad(set_to_none=True)
+    value = loss(model, x_BT, y_BT)
+    value.backward()
+    if grad_clip > 0:
+        nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()
+    schedule.step()
+    return value.detach()
+
+
+@torch.inference_mode()
+def generate(
+    model: TorchGPT,
+    prompt_BT: Tensor,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The prompts and what follows, (B, T + max_new_tokens); temperature 0 is greedy.
+
+    Keys and values are kept while block_size holds them; then whole windows, as in the lecture.
+    """
+    was_training = model.training
+    model.eval()
+    cfg, (B, T) = model.config, prompt_BT.shape
+    N, weight = T + max_new_tokens, model.wte.weight
+    shape = (2, B, cfg.n_head, min(N, cfg.block_size), cfg.n_embd // cfg.n_head)
+    caches = [torch.empty(shape, device=weight.device) for _ in model.h]
+    tokens_BN = F.pad(prompt_BT, (0, max_new_tokens))
+    for n in range(T, N):
+        if n > cfg.block_size:
+            logits_BTV = model(tokens_BN[:, n - cfg.block_size : n])
+        else:
+            start = 0 if n == T else n - 1
+            logits_BTV = model(tokens_BN[:, start:n], caches, start)
+        logits_BV = logits_BTV[:, -1]
+        if temperature == 0:
+            tokens_BN[:, n] = logits_BV.argmax(-1)
+            continue
+        if top_k is not None:
+            lowest_B1 = logits_BV.topk(min(top_k, logits_BV.shape[-1])).values[:, -1:]
+            logits_BV = logits_BV.masked_fill(logits_BV < lowest_B1, -torch.inf)
+        p_BV = F.softmax(logits_BV / temperature, dim=-1)
+        tokens_BN[:, n] = torch.multinomial(p_BV, 1, generator=generator)[:, 0]
+    model.train(was_training)
+    return tokens_BN
+
+
+def save(path: Path, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
+    """One safetensors file, not a pickle: weights, moments, step and the global random state."""
+    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    for i, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in moments.items()}
+    tensors["step"] = torch.tensor(schedule.last_epoch)
+    tensors["rng"] = torch.get_rng_state()
+    path.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path / "state.safetensors")
+
+
+@torch.no_grad()
+def load(path: Path, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
+    """Fills all three in place, and the global random state."""
+    tensors = load_file(path / "state.safetensors")
+    for name, p in model.named_parameters():
+        p.copy_(tensors[f"model.{name}"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, i, name = key.split(".")
+            moments.setdefault(int(i), {})[name] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    schedule.load_state_dict(schedule.state_dict() | {"last_epoch": int(tensors["step"])})
+    for group, factor in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
+        group["lr"] = group["initial_lr"] * factor(schedule.last_epoch)
+    torch.set_rng_state(tensors["rng"])

@@ -106,7 +106,10 @@ def lecture_twin(config, params):
 
 
 def nanogpt_twin(config, params):
-    return torch_gpt.load(config, params).eval()
+    model = torch_gpt.TorchGPT(config)
+    entries = interop.to_torch(config, params)
+    model.load_state_dict(tensors({n.removeprefix("transformer."): a for n, a in entries.items()}))
+    return model.eval()
 
 
 def huggingface_model(config, seed=0):
@@ -318,5 +321,5 @@ def test_any_configuration_reaches_the_torch_classes():
         config = GPTConfig(**SMALL, dropout=0.0, **changes)
         params = fresh_params(config)
         x_BT = random_batch(config).x_BT
-        logits = torch_logits(torch_gpt.load(config, params).eval(), x_BT)
+        logits = torch_logits(nanogpt_twin(config, params), x_BT)
         assert_close(forward(GPT(config), params, x_BT), logits, LOGITS)

@@ -1,0 +1,88 @@
+"""A breakpoint inside the feed-forward layer, by pdb: are there numbers, and how deep is it?"""
+
+import inspect
+import io
+import pdb
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from compare.ease import Outcome, Problem
+
+# What is typed: on to the breakpoint; there the input's type, its largest entry, and where one is.
+COMMANDS = "continue\np type(x_BTC).__name__\np abs(x_BTC).max().item()\nwhere\ncontinue\n"
+
+
+def _stop_in(method: Any, program: Callable[[], Any]) -> tuple[bool, str, int]:
+    """Runs `program` under pdb with a breakpoint on the method's last line.
+
+    Returns:
+        Whether the input was numbers; its type; how many frames lie between program and line.
+    """
+    out = io.StringIO()
+    debugger = pdb.Pdb(stdin=io.StringIO(COMMANDS), stdout=out, nosigint=True, readrc=False)
+    debugger.use_rawinput = False
+    lines, first = inspect.getsourcelines(method)
+    debugger.set_break(inspect.getsourcefile(method) or "", first + len(lines) - 1, temporary=True)
+    debugger.runcall(program)
+    said = out.getvalue()
+    kind = re.search(r"'(\w+)'", said)
+    frames = re.findall(r"^[> ] (\S+)\(\d+\)", said, re.MULTILINE)
+    ours = [i for i, frame in enumerate(frames) if frame == __file__]
+    number = re.search(r"^(?:\(Pdb\) )?\d+\.\d+", said, re.MULTILINE) is not None
+    return number, kind[1] if kind else "nothing", len(frames) - 1 - max(ours, default=0)
+
+
+def _tell(jitted: tuple[bool, str, int] | None, plain: tuple[bool, str, int], how: str) -> Outcome:
+    """What was found inside the compiled function, if there is one, and outside."""
+    says = ""
+    if jitted is not None:
+        there = "numbers" if jitted[0] else "no numbers"
+        says = f"inside the compiled function a {jitted[1]}, {there}; "
+    there = "numbers" if plain[0] else "no numbers"
+    says += f"{how} a {plain[1]}, {there}, {plain[2]} frames below the call"
+    facts = {
+        "as_it_trains": jitted[0] if jitted else plain[0],
+        "numbers": plain[0],
+        "frames": plain[2],
+    }
+    return Outcome(says, facts)
+
+
+def linen(problem: Problem) -> Outcome:
+    from gptjax import GPT
+    from gptjax.model import FeedForward
+
+    model, x = GPT(problem.config.model), jnp.asarray(problem.x[0])
+
+    def forward():
+        return model.apply({"params": problem.params}, x, deterministic=True)
+
+    method = FeedForward.__call__
+    method = getattr(method, "__wrapped__", method)
+    jitted = _stop_in(method, lambda: jax.jit(forward)())
+    return _tell(jitted, _stop_in(method, forward), "called without `jit`")
+
+
+def nnx(problem: Problem) -> Outcome:
+    from flax import nnx
+
+    from compare import nnx_gpt as gpt
+
+    model, x = gpt.make(problem.config, 0)[0], jnp.asarray(problem.x[0])
+    model.eval()
+    method = gpt.FeedForward.__call__
+    jitted = _stop_in(method, lambda: nnx.jit(lambda model: model(x))(model))
+    return _tell(jitted, _stop_in(method, lambda: model(x)), "called without `nnx.jit`")
+
+
+def torch(problem: Problem) -> Outcome:
+    import torch
+
+    from compare import torch_gpt as gpt
+
+    model, x = gpt.make(problem.config, 0)[0], torch.from_numpy(problem.x[0]).long()
+    return _tell(None, _stop_in(gpt.FeedForward.forward, lambda: model(x)), "as it trains")

@@ -1,0 +1,162 @@
+"""The contestants: the same GPT four ways, with all of the configuration's fields."""
+
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from compare import contestants, equality, linen_gpt, nnx_gpt, plain_gpt, weights
+from compare.contestants import CONTESTANTS, flatten
+
+from conftest import tiny_config
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCH = importlib.util.find_spec("torch") is not None
+OTHERS = ["nnx", "plain", *(["torch"] if TORCH else [])]
+# Between the two, each field has two values; all kinds of biases are there and not there.
+LEFT = {
+    "activation": "gelu",
+    "qkv_bias": True,
+    "tie_embeddings": True,
+    "scaled_residual_init": True,
+}
+RIGHT = {"activation": "gelu_tanh", "bias": False, "ln_bias": False, "head_bias": False}
+
+
+@pytest.fixture(autouse=True)
+def surroundings():
+    """JAX's default broadcasting, which plain_gpt.py is written for, and one thread of PyTorch."""
+    if TORCH:
+        import torch
+
+        torch.set_num_threads(1)  # two that wait for each other are slow on a busy machine
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def problem(**changes):
+    """Weights far from zero, biases too, and a batch of ids."""
+    config = tiny_config(**changes)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: (rng.normal(size=a.shape) * 0.2 + (a.shape == ())).astype(np.float32),
+        weights.shapes(config.model),
+    )
+    ids = rng.integers(0, 11, (2, 4, 9), dtype=np.int32)
+    return config, params, np.ascontiguousarray(ids[..., :-1]), np.ascontiguousarray(ids[..., 1:])
+
+
+def filled(name, config, params):
+    contestant = contestants.build(name, config)
+    contestant.set_weights(weights.to_native(CONTESTANTS[name].weights, config.model, params))
+    return contestant
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({}, marks=SLOW, id="lecture"),
+        pytest.param(LEFT, id="left"),
+        pytest.param(RIGHT, marks=SLOW, id="right"),
+    ],
+)
+def test_all_have_the_same_logits_and_gradients(fields):
+    config, params, x, y = problem(**fields)
+    ours = filled("linen", config, params)
+    logits, gradient = ours.logits(x[0]), ours.gradient(x[0], y[0])
+    for name in OTHERS:
+        theirs = filled(name, config, params)
+        np.testing.assert_allclose(
+            theirs.logits(x[0]), logits, rtol=0, atol=1e-5 * np.abs(logits).max(), err_msg=name
+        )
+        tree = weights.from_native(name, config.model, theirs.gradient(x[0], y[0]))
+        assert equality.gradient_difference(gradient, flatten(tree)) <= 1e-4, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", ["matrices", "all"])
+def test_all_take_the_same_updates(decay):
+    """Warm-up, cosine, clipping and decay are all in these six."""
+    config, params, x, y = problem(
+        decay=decay, max_iters=20, warmup_iters=2, grad_clip=0.5, weight_decay=0.5
+    )
+    after = {}
+    for name in ["linen", *OTHERS]:
+        contestant = filled(name, config, params)
+        for i in range(6):
+            contestant.step(contestant.put(x[i % 2], y[i % 2]))
+        after[name] = flatten(weights.from_native(name, config.model, contestant.weights()))
+    for name in OTHERS:
+        for path, ours in after["linen"].items():
+            np.testing.assert_allclose(after[name][path], ours, atol=3e-4, err_msg=f"{name} {path}")
+
+
+@pytest.mark.slow
+def test_all_generate_the_same_tokens_past_the_context():
+    config, params, x, _ = problem()
+    ours = filled("linen", config, params).generate(x[0, :2, :3], 10)
+    assert ours.shape == (2, 13)
+    for name in OTHERS:
+        np.testing.assert_array_equal(filled(name, config, params).generate(x[0, :2, :3], 10), ours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linen", *OTHERS])
+def test_a_loaded_state_goes_on_as_the_saved_one(name, tmp_path):
+    config, params, x, y = problem(dropout=0.2)
+    contestant = filled(name, config, params)
+    batch = contestant.put(x[0], y[0])
+    contestant.step(batch)
+    contestant.save(tmp_path / "state")
+    went_on = float(contestant.step(batch))
+    other = contestants.build(name, config)
+    other.load(tmp_path / "state")
+    assert float(other.step(batch)) == went_on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linen", *OTHERS])
+def test_dropout_is_on_in_training_and_off_in_logits(name):
+    config, params, x, y = problem(dropout=0.5)
+    contestant = filled(name, config, params)
+    logits = contestant.logits(x[0])
+    np.testing.assert_array_equal(logits, contestant.logits(x[0]))
+    without = filled(name, config.replace(dropout=0.0), params)
+    dropped = float(contestant.step(contestant.put(x[0], y[0])))
+    assert abs(dropped - float(without.step(without.put(x[0], y[0])))) > 1e-3
+
+
+def test_all_have_the_same_functions():
+    names = {"make", "forward", "loss", "train_step", "generate", "save", "load"}
+    for module in (linen_gpt, nnx_gpt, plain_gpt):
+        assert all(callable(getattr(module, name)) for name in names), module.__name__
+    if TORCH:
+        from compare import torch_gpt
+
+        assert all(inspect.isfunction(getattr(torch_gpt, name)) for name in names)
+
+
+def test_weights_go_to_every_contestant_and_back():
+    for fields in ({}, LEFT, RIGHT):
+        config, params, _, _ = problem(**fields)
+        for name in ("nnx", "plain", "torch"):
+            native = weights.to_native(name, config.model, params)
+            back = weights.from_native(name, config.model, native)
+            jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+@pytest.mark.skipif(not TORCH, reason="needs requirements-compare.txt")
+def test_a_contestants_process_does_not_pay_for_the_others():
+    program = "import sys, compare.worker, compare.torch_gpt; print('jax' in sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "False"
