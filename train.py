@@ -8,8 +8,9 @@ python train.py --resume                           go on with the newest run
 import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from gptjax.config import RunConfig
 from gptjax.corpus import Text, load_text
 from gptjax.errors import InputError
 from gptjax.generation import generate
+from gptjax.lock import locked
 from gptjax.loop import StopRequest, train
 from gptjax.model import num_params
 from gptjax.presets import PRESETS, preset_for
@@ -31,7 +33,9 @@ DATA_DIR = Path(__file__).resolve().parent / "data"
 SAMPLE_TOKENS = 200
 
 # What a resume may change; everything else is the run's.
-CHANGEABLE = ("max_iters", "eval_interval", "log_interval", "keep", "max_minutes")
+CHANGEABLE = (
+    "max_iters eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite"
+).split()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,18 +54,53 @@ def run(argv: list[str]) -> int:
         raise InputError("--overwrite starts anew, so it cannot go with --resume or --eval-only")
     if resume or eval_only:
         path = Path(out_dir) if out_dir else runs.newest_run()
-        config = resumed_config(path, given, eval_only)
-    else:
-        if given.get("deterministic"):
-            make_deterministic()
-        config = preset_for(platform(), given.get("preset")).replace(**given)
-        path = Path(out_dir) if out_dir else new_folder(config.preset)
-        runs.check_free(path, overwrite)
-    text = load_text(config.data, DATA_DIR, tell=say)
-    if config.data_sha256 not in ("", text.sha256):
+        runs.read_run(path)  # whether it is one is said before anything is opened in it
+        with nullcontext() if eval_only else locked(path, warn):
+            config = resumed_config(path, given, eval_only)
+            texts = read_texts(config, run=path, given="data" in given)
+            if eval_only:
+                return report_evaluation(path, texts.val)
+            return go(path, texts, resume=True)
+    if given.get("deterministic"):
+        make_deterministic()
+    config = preset_for(platform(), given.get("preset")).replace(**given)
+    path = Path(out_dir) if out_dir else runs.new_folder(config.preset)
+    runs.check_free(path, overwrite)
+    texts = read_texts(config)
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path, warn):
+        runs.check_free(path, overwrite)  # another process may have been faster
+        if overwrite:
+            runs.remove_run(path)
+        runs.write_run(path, texts.config, texts.tokenizer)
+        return go(path, texts, resume=False)
+
+
+class Texts(NamedTuple):
+    """A run's text, its configuration with what follows from the text, and its two splits."""
+
+    config: RunConfig
+    text: Text
+    tokenizer: CharTokenizer
+    train: np.ndarray
+    val: np.ndarray
+
+
+def read_texts(config: RunConfig, run: Path | None = None, given: bool = True) -> Texts:
+    """Reads the text that `config` names, and splits it.
+
+    Args:
+        run: the run that goes on with it.
+        given: the user named the text now; else its path is out of the run.
+
+    Raises:
+        InputError: the text cannot be read, is too short, or is another than the run's.
+    """
+    text = load_text(config.data, DATA_DIR, tell=say, stored=not given)
+    if run is not None and config.data_sha256 != text.sha256:
         raise InputError(
             f"--data {config.data} is another text than the run's: sha256 {text.sha256}, and "
-            f"{path} was trained on {config.data_sha256}"
+            f"{run} was trained on {config.data_sha256}"
         )
     tokenizer = CharTokenizer.from_text(text.text)
     config = config.replace(
@@ -70,24 +109,25 @@ def run(argv: list[str]) -> int:
     tokens = data.compact(tokenizer.encode(text.text), tokenizer.vocab_size)
     train_tokens, val_tokens = data.split(tokens)
     data.check_lengths(train_tokens, val_tokens, config.model.block_size)
-    if eval_only:
-        return report_evaluation(path, val_tokens)
-    if not resume:
-        if overwrite:
-            runs.remove_run(path)
-        runs.write_run(path, config, tokenizer)
+    return Texts(config, text, tokenizer, train_tokens, val_tokens)
+
+
+def go(path: Path, texts: Texts, resume: bool) -> int:
+    """Trains in a folder that is this process's, from its newest checkpoint or from the start."""
     say(f"run: {path}")
-    state = prepare_state(path, config, resume)
+    config = texts.config
+    state, skipped = prepare_state(path, config, resume)
     if int(state.step) >= config.train.max_iters:
         say(
             f"this run is finished: {state.step} of {config.train.max_iters} steps; "
             "a larger --max-iters extends it"
         )
         return 0
+    runs.remove_temporaries(path)
     if resume:
         runs.write_config(path, config)
-    introduce(config, state, text, tokenizer, train_tokens, val_tokens)
-    return fit(path, config, state, tokenizer, train_tokens, val_tokens)
+    introduce(texts, state)
+    return fit(path, texts, state, skipped)
 
 
 def parse(argv: list[str]) -> dict[str, Any]:
@@ -139,8 +179,8 @@ def resumed_config(path: Path, given: dict[str, Any], eval_only: bool) -> RunCon
     return config
 
 
-def prepare_state(path: Path, config: RunConfig, resume: bool) -> TrainState:
-    """A fresh state, or the newest whole checkpoint's."""
+def prepare_state(path: Path, config: RunConfig, resume: bool) -> tuple[TrainState, int]:
+    """A fresh state, or the newest whole checkpoint's, and how many updates it skipped."""
     model, key = runs.make_model(config), make_keys(config.seed).params
 
     def init(key: jax.Array) -> TrainState:
@@ -154,25 +194,19 @@ def prepare_state(path: Path, config: RunConfig, resume: bool) -> TrainState:
         checkpoint.set_newer_aside(path / runs.CHECKPOINTS, found[0].step if found else -1)
         if found:
             say(f"resuming from step {found[0].step}")
-            return found[1]
+            return found[1], found[0].skipped
         say("no whole checkpoint yet: starting from step 0 with the run's configuration")
-    return jax.jit(init)(key)
+    return jax.jit(init)(key), 0
 
 
-def introduce(
-    config: RunConfig,
-    state: TrainState,
-    text: Text,
-    tokenizer: CharTokenizer,
-    train_tokens: np.ndarray,
-    val_tokens: np.ndarray,
-) -> None:
+def introduce(texts: Texts, state: TrainState) -> None:
     """What is about to happen, in a few lines."""
+    config, text, tokenizer = texts.config, texts.text, texts.tokenizer
     cfg = config.train
     say(f"{describe()}, preset {config.preset}")
     say(
         f"text: {text.source}, {len(text.text):,} characters, {tokenizer.vocab_size} distinct, "
-        f"{len(train_tokens):,} for training and {len(val_tokens):,} for validation"
+        f"{len(texts.train):,} for training and {len(texts.val):,} for validation"
     )
     tokens = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
     say(
@@ -181,26 +215,24 @@ def introduce(
     )
 
 
-def fit(
-    path: Path,
-    config: RunConfig,
-    state: TrainState,
-    tokenizer: CharTokenizer,
-    train_tokens: np.ndarray,
-    val_tokens: np.ndarray,
-) -> int:
+def fit(path: Path, texts: Texts, state: TrainState, skipped: int) -> int:
     """Trains, shows, and says what to type next."""
+    config = texts.config
     model = runs.make_model(config)
 
     def sample(params: Any, n: int = SAMPLE_TOKENS) -> str:
         key = jax.random.key(config.seed)
         ids = generate(model, params, np.zeros((1, 1), np.int32), key, max_new_tokens=n)
-        return tokenizer.decode(np.asarray(ids)[0, 1:])
+        return texts.tokenizer.decode(np.asarray(ids)[0, 1:])
 
     report = Report(path, config, sample, sys.stdout, int(state.step))
     with StopRequest() as stop, report:
-        result = train(path, config, model, state, train_tokens, val_tokens, report, stop)
+        result = train(
+            path, config, model, state, texts.train, texts.val, report, stop, skipped=skipped
+        )
     resume = f"python train.py --out-dir {path} --resume"
+    if result.skipped:
+        say(f"{result.skipped} updates were not finite, and were skipped")
     if result.signal is not None:
         say(f"stopped at step {result.step}, saved; go on with\n    {resume}")
         return 128 + result.signal
@@ -223,15 +255,6 @@ def report_evaluation(path: Path, val_tokens: np.ndarray) -> int:
     seconds = duration(time.monotonic() - began)
     say(f"{path}, step {loaded.step}: validation loss {loss_text(loss)}, {seconds}")
     return 0
-
-
-def new_folder(preset: str) -> Path:
-    """runs/<preset>-<date>-<time>, with a number behind it if that exists already."""
-    base = runs.RUNS / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, n = base, 2
-    while path.exists():
-        path, n = base.with_name(f"{base.name}-{n}"), n + 1
-    return path
 
 
 def say(line: str) -> None:
