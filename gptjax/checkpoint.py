@@ -47,6 +47,10 @@ __all__ = [
 # Files of a checkpoint beyond its arrays' bytes: metadata, and the tree of their database.
 OVERHEAD_BYTES = 64 * 2**20
 
+# Made in the background, a folder that cannot be made has Orbax's threads wait for it for minutes,
+# and the process with them when it should end.
+FOLDERS_FIRST = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+
 
 def load_params(path: Path, abstract_params: Any) -> Any:
     """Parameters alone, on this process's default device, whatever device they were saved on.
@@ -94,6 +98,7 @@ class Saver:
     """Saves checkpoints in the background and prunes them: the newest `keep` and the best stay.
 
     One save is under way at a time. What goes wrong in the background is raised by the next call.
+    A context manager: whatever ends it, the save that is under way is finished first.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
@@ -106,6 +111,15 @@ class Saver:
         for path in directory.glob("[tu]*-*"):  # what a killed process left half done
             if path.name.startswith(("tmp-", "unused-")):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.wait()
+        elif self._thread is not None:
+            self._thread.join()  # its own failure, if any, is not the one to tell
 
     def save(self, state: TrainState, val_loss: float | None, skipped: int = 0) -> None:
         """Copies the state off the device and returns; the rest happens in the background.
@@ -122,13 +136,13 @@ class Saver:
         temporary = self._directory / f"tmp-{step}"
         items = {"params": state.params, "opt_state": state.opt_state}
         try:
-            # Orbax's threads wait minutes for a folder that cannot be made: try it first.
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
+            temporary.mkdir()  # not its parents, as Orbax would: a folder that vanished is told
             temporary.rmdir()
-            response = ocp.save_checkpointables_async(
-                str(temporary.absolute()), items, overwrite=True
-            )
+            with ocp.Context(async_options=FOLDERS_FIRST):
+                response = ocp.save_checkpointables_async(
+                    str(temporary.absolute()), items, overwrite=True
+                )
         except Exception as error:
             raise self._failure(step, error) from error
         self._thread = threading.Thread(

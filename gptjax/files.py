@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and read with limits: a run may be a stranger's."""
 
 import contextlib
+import io
 import json
 import os
 import stat
@@ -104,7 +105,7 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("nested too deep") from error
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> io.BufferedReader:
     """Opens a file to read, if it is one: never a link, a pipe or a device.
 
     Raises:
@@ -119,7 +120,7 @@ def open_regular(path: Path) -> IO[bytes]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise InputError(f"{path} is not a regular file")
-    return os.fdopen(descriptor, "rb")
+    return open(descriptor, "rb")
 
 
 def append(path: Path, data: bytes) -> None:

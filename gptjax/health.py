@@ -49,7 +49,7 @@ class Health:
                 f"{kept(self._path)}, and --skip-nonfinite goes on without such a step"
             )
         updates, self._step = at - self._step, at
-        self.skipped += metrics.skipped
+        self.skipped += int(metrics.skipped)
         self._in_a_row = self._in_a_row + updates if metrics.skipped == updates else 0
         nothing_else = self._in_a_row == at - self._began and at == self._config.max_iters
         if self._in_a_row >= MAX_SKIPPED_IN_A_ROW or (nothing_else and updates):

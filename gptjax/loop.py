@@ -107,7 +107,6 @@ def train(
     began = clock()
     step = int(state.step)
     log = MetricsLog(path / runs.METRICS, step)
-    saver = Saver(path / runs.CHECKPOINTS, cfg.keep)
     update = make_train_loop(model, config)
     keys = make_keys(config.seed)
     tokens, val_on_device = jnp.asarray(train_tokens), jnp.asarray(val_tokens)
@@ -126,11 +125,7 @@ def train(
         """Waits for a dispatch, and returns what metrics.jsonl may say of its last update."""
         at, metrics = flight
         metrics = LoopMetrics(*(x.item() for x in jax.device_get(metrics)))
-        try:
-            health.check(at, int(state.step), metrics)
-        except RunError:
-            saver.wait()
-            raise
+        health.check(at, int(state.step), metrics)
         timer.landed(at)
         line = {"step": at, "seconds": round(seconds(), 3), "learning_rate": metrics.learning_rate}
         if metrics.finite:
@@ -152,36 +147,39 @@ def train(
         saver.save(state, val_loss, health.skipped)
         saved, saved_at = step, clock()
 
-    while step < cfg.max_iters and stop.signal is None and not out_of_time:
-        until = _next_look(step, cfg, timer.seconds_per_step)
-        state, metrics = update(state, tokens, keys, until)
+    with Saver(path / runs.CHECKPOINTS, cfg.keep) as saver:
+        while step < cfg.max_iters and stop.signal is None and not out_of_time:
+            until = _next_look(step, cfg, timer.seconds_per_step)
+            state, metrics = update(state, tokens, keys, until)
+            if in_flight is not None:
+                note(land(in_flight))
+            in_flight, step = (until, metrics), until
+            out_of_time = 0 < cfg.max_minutes * 60 <= clock() - began
+            if step == cfg.max_iters or step % cfg.eval_interval == 0 or out_of_time:
+                line = land(in_flight)
+                in_flight = None
+                windows = cfg.eval_iters * cfg.batch_size
+                val_loss = evaluate(model, state.params, val_on_device, max_windows=windows)
+                if not math.isfinite(val_loss):
+                    raise RunError(
+                        f"the validation loss after step {step} is {val_loss}; {kept(path)}"
+                    )
+                line |= {"seconds": round(seconds(), 3), "val_loss": val_loss}
+                log.add(
+                    **line
+                )  # before the checkpoint: a resume drops lines after it, and adds none
+                save(val_loss)
+                reporter.evaluated(line, state.params)
+                timer.restart(step)
+            elif 0 < cfg.save_interval_minutes * 60 <= clock() - saved_at:
+                note(land(in_flight))
+                in_flight = None
+                save(None)
+                timer.restart(step)
         if in_flight is not None:
             note(land(in_flight))
-        in_flight, step = (until, metrics), until
-        out_of_time = 0 < cfg.max_minutes * 60 <= clock() - began
-        if step == cfg.max_iters or step % cfg.eval_interval == 0 or out_of_time:
-            line = land(in_flight)
-            in_flight = None
-            windows = cfg.eval_iters * cfg.batch_size
-            val_loss = evaluate(model, state.params, val_on_device, max_windows=windows)
-            if not math.isfinite(val_loss):
-                saver.wait()
-                raise RunError(f"the validation loss after step {step} is {val_loss}; {kept(path)}")
-            line |= {"seconds": round(seconds(), 3), "val_loss": val_loss}
-            log.add(**line)  # before the checkpoint: a resume drops lines after it, and adds none
-            save(val_loss)
-            reporter.evaluated(line, state.params)
-            timer.restart(step)
-        elif 0 < cfg.save_interval_minutes * 60 <= clock() - saved_at:
-            note(land(in_flight))
-            in_flight = None
+        if step != saved:
             save(None)
-            timer.restart(step)
-    if in_flight is not None:
-        note(land(in_flight))
-    if step != saved:
-        save(None)
-    saver.wait()
     last = log.last.get("val_loss")
     return Result(step, last, log.best, seconds(), stop.signal, health.skipped)
 

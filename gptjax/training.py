@@ -173,9 +173,11 @@ def make_train_loop(
             new, metrics = step(state, batch, keys.dropout)
             good = is_finite(metrics, new.params)
             state = _choose(good, new, state, skip=config.skip_nonfinite)
-            return state, LoopMetrics(*metrics, good, before.skipped + (~good).astype(jnp.int32))
+            skipped = before.skipped + (~good).astype(jnp.int32)
+            return state, LoopMetrics(**metrics._asdict(), finite=good, skipped=skipped)
 
-        start = LoopMetrics(*jnp.zeros(3), jnp.bool_(True), jnp.int32(0))
+        zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
+        start = LoopMetrics(zero, zero, zero, jnp.ones((), bool), none)
         return jax.lax.while_loop(go_on, one, (state, start))
 
     return loop
