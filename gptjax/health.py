@@ -39,14 +39,15 @@ class Health:
             RunError: an update is not finite and none may be skipped, or only such were made.
         """
         if not metrics.finite and not self._config.skip_nonfinite:
-            what = "parameters after", "not finite"
-            if not math.isfinite(metrics.grad_norm):
-                what = "gradient's norm of", metrics.grad_norm
             if not math.isfinite(metrics.loss):
-                what = "loss of", metrics.loss
+                what = f"the loss of step {reached + 1} is {metrics.loss}"
+            elif not math.isfinite(metrics.grad_norm):
+                what = f"the gradient's norm of step {reached + 1} is {metrics.grad_norm}"
+            else:
+                what = f"the parameters after step {reached + 1} are not all finite"
             raise RunError(
-                f"the {what[0]} step {reached + 1} is {what[1]}: it was not applied; "
-                f"{kept(self._path)}, and --skip-nonfinite goes on without such a step"
+                f"{what}: it was not applied; {kept(self._path)}, and --skip-nonfinite goes on "
+                "without such a step"
             )
         updates, self._step = at - self._step, at
         self.skipped += int(metrics.skipped)

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import resource
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -14,7 +14,7 @@ from gptjax import checkpoint, files, runs
 from gptjax.files import write_whole
 from gptjax.metrics import MetricsLog, read_metrics
 
-from processes import ENVIRONMENT, ROOT, call, metrics, one_line, saved_steps, start, train_flags
+from processes import ENVIRONMENT, ROOT, metrics, one_line, saved_steps, start, train_flags
 from processes import wait_for as wait
 
 # A mount of its own in a namespace of its own: of 600 kB, and read-only when asked for.
@@ -28,23 +28,22 @@ CAN_MOUNT = (
 needs_mount = pytest.mark.skipif(not CAN_MOUNT, reason="this user may mount nothing")
 
 
-def test_a_full_disk_is_told_with_its_path_and_leaves_the_earlier_checkpoints_whole(
-    tmp_path, text_file
-):
-    """Files may not grow beyond what the first checkpoints need: what a quota does."""
-    path = tmp_path / "run"
-    assert train.main(train_flags(path, text_file)) == 0
-    before = saved_steps(path)
-
-    def no_more():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-
-    status, _, err = call(
-        "train.py", "--out-dir", path, "--resume", "--max-iters", 30, preexec_fn=no_more
+def test_a_full_disk_is_told_with_its_path_and_leaves_the_earlier_checkpoints_whole(run_copy):
+    """No file may grow to what a checkpoint's need: what a quota does."""
+    path, before = run_copy, saved_steps(run_copy)
+    script = (
+        "import sys, resource, train; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); "
+        "sys.exit(train.main(sys.argv[1:]))"
     )
-    assert status == 1
-    assert str(path) in one_line(err)
-    assert "File too large" in err
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--out-dir", path, "--resume", "--max-iters", "30"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert str(path) in one_line(done.stderr)
+    assert "File too large" in done.stderr
     assert saved_steps(path)[-1] == before[-1]
     for found in checkpoint.list_checkpoints(path / runs.CHECKPOINTS)[0]:
         checkpoint.verify(found.path)
@@ -86,7 +85,7 @@ def test_a_disk_of_its_own(tmp_path, text_file, trouble):
         # Refused while a file is open to write, so until it is not.
         "read-only": f"until mount -o remount,ro {disk} 2>/dev/null; do :; done",
     }[trouble]
-    python = f"{os.sys.executable} {ROOT / 'train.py'}"
+    python = f"{sys.executable} {ROOT / 'train.py'}"
     script = f"""
         mount -t tmpfs -o size=3m tmpfs {disk}
         {python} {" ".join(flags)} --save-interval-minutes 0.005 2>{outside}/err &
