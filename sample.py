@@ -17,7 +17,7 @@ from gptjax import corpus, runs, scripts
 from gptjax.backend import describe, platform
 from gptjax.config import check_seed
 from gptjax.errors import InputError
-from gptjax.generation import check_sampling, generate
+from gptjax.generation import MAX_TOKENS, check_sampling, generate
 from gptjax.huggingface import Pretrained, load_huggingface
 
 LINE = "-" * 15
@@ -51,6 +51,11 @@ def run(argv: list[str]) -> int:
     ids = loaded.tokenizer.encode(prompt)
     tell(f"{what}, on {describe()}")
     start = ids if len(ids) else np.array([loaded.tokenizer.start_id], np.int32)
+    if flags["num_samples"] * (len(start) + flags["max_new_tokens"]) >= MAX_TOKENS:
+        raise InputError(
+            f"--num-samples ({flags['num_samples']}) of {len(start)} + {flags['max_new_tokens']} "
+            f"tokens are too many: in all they must be below {MAX_TOKENS}"
+        )
     prompts = np.broadcast_to(start, (flags["num_samples"], len(start)))
     key = jax.random.key(flags["seed"])
     samples = np.asarray(generate(loaded.model, loaded.params, prompts, key, **settings))

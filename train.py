@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +18,6 @@ import numpy as np
 from gptjax import checkpoint, data, runs, scripts
 from gptjax.backend import describe, make_deterministic, platform
 from gptjax.config import RunConfig
-from gptjax.corpus import Text, load_text
 from gptjax.errors import InputError
 from gptjax.generation import generate
 from gptjax.lock import locked
@@ -26,7 +25,6 @@ from gptjax.loop import StopRequest, train
 from gptjax.model import num_params
 from gptjax.presets import PRESETS, preset_for
 from gptjax.report import Report, duration, loss_text
-from gptjax.tokenizer import CharTokenizer
 from gptjax.training import TrainState, evaluate, init_state, make_keys
 
 DATA_DIR = Path(__file__).resolve().parent / "data"
@@ -57,7 +55,7 @@ def run(argv: list[str]) -> int:
         runs.read_run(path)  # whether it is one is said before anything is opened in it
         with nullcontext() if eval_only else locked(path, warn):
             config = resumed_config(path, given, eval_only)
-            texts = read_texts(config, run=path, given="data" in given)
+            texts = data.read_texts(config, DATA_DIR, say, run=path, given="data" in given)
             if eval_only:
                 return report_evaluation(path, texts.val)
             return go(path, texts, resume=True)
@@ -66,7 +64,7 @@ def run(argv: list[str]) -> int:
     config = preset_for(platform(), given.get("preset")).replace(**given)
     path = Path(out_dir) if out_dir else runs.new_folder(config.preset)
     runs.check_free(path, overwrite)
-    texts = read_texts(config)
+    texts = data.read_texts(config, DATA_DIR, say)
     path.mkdir(parents=True, exist_ok=True)
     with locked(path, warn):
         runs.check_free(path, overwrite)  # another process may have been faster
@@ -76,43 +74,7 @@ def run(argv: list[str]) -> int:
         return go(path, texts, resume=False)
 
 
-class Texts(NamedTuple):
-    """A run's text, its configuration with what follows from the text, and its two splits."""
-
-    config: RunConfig
-    text: Text
-    tokenizer: CharTokenizer
-    train: np.ndarray
-    val: np.ndarray
-
-
-def read_texts(config: RunConfig, run: Path | None = None, given: bool = True) -> Texts:
-    """Reads the text that `config` names, and splits it.
-
-    Args:
-        run: the run that goes on with it.
-        given: the user named the text now; else its path is out of the run.
-
-    Raises:
-        InputError: the text cannot be read, is too short, or is another than the run's.
-    """
-    text = load_text(config.data, DATA_DIR, tell=say, stored=not given)
-    if run is not None and config.data_sha256 != text.sha256:
-        raise InputError(
-            f"--data {config.data} is another text than the run's: sha256 {text.sha256}, and "
-            f"{run} was trained on {config.data_sha256}"
-        )
-    tokenizer = CharTokenizer.from_text(text.text)
-    config = config.replace(
-        data=text.source, data_sha256=text.sha256, vocab_size=tokenizer.vocab_size
-    )
-    tokens = data.compact(tokenizer.encode(text.text), tokenizer.vocab_size)
-    train_tokens, val_tokens = data.split(tokens)
-    data.check_lengths(train_tokens, val_tokens, config.model.block_size)
-    return Texts(config, text, tokenizer, train_tokens, val_tokens)
-
-
-def go(path: Path, texts: Texts, resume: bool) -> int:
+def go(path: Path, texts: data.Texts, resume: bool) -> int:
     """Trains in a folder that is this process's, from its newest checkpoint or from the start."""
     say(f"run: {path}")
     config = texts.config
@@ -199,7 +161,7 @@ def prepare_state(path: Path, config: RunConfig, resume: bool) -> tuple[TrainSta
     return jax.jit(init)(key), 0
 
 
-def introduce(texts: Texts, state: TrainState) -> None:
+def introduce(texts: data.Texts, state: TrainState) -> None:
     """What is about to happen, in a few lines."""
     config, text, tokenizer = texts.config, texts.text, texts.tokenizer
     cfg = config.train
@@ -215,7 +177,7 @@ def introduce(texts: Texts, state: TrainState) -> None:
     )
 
 
-def fit(path: Path, texts: Texts, state: TrainState, skipped: int) -> int:
+def fit(path: Path, texts: data.Texts, state: TrainState, skipped: int) -> int:
     """Trains, shows, and says what to type next."""
     config = texts.config
     model = runs.make_model(config)

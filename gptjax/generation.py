@@ -19,6 +19,9 @@ Array = jax.Array
 # Lengths are rounded up to a multiple of this, so that prompts of many lengths share a compile.
 LENGTH_STEP = 64
 
+# A place in what is generated is an int32 on the device.
+MAX_TOKENS = 2**31 - LENGTH_STEP
+
 
 class Sampling(NamedTuple):
     """How a token is drawn. Traced values, so that changing one does not recompile."""
@@ -38,6 +41,8 @@ def check_sampling(
     """
     if max_new_tokens < 1:
         raise ConfigError("max_new_tokens", max_new_tokens, "must be at least 1")
+    if max_new_tokens >= MAX_TOKENS:
+        raise ConfigError("max_new_tokens", max_new_tokens, f"must be below {MAX_TOKENS}")
     if not 0 <= temperature < float("inf"):
         raise ConfigError("temperature", temperature, "must be at least 0, and finite")
     if top_k is not None and top_k < 1:

@@ -38,6 +38,10 @@ def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | 
         status = WRONG_INPUT
     except InputError as error:
         message, status = str(error), WRONG_INPUT
+    except ValueError as error:
+        if "null byte" not in str(error) and "null character" not in str(error):
+            raise
+        message, status = "a path must not hold a NUL character", WRONG_INPUT
     except RunError as error:
         message, status = str(error), FAILED
     except BrokenPipeError:  # whoever read the output has left; nobody is there to be told

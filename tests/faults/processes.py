@@ -28,10 +28,8 @@ def start(script: str, *flags: object, **options) -> subprocess.Popen[str]:
     """`train.py` or `sample.py` as a process; its output is captured."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, flags)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
-        **{"env": ENVIRONMENT, **options},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT, **options},
     )
 
 

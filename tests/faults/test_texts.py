@@ -25,11 +25,17 @@ TEXTS = {
     "control characters": "\x01\x1b[31m\x7f\x85\u2028\u202e ab" * 40,
     "only newlines": "\n" * 400,
     "noncharacters": "\ufffe\uffff\U0010ffff\ue000 " * 100,
-    "validation alone has some": "ab" * 250 + "xyz" * 20,
+    "validation alone has some": "a🙂\r\n" * 150 + "é\x01\u2028" * 20,
 }
 
 
-@pytest.mark.parametrize("name", TEXTS)
+# Each is a vocabulary of its own, and so a compilation of its own.
+QUICK = ("one character", "validation alone has some")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TEXTS]
+)
 def test_strange_texts_train_and_are_sampled(tmp_path, name, capsys):
     """The same block size and so on: what differs is the vocabulary."""
     file = tmp_path / "text.txt"
@@ -61,6 +67,7 @@ def test_a_text_is_looked_up_in_parts_to_the_same_ids(monkeypatch):
         whole.encode(TEXT[:17] + "é" + TEXT)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_lacks_the_text_s_characters(tmp_path):
     file = tmp_path / "text.txt"
     file.write_text(TEXTS["emoji and scripts"])
