@@ -4,13 +4,14 @@ python benchmarks/torture.py                       60 kills, about ten minutes o
 python benchmarks/torture.py --kills 5 --steps 1500
 
 A small run is trained twice: once undisturbed, and once in a process that gets SIGKILL at a random
-moment after it has saved, is started again with --resume, and so on. Saves are so frequent that
-many a kill finds one under way. After each kill every checkpoint is verified; at the end the final
-parameters, the optimizer's state and metrics.jsonl must equal the undisturbed run's.
+moment after it has saved twice, is started again with --resume, and so on. Saves are so frequent
+that many a kill finds one under way. After each kill every checkpoint is verified; at the end the
+final parameters, the optimizer's state and metrics.jsonl must equal the undisturbed run's.
 """
 
 import argparse
 import json
+import os
 import random
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from gptjax import checkpoint, runs  # noqa: E402
 from gptjax.training import TrainState, init_state, make_keys  # noqa: E402
 
 MODEL = (
-    "--n-layer 2 --n-head 2 --n-embd 32 --block-size 32 --batch-size 8 --dropout 0.1 "
+    "--n-layer 1 --n-head 2 --n-embd 32 --block-size 16 --batch-size 8 --dropout 0.1 "
     "--eval-interval 2000 --eval-iters 20 --log-interval 5"
 ).split()
 OFTEN = ["--save-interval-minutes", "0.003"]
@@ -40,13 +41,16 @@ def main() -> int:
     """Exit status 0 if nothing was lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=float, default=0.6, help="seconds from a save to a kill")
     args = parser.parse_args()
     moments, began = random.Random(args.seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         text, killed, whole = (Path(folder, name) for name in ("text.txt", "killed", "whole"))
+        # JAX's own cache of compiled programs, so that a life is spent on training.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder, "cache"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         text.write_text(TEXT)
         first = [*MODEL, "--data", str(text), "--max-iters", str(args.steps)]
         subprocess.run(command(whole, *first), check=True, stdout=subprocess.DEVNULL)
@@ -59,8 +63,10 @@ def main() -> int:
                 command(killed, *(["--resume"] if runs.is_run(killed) else first), *OFTEN),
                 stdout=subprocess.DEVNULL,
             )
-            while newest(killed) <= before and process.poll() is None:
+            seen = {before}  # the first save comes as soon as the program is compiled
+            while len(seen) < 3 and process.poll() is None:
                 time.sleep(0.005)
+                seen.add(newest(killed))
             time.sleep(moments.uniform(0, args.longest))
             if process.poll() is not None:
                 print(f"it ended by itself after {kill} kills: give more --steps")
@@ -68,8 +74,10 @@ def main() -> int:
             there = newest(killed)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            hit.append(last_step(killed))
-            under_way += any((killed / runs.CHECKPOINTS).glob("tmp-*"))
+            half_done = [p.name for p in (killed / runs.CHECKPOINTS).glob("tmp-*")]
+            under_way += bool(half_done)
+            saving = max((int(n.split("-")[1].split(".")[0]) for n in half_done), default=0)
+            hit.append(max(last_step(killed), newest(killed), saving))
             lost += damaged(killed) + (newest(killed) < there)
             print(f"kill {kill + 1}: at step {hit[-1]}, newest checkpoint {newest(killed)}")
             sys.stdout.flush()
@@ -114,7 +122,7 @@ def damaged(path: Path) -> int:
 
 
 def last_step(path: Path) -> int:
-    """Where the killed process was, to the last line of its metrics."""
+    """The last line of metrics that the killed process wrote."""
     return json.loads((path / runs.METRICS).read_text().splitlines()[-1])["step"]
 
 

@@ -39,9 +39,13 @@ def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | 
     except InputError as error:
         message, status = str(error), WRONG_INPUT
     except ValueError as error:
-        if "null byte" not in str(error) and "null character" not in str(error):
+        if isinstance(error, UnicodeEncodeError):
+            message = f"{error.object!a} holds characters that no path or text can"
+        elif "null byte" in str(error) or "null character" in str(error):
+            message = "a path must not hold a NUL character"
+        else:
             raise
-        message, status = "a path must not hold a NUL character", WRONG_INPUT
+        status = WRONG_INPUT
     except RunError as error:
         message, status = str(error), FAILED
     except BrokenPipeError:  # whoever read the output has left; nobody is there to be told

@@ -252,6 +252,7 @@ def test_a_few_of_each(finished_run, tmp_path_factory):
         ["--batch-size", "9" * 5000],
         ["--preset", "\ud800"],
         ["--data", "\0"],
+        ["--out-dir", "\ud800"],
     ):
         assert outcome("train.py", ["--data", "no such file", *argv]) == 2
     for _ in range(6):
