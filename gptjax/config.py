@@ -6,7 +6,6 @@ Field names are nanoGPT's where nanoGPT has them.
 """
 
 import dataclasses
-import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ T = TypeVar("T")
 # What a config.json may ask for before anything is compared with the arrays that are there. No
 # transformer that was published comes near.
 MAX_INT = 2**31
-MAX_FLOAT = sys.float_info.max
+MAX_FLOAT = 3.4e38  # what a float32 holds
 MAX_LAYERS = 1024
 MAX_WIDTH = 2**20
 
@@ -60,7 +59,9 @@ def _check_types(config: Any) -> None:
         elif hint is float:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             # Not isfinite: an int of 400 digits has no float to ask.
-            _check(number and abs(value) <= MAX_FLOAT, name, value, "must be a finite number")
+            _check(
+                number and abs(value) <= MAX_FLOAT, name, value, "must be a finite float32 number"
+            )
             object.__setattr__(config, name, float(value))  # 1 and 1.0 must hash and store alike
         elif hint is int:
             whole = isinstance(value, int) and not isinstance(value, bool)

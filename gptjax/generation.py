@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gptjax.config import MAX_FLOAT
 from gptjax.errors import ConfigError, InputError
 from gptjax.model import config_of, forward
 
@@ -43,7 +44,7 @@ def check_sampling(
         raise ConfigError("max_new_tokens", max_new_tokens, "must be at least 1")
     if max_new_tokens >= MAX_TOKENS:
         raise ConfigError("max_new_tokens", max_new_tokens, f"must be below {MAX_TOKENS}")
-    if not 0 <= temperature < float("inf"):
+    if not 0 <= temperature <= MAX_FLOAT:
         raise ConfigError("temperature", temperature, "must be at least 0, and finite")
     if top_k is not None and top_k < 1:
         raise ConfigError("top_k", top_k, "must be at least 1; leave it out for all tokens")

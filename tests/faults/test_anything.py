@@ -240,6 +240,7 @@ def test_a_few_of_each(finished_run, tmp_path_factory):
         ["--top-k", "1" + "0" * 30],
         ["--step", "9" * 40],
         ["--temperature", "1e-320"],
+        ["--temperature", "3.5e38"],  # a finite float, and no float32: a warning of NumPy's
         ["--num-samples", str(2**31)],
         ["--max-new-tokens", str(10**30)],
         ["--prompt-file", "a\0b"],
