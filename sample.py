@@ -8,9 +8,11 @@ python sample.py --from-huggingface gpt2 --prompt "Once upon a time"
 """
 
 import io
+import itertools
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,9 +86,9 @@ def run(argv: list[str]) -> int:
 
 def check(given: dict[str, Any], flags: dict[str, Any]) -> None:
     """Holds the flags to their rules before anything is read."""
-    for name in ("num_samples", "batch_size"):
-        if flags[name] < 1:
-            raise ConfigError(name, flags[name], "must be at least 1")
+    for name, most in {"num_samples": 2**31 - 1, "batch_size": 2**16}.items():
+        if not 1 <= flags[name] <= most:
+            raise ConfigError(name, flags[name], f"must be at least 1 and at most {most}")
     check_generation(flags["max_new_tokens"], flags["window"])
     sampling_of(flags)
     check_seed(flags["seed"])
@@ -132,11 +134,11 @@ def print_samples(
     """Draws `num_samples` of each prompt, `batch_size` rows at a time, and prints them in order."""
     starts = [tokenizer.encode(p) if p else np.array([tokenizer.start_id]) for p in prompts]
     # Sample s of a prompt is the same whatever other prompts there are, and however many samples.
-    rows = [
+    rows = (
         Row(p, s, prompt, start)
         for p, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
         for s in range(flags["num_samples"])
-    ]
+    )
     if "stop" in flags:
         try:
             tokenizer.encode(flags["stop"])
@@ -158,13 +160,12 @@ def print_samples(
 
 
 def draw_samples(
-    model: Any, params: Any, rows: list[Row], flags: dict[str, Any], writer: SampleWriter
+    model: Any, params: Any, rows: Iterator[Row], flags: dict[str, Any], writer: SampleWriter
 ) -> None:
     """All rows through the model, batch by batch."""
     note = slide_note(model, flags["window"])
     pace = Pace(sys.stdout.isatty() or "stop" in flags)
-    for first in range(0, len(rows), flags["batch_size"]):
-        batch = rows[first : first + flags["batch_size"]]
+    while batch := list(itertools.islice(rows, flags["batch_size"])):
         writer.begin([(row.prompt, row.sample, row.text) for row in batch])
         for drawn in stream(
             model,

@@ -8,6 +8,7 @@ python train.py --resume                           go on with the newest run
 import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,22 @@ import numpy as np
 from gptjax import checkpoint, data, runs, scripts
 from gptjax.backend import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.config import RunConfig
-from gptjax.corpus import Text, load_text
 from gptjax.errors import InputError
 from gptjax.generation import generate
+from gptjax.lock import locked
 from gptjax.loop import StopRequest, train
 from gptjax.model import num_params
 from gptjax.presets import PRESETS, preset_for
 from gptjax.report import Report, duration, loss_text
-from gptjax.tokenizer import CharTokenizer
 from gptjax.training import TrainState, evaluate, init_state, make_keys
 
 DATA_DIR = Path(__file__).resolve().parent / "data"
 SAMPLE_TOKENS = 200
 
 # What a resume may change; everything else is the run's.
-CHANGEABLE = ("max_iters", "eval_interval", "log_interval", "keep", "max_minutes")
+CHANGEABLE = (
+    "max_iters eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite"
+).split()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,44 +53,44 @@ def run(argv: list[str]) -> int:
         raise InputError("--overwrite starts anew, so it cannot go with --resume or --eval-only")
     if resume or eval_only:
         path = Path(out_dir) if out_dir else runs.newest_run()
-        config = resumed_config(path, given, eval_only)
-    else:
-        if given.get("deterministic"):
-            make_deterministic()
-        config = preset_for(platform(), given.get("preset")).replace(**given)
-        path = Path(out_dir) if out_dir else new_folder(config.preset)
-        runs.check_free(path, overwrite)
-    text = load_text(config.data, DATA_DIR, tell=say)
-    if config.data_sha256 not in ("", text.sha256):
-        raise InputError(
-            f"--data {config.data} is another text than the run's: sha256 {text.sha256}, and "
-            f"{path} was trained on {config.data_sha256}"
-        )
-    tokenizer = CharTokenizer.from_text(text.text)
-    config = config.replace(
-        data=text.source, data_sha256=text.sha256, vocab_size=tokenizer.vocab_size
-    )
-    tokens = data.compact(tokenizer.encode(text.text), tokenizer.vocab_size)
-    train_tokens, val_tokens = data.split(tokens)
-    data.check_lengths(train_tokens, val_tokens, config.model.block_size)
-    if eval_only:
-        return report_evaluation(path, val_tokens)
-    if not resume:
+        runs.read_run(path)  # whether it is one is said before anything is opened in it
+        with nullcontext() if eval_only else locked(path, warn):
+            config = resumed_config(path, given, eval_only)
+            texts = data.read_texts(config, DATA_DIR, say, run=path, given="data" in given)
+            if eval_only:
+                return report_evaluation(path, texts.val)
+            return go(path, texts, resume=True)
+    if given.get("deterministic"):
+        make_deterministic()
+    config = preset_for(platform(), given.get("preset")).replace(**given)
+    path = Path(out_dir) if out_dir else runs.new_folder(config.preset)
+    runs.check_free(path, overwrite)
+    texts = data.read_texts(config, DATA_DIR, say)
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path, warn):
+        runs.check_free(path, overwrite)  # another process may have been faster
         if overwrite:
             runs.remove_run(path)
-        runs.write_run(path, config, tokenizer)
+        runs.write_run(path, texts.config, texts.tokenizer)
+        return go(path, texts, resume=False)
+
+
+def go(path: Path, texts: data.Texts, resume: bool) -> int:
+    """Trains in a folder that is this process's, from its newest checkpoint or from the start."""
     say(f"run: {path}")
-    state = prepare_state(path, config, resume)
+    config = texts.config
+    state, skipped = prepare_state(path, config, resume)
     if int(state.step) >= config.train.max_iters:
         say(
             f"this run is finished: {state.step} of {config.train.max_iters} steps; "
             "a larger --max-iters extends it"
         )
         return 0
+    runs.remove_temporaries(path)
     if resume:
         runs.write_config(path, config)
-    introduce(config, state, text, tokenizer, train_tokens, val_tokens)
-    return fit(path, config, state, tokenizer, train_tokens, val_tokens)
+    introduce(texts, state)
+    return fit(path, texts, state, skipped)
 
 
 def parse(argv: list[str]) -> dict[str, Any]:
@@ -140,8 +142,8 @@ def resumed_config(path: Path, given: dict[str, Any], eval_only: bool) -> RunCon
     return config
 
 
-def prepare_state(path: Path, config: RunConfig, resume: bool) -> TrainState:
-    """A fresh state, or the newest whole checkpoint's."""
+def prepare_state(path: Path, config: RunConfig, resume: bool) -> tuple[TrainState, int]:
+    """A fresh state, or the newest whole checkpoint's, and how many updates it skipped."""
     model, key = runs.make_model(config), make_keys(config.seed).params
 
     def init(key: jax.Array) -> TrainState:
@@ -155,25 +157,19 @@ def prepare_state(path: Path, config: RunConfig, resume: bool) -> TrainState:
         checkpoint.set_newer_aside(path / runs.CHECKPOINTS, found[0].step if found else -1)
         if found:
             say(f"resuming from step {found[0].step}")
-            return found[1]
+            return found[1], found[0].skipped
         say("no whole checkpoint yet: starting from step 0 with the run's configuration")
-    return jax.jit(init)(key)
+    return jax.jit(init)(key), 0
 
 
-def introduce(
-    config: RunConfig,
-    state: TrainState,
-    text: Text,
-    tokenizer: CharTokenizer,
-    train_tokens: np.ndarray,
-    val_tokens: np.ndarray,
-) -> None:
+def introduce(texts: data.Texts, state: TrainState) -> None:
     """What is about to happen, in a few lines."""
+    config, text, tokenizer = texts.config, texts.text, texts.tokenizer
     cfg = config.train
     say(f"{describe()}, preset {config.preset}")
     say(
         f"text: {text.source}, {len(text.text):,} characters, {tokenizer.vocab_size} distinct, "
-        f"{len(train_tokens):,} for training and {len(val_tokens):,} for validation"
+        f"{len(texts.train):,} for training and {len(texts.val):,} for validation"
     )
     tokens = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
     say(
@@ -182,26 +178,24 @@ def introduce(
     )
 
 
-def fit(
-    path: Path,
-    config: RunConfig,
-    state: TrainState,
-    tokenizer: CharTokenizer,
-    train_tokens: np.ndarray,
-    val_tokens: np.ndarray,
-) -> int:
+def fit(path: Path, texts: data.Texts, state: TrainState, skipped: int) -> int:
     """Trains, shows, and says what to type next."""
+    config = texts.config
     model = runs.make_model(config)
 
     def sample(params: Any, n: int = SAMPLE_TOKENS) -> str:
         key = jax.random.key(config.seed)
         ids = generate(model, params, np.zeros((1, 1), np.int32), key, max_new_tokens=n)
-        return tokenizer.decode(np.asarray(ids)[0, 1:])
+        return texts.tokenizer.decode(np.asarray(ids)[0, 1:])
 
     report = Report(path, config, sample, sys.stdout, int(state.step))
     with StopRequest() as stop, report:
-        result = train(path, config, model, state, train_tokens, val_tokens, report, stop)
+        result = train(
+            path, config, model, state, texts.train, texts.val, report, stop, skipped=skipped
+        )
     resume = f"python train.py --out-dir {path} --resume"
+    if result.skipped:
+        say(f"{result.skipped} updates were not finite, and were skipped")
     if result.signal is not None:
         say(f"stopped at step {result.step}, saved; go on with\n    {resume}")
         return 128 + result.signal
@@ -224,15 +218,6 @@ def report_evaluation(path: Path, val_tokens: np.ndarray) -> int:
     seconds = duration(time.monotonic() - began)
     say(f"{path}, step {loaded.step}: validation loss {loss_text(loss)}, {seconds}")
     return 0
-
-
-def new_folder(preset: str) -> Path:
-    """runs/<preset>-<date>-<time>, with a number behind it if that exists already."""
-    base = runs.RUNS / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, n = base, 2
-    while path.exists():
-        path, n = base.with_name(f"{base.name}-{n}"), n + 1
-    return path
 
 
 def say(line: str) -> None:

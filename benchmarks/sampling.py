@@ -44,7 +44,7 @@ Run = Callable[[np.ndarray, int], Any]  # (B, T) prompts and a number of tokens 
 
 def main() -> int:
     """Exit status 0 if the contestants agree."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])

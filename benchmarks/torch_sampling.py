@@ -9,16 +9,19 @@ import torch
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from compare.torch_gpt import load
+from compare.torch_gpt import TorchGPT
 from gptjax.config import GPTConfig
-from gptjax.interop import to_huggingface
+from gptjax.interop import to_huggingface, to_torch
 
 
 def contestants(config: GPTConfig, params: Any, dtype: str) -> dict[str, Any]:
     """Both with the given weights; in bfloat16 the weights are stored so, as ours are."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     as_dtype = getattr(torch, dtype)
-    ours = load(config, params).eval().to(as_dtype)
+    ours = TorchGPT(config)
+    entries = to_torch(config, params).items()
+    ours.load_state_dict({k.removeprefix("transformer."): tensor(v) for k, v in entries})
+    ours = ours.eval().to(as_dtype)
     theirs = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=config.vocab_size,
@@ -30,7 +33,7 @@ def contestants(config: GPTConfig, params: Any, dtype: str) -> dict[str, Any]:
             eos_token_id=None,
         )
     )
-    weights = {k: torch.from_numpy(v.copy()) for k, v in to_huggingface(config, params).items()}
+    weights = {k: tensor(v) for k, v in to_huggingface(config, params).items()}
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
     if unexpected or any("lm_head" not in name for name in missing):
         raise ValueError(f"transformers' model lacks {missing} and does not know {unexpected}")
@@ -40,6 +43,11 @@ def contestants(config: GPTConfig, params: Any, dtype: str) -> dict[str, Any]:
         f"nanoGPT's loop, no cache, {dtype}": partial(nanogpt, ours, config.block_size),
         f"transformers, cache, {dtype}": partial(transformers, theirs),
     }
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor of its own."""
+    return torch.from_numpy(array.copy())
 
 
 @torch.inference_mode()

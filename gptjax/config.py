@@ -6,7 +6,6 @@ Field names are nanoGPT's where nanoGPT has them.
 """
 
 import dataclasses
-import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -18,6 +17,13 @@ Activation = Literal["relu", "gelu", "gelu_tanh"]
 Dtype = Literal["float32", "bfloat16"]
 Decay = Literal["matrices", "all"]
 T = TypeVar("T")
+
+# What a config.json may ask for before anything is compared with the arrays that are there. No
+# transformer that was published comes near.
+MAX_INT = 2**31
+MAX_FLOAT = 3.4e38  # what a float32 holds
+MAX_LAYERS = 1024
+MAX_WIDTH = 2**20
 
 
 def flag(default: Any, help: str) -> Any:
@@ -52,11 +58,16 @@ def _check_types(config: Any) -> None:
             _check(value in choices, name, repr(value), f"must be one of {', '.join(choices)}")
         elif hint is float:
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            _check(number and math.isfinite(value), name, value, "must be a finite number")
+            # Not isfinite: an int of 400 digits has no float to ask.
+            _check(
+                number and abs(value) <= MAX_FLOAT, name, value, "must be a finite float32 number"
+            )
             object.__setattr__(config, name, float(value))  # 1 and 1.0 must hash and store alike
         elif hint is int:
             whole = isinstance(value, int) and not isinstance(value, bool)
             _check(whole, name, repr(value), "must be a whole number")
+            # Steps and places in the text are int32 on the device; a seed has a rule of its own.
+            _check(value < MAX_INT or name == "seed", name, value, "must be below 2**31")
         elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
             _check(isinstance(value, hint), name, repr(value), f"must be a {hint.__name__}")
 
@@ -106,6 +117,8 @@ class GPTConfig:
         _check_types(self)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        _check(self.n_layer <= MAX_LAYERS, "n_layer", self.n_layer, f"must be at most {MAX_LAYERS}")
+        _check(self.n_embd <= MAX_WIDTH, "n_embd", self.n_embd, f"must be at most {MAX_WIDTH}")
         _check(self.init_std > 0, "init_std", self.init_std, "must be above 0")
         _check(0 <= self.dropout < 1, "dropout", self.dropout, "must be at least 0 and less than 1")
         _check(
@@ -149,6 +162,12 @@ class TrainConfig:
     log_interval: int = flag(10, "updates between lines of metrics")
     keep: int = flag(2, "newest checkpoints that stay, besides the best")
     max_minutes: float = flag(0.0, "stop, save and exit after so many minutes; 0 for no limit")
+    save_interval_minutes: float = flag(
+        0.0, "save at least so often, besides at evaluations; 0 for at evaluations only"
+    )
+    skip_nonfinite: bool = flag(
+        False, "skip and count an update whose loss or gradient is not finite, instead of stopping"
+    )
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -157,7 +176,8 @@ class TrainConfig:
         ).split():
             _check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         for name in (
-            "learning_rate min_lr warmup_iters weight_decay grad_clip eval_iters max_minutes"
+            "learning_rate min_lr warmup_iters weight_decay grad_clip eval_iters max_minutes "
+            "save_interval_minutes"
         ).split():
             _check(getattr(self, name) >= 0, name, getattr(self, name), "must be at least 0")
         for name in ("beta1", "beta2"):
@@ -195,6 +215,15 @@ class RunConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         check_seed(self.seed)
+        train = self.train
+        tokens = train.batch_size * train.gradient_accumulation_steps * (self.model.block_size + 1)
+        _check(
+            tokens < MAX_INT,
+            "batch_size",
+            train.batch_size,
+            "times gradient_accumulation_steps times (block_size + 1), an update's tokens, must be "
+            f"below 2**31; it is {tokens}",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""

@@ -31,6 +31,10 @@ URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshake
 WHEEL = "dm-sonnet==1.36"
 WHEEL_PARTS = [f"sonnet/examples/data/ts.{part}.txt" for part in ("train", "valid", "test")]
 
+# A place in a text is an int32 on the device.
+MAX_BYTES = 2**31 - 1
+CHUNK = 2**22
+
 # Seconds. A source that is there answers within the first; one that answers may be slow.
 ANSWER_WITHIN = 6.0
 WEB_WITHIN = 60.0
@@ -45,13 +49,19 @@ class Text(NamedTuple):
     sha256: str
 
 
-def load_text(data: str, data_dir: Path, tell: Callable[[str], None] = lambda _: None) -> Text:
+def load_text(
+    data: str,
+    data_dir: Path,
+    tell: Callable[[str], None] = lambda _: None,
+    stored: bool = False,
+) -> Text:
     """The corpus of that name, fetched into `data_dir` if need be, or the UTF-8 file at that path.
 
     Newlines stay as they are in the file.
 
     Args:
         tell: receives a line of progress.
+        stored: the path is out of a run, which may be a stranger's: a pipe or a device is refused.
 
     Raises:
         InputError: the file is missing, empty, a directory, binary or not UTF-8; or no source of
@@ -61,6 +71,8 @@ def load_text(data: str, data_dir: Path, tell: Callable[[str], None] = lambda _:
         path, source = fetch(data_dir, tell), NAME
     else:
         path, source = Path(data), str(Path(data).absolute())
+        if stored and path.exists() and not path.is_file():
+            raise InputError(f"{path}, the text that the run names, is not a file")
     content = read_bytes(path)
     return Text(decode(path, content), source, hashlib.sha256(content).hexdigest())
 
@@ -69,12 +81,21 @@ def read_bytes(path: Path) -> bytes:
     """A data file's bytes.
 
     Raises:
-        InputError: it is missing, a directory, unreadable or empty.
+        InputError: it is missing, a directory, unreadable, empty, binary or too large.
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a directory: give the path of one text file")
+    content = bytearray()
     try:
-        content = path.read_bytes()
+        if path.is_dir():
+            raise InputError(f"{path} is a directory: give the path of one text file")
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                content += chunk
+                # Now, not at the end: some devices have none.
+                check_no_nul(path, chunk, len(content) - len(chunk))
+                if len(content) > MAX_BYTES:
+                    raise InputError(f"{path} is larger than {MAX_BYTES} bytes: give a part of it")
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file; give the path of a text file, or {NAME!r} for the corpus"
@@ -83,7 +104,21 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{str(path)!a} cannot be read: {error}") from error
     if not content:
         raise InputError(f"{path} is empty: give a file with text in it")
-    return content
+    return bytes(content)
+
+
+def check_no_nul(path: Path, content: bytes, start: int = 0) -> None:
+    """Takes a NUL byte as the sign of a file that is no text.
+
+    Args:
+        start: where in the file `content` begins.
+
+    Raises:
+        InputError: there is one.
+    """
+    nul = content.find(b"\0")
+    if nul >= 0:
+        raise InputError(f"{path} is binary, not text: byte {start + nul} is NUL")
 
 
 def decode(path: Path, content: bytes) -> str:
@@ -92,9 +127,7 @@ def decode(path: Path, content: bytes) -> str:
     Raises:
         InputError: a NUL byte shows that it is binary, or it is not UTF-8.
     """
-    nul = content.find(b"\0")
-    if nul >= 0:
-        raise InputError(f"{path} is binary, not text: byte {nul} is NUL")
+    check_no_nul(path, content)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

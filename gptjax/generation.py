@@ -15,6 +15,8 @@ from gptjax.sampling import Sampling, make_sampling
 
 Array = jax.Array
 WINDOWS = ("exact", "chunked")
+# A token's time is an int32 on the device.
+MAX_TOKENS = 2**31 - ROOM
 
 
 def generate(
@@ -133,5 +135,7 @@ def check_generation(max_new_tokens: int, window: str) -> None:
     """
     if max_new_tokens < 1:
         raise ConfigError("max_new_tokens", max_new_tokens, "must be at least 1")
+    if max_new_tokens >= MAX_TOKENS:
+        raise ConfigError("max_new_tokens", max_new_tokens, f"must be below {MAX_TOKENS}")
     if window not in WINDOWS:
         raise ConfigError("window", repr(window), f"must be one of {', '.join(WINDOWS)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -20,7 +21,9 @@ from gptjax import runs
 from gptjax.checkpoint import Saver
 from gptjax.config import RunConfig, TrainConfig
 from gptjax.errors import RunError
-from gptjax.training import Metrics, TrainState, evaluate, make_keys, make_train_loop
+from gptjax.health import Health, kept
+from gptjax.metrics import MetricsLog
+from gptjax.training import LoopMetrics, TrainState, evaluate, make_keys, make_train_loop
 
 # A dispatch is kept about this short, in seconds, so that Ctrl-C is answered and progress moves.
 # Not shorter: on a CPU each dispatch takes its memory anew, at the cost of about half a step.
@@ -40,13 +43,17 @@ class Reporter(Protocol):
 
 
 class Result(NamedTuple):
-    """How the loop ended. `signal` is None unless one stopped it; losses are nats per token."""
+    """How the loop ended. `signal` is None unless one stopped it; losses are nats per token.
+
+    `skipped` counts the updates that were left out because they were not finite.
+    """
 
     step: int
     val_loss: float | None
     best: float | None
     seconds: float
     signal: int | None
+    skipped: int
 
 
 class StopRequest:
@@ -85,50 +92,46 @@ def train(
     reporter: Reporter,
     stop: StopRequest,
     clock: Callable[[], float] = time.monotonic,
+    skipped: int = 0,
 ) -> Result:
     """Trains from `state` to max_iters, writing metrics and checkpoints into the run at `path`.
 
+    Args:
+        skipped: updates that were skipped before `state`.
+
     Raises:
-        RunError: a loss or a gradient is not finite, or a checkpoint cannot be written. The
-            checkpoints saved before stay.
+        RunError: an update is not finite (with skip_nonfinite: too many are), or a checkpoint
+            cannot be written. The checkpoints saved before stay.
     """
     cfg = config.train
     began = clock()
     step = int(state.step)
-    log = runs.MetricsLog(path / runs.METRICS, step)
-    saver = Saver(path / runs.CHECKPOINTS, cfg.keep)
+    log = MetricsLog(path / runs.METRICS, step)
     update = make_train_loop(model, config)
     keys = make_keys(config.seed)
     tokens, val_on_device = jnp.asarray(train_tokens), jnp.asarray(val_tokens)
     tokens_per_update = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
     seconds_before = log.seconds
     timer = Timer(clock)
-    in_flight: tuple[int, Metrics] | None = None
-    saved = step
+    health = Health(path, cfg, step, skipped)
+    in_flight: tuple[int, LoopMetrics] | None = None
+    saved, saved_at = step, began
     out_of_time = False
 
     def seconds() -> float:
         return seconds_before + clock() - began
 
-    def land(flight: tuple[int, Metrics]) -> dict[str, Any]:
+    def land(flight: tuple[int, LoopMetrics]) -> dict[str, Any]:
         """Waits for a dispatch, and returns what metrics.jsonl may say of its last update."""
         at, metrics = flight
-        loss, grad_norm, learning_rate = map(float, metrics)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            saver.wait()
-            what = "gradient's norm" if math.isfinite(loss) else "loss"
-            value = grad_norm if math.isfinite(loss) else loss
-            raise RunError(
-                f"the {what} of step {int(state.step) + 1} is {value}: it was not applied; "
-                + _kept(path)
-            )
+        metrics = LoopMetrics(*(x.item() for x in jax.device_get(metrics)))
+        health.check(at, int(state.step), metrics)
         timer.landed(at)
-        line = {
-            "step": at,
-            "seconds": round(seconds(), 3),
-            "train_loss": loss,
-            "learning_rate": learning_rate,
-        }
+        line = {"step": at, "seconds": round(seconds(), 3), "learning_rate": metrics.learning_rate}
+        if metrics.finite:
+            line["train_loss"] = metrics.loss
+        if health.skipped:
+            line["skipped"] = health.skipped
         if timer.seconds_per_step is not None:
             line["tokens_per_second"] = round(tokens_per_update / timer.seconds_per_step, 1)
         return line
@@ -138,37 +141,47 @@ def train(
             log.add(**line)
         reporter.stepped(line)
 
-    while step < cfg.max_iters and stop.signal is None and not out_of_time:
-        until = _next_look(step, cfg, timer.seconds_per_step)
-        state, metrics = update(state, tokens, keys, until)
+    def save(val_loss: float | None) -> None:
+        nonlocal saved, saved_at
+        log.flush()
+        saver.save(state, val_loss, health.skipped)
+        saved, saved_at = step, clock()
+
+    with Saver(path / runs.CHECKPOINTS, cfg.keep) as saver:
+        while step < cfg.max_iters and stop.signal is None and not out_of_time:
+            until = _next_look(step, cfg, timer.seconds_per_step)
+            state, metrics = update(state, tokens, keys, until)
+            if in_flight is not None:
+                note(land(in_flight))
+            in_flight, step = (until, metrics), until
+            out_of_time = 0 < cfg.max_minutes * 60 <= clock() - began
+            if step == cfg.max_iters or step % cfg.eval_interval == 0 or out_of_time:
+                line = land(in_flight)
+                in_flight = None
+                windows = cfg.eval_iters * cfg.batch_size
+                val_loss = evaluate(model, state.params, val_on_device, max_windows=windows)
+                if not math.isfinite(val_loss):
+                    raise RunError(
+                        f"the validation loss after step {step} is {val_loss}; {kept(path)}"
+                    )
+                line |= {"seconds": round(seconds(), 3), "val_loss": val_loss}
+                log.add(
+                    **line
+                )  # before the checkpoint: a resume drops lines after it, and adds none
+                save(val_loss)
+                reporter.evaluated(line, state.params)
+                timer.restart(step)
+            elif 0 < cfg.save_interval_minutes * 60 <= clock() - saved_at:
+                note(land(in_flight))
+                in_flight = None
+                save(None)
+                timer.restart(step)
         if in_flight is not None:
             note(land(in_flight))
-        in_flight, step = (until, metrics), until
-        out_of_time = 0 < cfg.max_minutes * 60 <= clock() - began
-        if step == cfg.max_iters or step % cfg.eval_interval == 0 or out_of_time:
-            line = land(in_flight)
-            in_flight = None
-            windows = cfg.eval_iters * cfg.batch_size
-            val_loss = evaluate(model, state.params, val_on_device, max_windows=windows)
-            if not math.isfinite(val_loss):
-                saver.wait()
-                raise RunError(
-                    f"the validation loss after step {step} is {val_loss}; {_kept(path)}"
-                )
-            line |= {"seconds": round(seconds(), 3), "val_loss": val_loss}
-            log.add(**line)  # before the checkpoint: a resume drops lines after it, and adds none
-            saver.save(state, val_loss)
-            saved = step
-            reporter.evaluated(line, state.params)
-            timer.restart(step)
-    if in_flight is not None:
-        note(land(in_flight))
-    if step != saved:
-        saver.save(state, None)
-    saver.wait()
-    losses = [line["val_loss"] for line in log.lines if "val_loss" in line]
-    last = log.lines[-1].get("val_loss") if log.lines else None
-    return Result(step, last, min(losses, default=None), seconds(), stop.signal)
+        if step != saved:
+            save(None)
+    last = log.last.get("val_loss")
+    return Result(step, last, log.best, seconds(), stop.signal, health.skipped)
 
 
 class Timer:
@@ -202,10 +215,3 @@ def _next_look(step: int, cfg: TrainConfig, seconds_per_step: float | None) -> i
     steps = 1 if seconds_per_step is None else max(1, int(DISPATCH_SECONDS / seconds_per_step))
     points = [(step // every + 1) * every for every in (cfg.log_interval, cfg.eval_interval)]
     return min(step + steps, cfg.max_iters, *points)
-
-
-def _kept(path: Path) -> str:
-    return (
-        f"the checkpoints in {path} are as they were; a lower --learning-rate, a lower --grad-clip "
-        "or a longer warm-up often helps"
-    )

@@ -14,6 +14,7 @@ from gptjax import runs
 from gptjax.config import RunConfig
 from gptjax.files import write_whole
 from gptjax.loss import bits_per_character
+from gptjax.metrics import read_metrics
 
 # Seconds between plain lines where there is no terminal.
 PLAIN_EVERY = 5.0
@@ -66,7 +67,7 @@ class Report:
     def stepped(self, line: dict[str, Any]) -> None:
         """Moves the bar, or prints a line every few seconds."""
         if self._bar is not None:
-            description = f"loss {line['train_loss']:.4f}  {_rate(line)}"
+            description = f"{_loss(line)}  {_rate(line)}"
             self._bar.update(self._task, completed=line["step"], description=description)
         elif line["step"] == 1 or time.monotonic() - self._last_plain >= PLAIN_EVERY:
             self._last_plain = time.monotonic()
@@ -88,29 +89,38 @@ class Report:
             tokens = (total - line["step"]) * cfg.batch_size * cfg.gradient_accumulation_steps
             seconds = tokens * self._config.model.block_size / line["tokens_per_second"]
             left = f"  {_rate(line)}  {duration(seconds)} left"
-        return (
-            f"step {line['step']:>{len(str(total))}}/{total}  loss {line['train_loss']:.4f}{left}"
-        )
+        return f"step {line['step']:>{len(str(total))}}/{total}  {_loss(line)}{left}"
 
 
 def draw_losses(path: Path) -> None:
     """Draws loss.png of the run at `path` from its metrics.jsonl."""
     from matplotlib.figure import Figure  # half a second, so only where a picture is drawn
 
-    lines = runs.read_metrics(path / runs.METRICS)
+    train, val = Thinned(), Thinned()
+    for line in read_metrics(path / runs.METRICS):
+        if "train_loss" in line:
+            train.add(line["step"], line["train_loss"])
+        if "val_loss" in line:
+            val.add(line["step"], line["val_loss"])
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    train = [(x["step"], x["train_loss"]) for x in lines if "train_loss" in x]
-    val = [(x["step"], x["val_loss"]) for x in lines if "val_loss" in x]
-    if train:
+    if train.points:
         axes.plot(
-            *zip(*train, strict=True), color="tab:blue", lw=1, alpha=0.8, label="training batch"
+            *zip(*train.points, strict=True),
+            color="tab:blue",
+            lw=1,
+            alpha=0.8,
+            label="training batch",
         )
-    if val:
+    if val.points:
         axes.plot(
-            *zip(*val, strict=True), color="tab:red", marker="o", ms=4, label="validation split"
+            *zip(*val.points, strict=True),
+            color="tab:red",
+            marker="o",
+            ms=4,
+            label="validation split",
         )
-        step, loss = min(val, key=lambda point: point[1])
+        step, loss = min(val.points, key=lambda point: point[1])
         axes.annotate(
             f"{loss:.3f}", (step, loss), xytext=(0, 8), textcoords="offset points", ha="center"
         )
@@ -121,6 +131,25 @@ def draw_losses(path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_whole(path / runs.PICTURE, picture.getvalue())
+
+
+class Thinned:
+    """Points of a curve, every second one dropped whenever there are more than a picture shows."""
+
+    def __init__(self, limit: int = 4096) -> None:
+        self.points: list[tuple[float, float]] = []
+        self._limit = limit
+        self._every = 1
+        self._seen = 0
+
+    def add(self, x: float, y: float) -> None:
+        """The next point."""
+        if self._seen % self._every == 0:
+            self.points.append((x, y))
+        self._seen += 1
+        if len(self.points) > self._limit:
+            del self.points[1::2]
+            self._every *= 2
 
 
 def loss_text(nats: float) -> str:
@@ -136,6 +165,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _loss(line: dict[str, Any]) -> str:
+    """The training loss, and how many updates were skipped because theirs was not finite."""
+    loss = f"loss {line['train_loss']:.4f}" if "train_loss" in line else "step skipped"
+    return loss + (f"  ({line['skipped']} skipped so far)" if "skipped" in line else "")
 
 
 def _rate(line: dict[str, Any]) -> str:

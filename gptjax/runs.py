@@ -7,8 +7,8 @@ checkpoints/     see checkpoint.py
 loss.png
 """
 
-import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from flax import linen as nn
 from gptjax import checkpoint as checkpoints
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
-from gptjax.files import read_json, write_json, write_whole
+from gptjax.files import read_json, temporary_prefix, write_json
 from gptjax.lecture.rungs import RUNGS, VARIANTS
 from gptjax.model import GPT
 from gptjax.tokenizer import CharTokenizer
@@ -30,6 +30,8 @@ FORMAT = 1
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS = "config.json", "tokenizer.json", "metrics.jsonl"
 CHECKPOINTS, PICTURE = "checkpoints", "loss.png"
+WRITTEN = (METRICS, PICTURE, TOKENIZER, CONFIG)
+MAX_CONFIG_BYTES = 2**20
 MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT, **RUNGS, **VARIANTS}
 
 
@@ -123,17 +125,18 @@ def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
         raise InputError(f"{path}: no such folder; train a model first, with `python train.py`")
     if not is_run(path):
         raise InputError(f"{path} holds no run ({CONFIG} is missing): give a folder of train.py's")
-    stored = read_json(path / CONFIG)
+    stored = read_json(path / CONFIG, MAX_CONFIG_BYTES)
+    writer = f"written by gptjax {stored.get('version')!s:.40}; this is gptjax {__version__}"
     if stored.get("format") != FORMAT:
         raise InputError(
-            f"{path / CONFIG} has format {stored.get('format')!r}, written by gptjax "
-            f"{stored.get('version')}; this is gptjax {__version__}, which reads format {FORMAT}"
+            f"{path / CONFIG} has format {stored.get('format')!r:.40}, {writer}, which reads "
+            f"format {FORMAT}"
         )
     try:
         config = RunConfig.from_dict(stored.get("config", {}))
         tokenizer = CharTokenizer.from_dict(read_json(path / TOKENIZER))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error} ({writer})") from error
     if tokenizer.vocab_size != config.model.vocab_size:
         raise InputError(
             f"{path}: {TOKENIZER} has {tokenizer.vocab_size} ids, and {CONFIG} says vocab_size "
@@ -161,22 +164,55 @@ def check_free(path: Path, overwrite: bool) -> None:
     Raises:
         InputError: the folder holds something; nothing in it was touched.
     """
-    if path.exists() and not path.is_dir():
+    if (path.exists() or path.is_symlink()) and not path.is_dir():
         raise InputError(f"out_dir {path} is a file: give the path of a folder")
     if is_run(path) and not overwrite:
         raise InputError(
             f"out_dir {path} holds a run: --resume goes on with it, --overwrite replaces it, "
             "or give another --out-dir"
         )
-    if path.is_dir() and any(path.iterdir()) and not is_run(path):
+    if path.is_dir() and not is_run(path) and any(not _is_beginning(p) for p in path.iterdir()):
         raise InputError(f"out_dir {path} is not empty and holds no run: give another --out-dir")
 
 
 def remove_run(path: Path) -> None:
     """Removes what a run writes and nothing else; config.json last, so that it stays a run."""
+    checkpoints.check_no_link(path / CHECKPOINTS)
     shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
-    for name in (METRICS, PICTURE, TOKENIZER, CONFIG):
+    remove_temporaries(path)
+    for name in WRITTEN:
         (path / name).unlink(missing_ok=True)
+
+
+def remove_temporaries(path: Path) -> None:
+    """Removes the unfinished files that a killed process left in a run's folder."""
+    for file in path.iterdir() if path.is_dir() else ():
+        if _is_temporary(file):
+            file.unlink()
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(tuple(temporary_prefix(Path(name)) for name in WRITTEN))
+
+
+def _is_beginning(path: Path) -> bool:
+    """Whether a file is what a process leaves that is killed before config.json is written."""
+    if path.name != TOKENIZER:
+        return _is_temporary(path)
+    try:
+        CharTokenizer.from_dict(read_json(path))
+    except InputError:
+        return False
+    return True
+
+
+def new_folder(preset: str, runs: Path = RUNS) -> Path:
+    """runs/<preset>-<date>-<time>, with a number behind it if that exists already."""
+    base = runs / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, n = base, 2
+    while path.exists():
+        path, n = base.with_name(f"{base.name}-{n}"), n + 1
+    return path
 
 
 def newest_run(runs: Path = RUNS, with_checkpoint: bool = False) -> Path:
@@ -201,40 +237,3 @@ def newest_run(runs: Path = RUNS, with_checkpoint: bool = False) -> Path:
         return max(p.stat().st_mtime for p in (path / CONFIG, path / METRICS) if p.exists())
 
     return max(candidates, key=lambda path: (written(path), path.name))
-
-
-class MetricsLog:
-    """metrics.jsonl: one JSON object per logged step, in order, each step once.
-
-    Opening it drops the lines after `step`, from which the run goes on, and any torn one.
-    """
-
-    def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.lines = kept
-        self._path = path
-
-    @property
-    def seconds(self) -> float:
-        """Time spent running so far, by the last line."""
-        return self.lines[-1]["seconds"] if self.lines else 0.0
-
-    def add(self, **line: Any) -> None:
-        """Appends a line: `step` and `seconds` always, the other fields as they are known."""
-        self.lines.append(line)
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl; an unfinished last one is left out."""
-    lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int) and "seconds" in line:
-            lines.append(line)
-    return lines

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from gptjax.config import MAX_FLOAT
 from gptjax.errors import ConfigError
 
 Array = jax.Array
@@ -48,7 +49,7 @@ def make_sampling(
     Raises:
         ConfigError: a setting is out of its range.
     """
-    if not 0 <= temperature < float("inf"):
+    if not 0 <= temperature <= MAX_FLOAT:
         raise ConfigError("temperature", temperature, "must be at least 0, and finite")
     if top_k is not None and top_k < 1:
         raise ConfigError("top_k", top_k, "must be at least 1; leave it out for all tokens")
@@ -56,7 +57,7 @@ def make_sampling(
         raise ConfigError("top_p", top_p, "must be above 0 and at most 1")
     if min_p is not None and not 0 <= min_p <= 1:
         raise ConfigError("min_p", min_p, "must be at least 0 and at most 1")
-    if not 0 < repetition_penalty < float("inf"):
+    if not 0 < np.float32(repetition_penalty) <= MAX_FLOAT:
         raise ConfigError(
             "repetition_penalty", repetition_penalty, "must be above 0, and finite; 1 is none"
         )

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import errno
+import io
 import logging
 import re
 import sys
@@ -14,7 +15,7 @@ from typing import Any, Literal, NoReturn
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import ConfigError, InputError, RunError
 
-NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+USERS_FAULT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR)
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 
@@ -27,6 +28,9 @@ def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | 
     """
     # Orbax logs each of its threads' tracebacks before raising what is told below, once.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
         return script(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:
@@ -34,6 +38,14 @@ def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | 
         status = WRONG_INPUT
     except InputError as error:
         message, status = str(error), WRONG_INPUT
+    except ValueError as error:
+        if isinstance(error, UnicodeEncodeError):
+            message = f"{error.object!a} holds characters that no path or text can"
+        elif "null byte" in str(error) or "null character" in str(error):
+            message = "a path must not hold a NUL character"
+        else:
+            raise
+        status = WRONG_INPUT
     except RunError as error:
         message, status = str(error), FAILED
     except BrokenPipeError:  # whoever read the output has left; nobody is there to be told
@@ -41,7 +53,13 @@ def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | 
         return FAILED
     except OSError as error:
         message = f"{error.filename or 'input or output'}: {error.strerror}"
-        status = WRONG_INPUT if error.errno in NO_PERMISSION else FAILED
+        status = WRONG_INPUT if error.errno in USERS_FAULT else FAILED
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or "no more is to be had"
+        message = f"out of memory ({reason}): a smaller model, batch_size or block_size takes less"
+        status = FAILED
     except KeyboardInterrupt:
         message, status = "interrupted", INTERRUPTED
     print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)

@@ -8,6 +8,9 @@ from gptjax.errors import InputError
 
 UNICODE_SIZE = 0x110000
 
+# Characters looked up at once: what is needed on the way is 30 times as large.
+CHUNK = 2**20
+
 
 class CharTokenizer:
     """A character vocabulary.
@@ -33,7 +36,8 @@ class CharTokenizer:
     def from_text(cls, text: str) -> Self:
         """The vocabulary of a text: every distinct character, newlines as they are."""
         seen = np.zeros(UNICODE_SIZE, bool)
-        seen[_codes(text)] = True
+        for start in range(0, len(text), CHUNK):
+            seen[_codes(text[start : start + CHUNK])] = True
         return cls(seen.nonzero()[0].astype("<u4").tobytes().decode("utf-32-le"))
 
     @property
@@ -47,16 +51,19 @@ class CharTokenizer:
         Raises:
             InputError: a character is not in the vocabulary; it names the first and its place.
         """
-        codes = _codes(text)
-        ids = np.searchsorted(self._codes, codes).clip(max=self.vocab_size - 1)
-        unknown = (self._codes[ids] != codes).nonzero()[0]
-        if len(unknown):
-            at = int(unknown[0])
-            raise InputError(
-                f"character {text[at]!a} at position {at} is not among the "
-                f"{self.vocab_size} characters of this model's text"
-            )
-        return ids.astype(np.int32)
+        result = np.empty(len(text), np.int32)
+        for start in range(0, len(text), CHUNK):
+            codes = _codes(text[start : start + CHUNK])
+            ids = np.searchsorted(self._codes, codes).clip(max=self.vocab_size - 1)
+            unknown = (self._codes[ids] != codes).nonzero()[0]
+            if len(unknown):
+                at = start + int(unknown[0])
+                raise InputError(
+                    f"character {text[at]!a} at position {at} is not among the "
+                    f"{self.vocab_size} characters of this model's text"
+                )
+            result[start : start + CHUNK] = ids
+        return result
 
     def decode(self, ids: Any) -> str:
         """The text of a sequence of ids."""

@@ -56,6 +56,22 @@ class Metrics(NamedTuple):
     learning_rate: Array
 
 
+class LoopMetrics(NamedTuple):
+    """What a dispatch of many updates tells, as scalars on the device.
+
+    Attributes:
+        loss, grad_norm, learning_rate: the last update's, as in `Metrics`.
+        finite: whether the last update was: its loss, its gradient and the parameters it made.
+        skipped: int32, how many updates of this dispatch were not, and were skipped.
+    """
+
+    loss: Array
+    grad_norm: Array
+    learning_rate: Array
+    finite: Array
+    skipped: Array
+
+
 class Keys(NamedTuple):
     """The three streams of random numbers of a run; the key of step s is `fold_in(key, s)`."""
 
@@ -125,7 +141,7 @@ def make_train_step(
 
 def make_train_loop(
     model: nn.Module, run_config: RunConfig
-) -> Callable[[TrainState, Array, Keys, Array | int], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Array, Keys, Array | int], tuple[TrainState, LoopMetrics]]:
     """Many updates in one dispatch: batches gathered on the device, metrics left there.
 
     The number of updates is a traced value of a `while_loop`, not a constant of a `scan`: one
@@ -133,8 +149,10 @@ def make_train_loop(
 
     Returns:
         loop(state, tokens, keys, until) -> (state, metrics), jitted, `state` donated. It updates
-        until `state.step` is `until`, or until a loss or a gradient is not finite: that update is
-        not applied, and `metrics`, which are the last update's, show it.
+        until `state.step` is `until`, or until an update is not finite: that one is not applied,
+        and `metrics` show it. With `skip_nonfinite` it goes on instead: a skipped update leaves
+        parameters and moments as they are, and counts as a step, so that the next one has another
+        batch and the schedule's next rate.
     """
     config = run_config.train
     step = make_train_step(model, run_config)
@@ -144,26 +162,54 @@ def make_train_loop(
     @partial(jax.jit, donate_argnums=0)
     def loop(
         state: TrainState, tokens: Array, keys: Keys, until: Array | int
-    ) -> tuple[TrainState, Metrics]:
-        def go_on(carry: tuple[TrainState, Metrics]) -> Array:
+    ) -> tuple[TrainState, LoopMetrics]:
+        def go_on(carry: tuple[TrainState, LoopMetrics]) -> Array:
             state, metrics = carry
-            return (state.step < until) & is_finite(metrics)
+            return (state.step < until) & (metrics.finite | config.skip_nonfinite)
 
-        def one(carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, _ = carry
+        def one(carry: tuple[TrainState, LoopMetrics]) -> tuple[TrainState, LoopMetrics]:
+            state, before = carry
             batch = sample_batch(tokens, keys.data, state.step, batch_size, block_size)
             new, metrics = step(state, batch, keys.dropout)
-            good = is_finite(metrics)
-            return jax.tree.map(partial(jnp.where, good), new, state), metrics
+            good = is_finite(metrics, new.params)
+            state = _choose(good, new, state, skip=config.skip_nonfinite)
+            skipped = before.skipped + (~good).astype(jnp.int32)
+            return state, LoopMetrics(**metrics._asdict(), finite=good, skipped=skipped)
 
-        return jax.lax.while_loop(go_on, one, (state, Metrics(*jnp.zeros(3))))
+        zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
+        start = LoopMetrics(zero, zero, zero, jnp.ones((), bool), none)
+        return jax.lax.while_loop(go_on, one, (state, start))
 
     return loop
 
 
-def is_finite(metrics: Metrics) -> Array:
-    """Whether loss and gradient are finite: a bool scalar on the device."""
-    return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+def is_finite(metrics: Metrics, params: Params) -> Array:
+    """Whether an update is fit to be kept: a bool scalar on the device.
+
+    Loss, gradient and the parameters that it made must be finite; Adam's moments are where the
+    gradient's norm is. Parameters can be infinite alone, by a step that is too large, and a
+    checkpoint of those would be the next one saved.
+    """
+    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+    for leaf in jax.tree.leaves(params):
+        finite &= jnp.isfinite(leaf).all()
+    return finite
+
+
+def _choose(good: Array, new: TrainState, old: TrainState, *, skip: bool) -> TrainState:
+    """The new state where `good`, else the old one; with `skip`, at the new step all the same."""
+    if not skip:
+        return jax.tree.map(partial(jnp.where, good), new, old)
+
+    def choose(new: Any, old: Any) -> Any:
+        # The schedule counts updates on its own, and must come to its end at max_iters.
+        return new if is_schedule(new) else jnp.where(good, new, old)
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    chosen = jax.tree.map(choose, new, old, is_leaf=is_schedule)
+    return chosen.replace(step=new.step)
 
 
 def evaluate(

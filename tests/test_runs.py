@@ -9,6 +9,7 @@ import pytest
 import gptjax
 from gptjax import runs
 from gptjax.errors import InputError
+from gptjax.metrics import MetricsLog, read_metrics
 
 from conftest import damage_newest
 
@@ -80,7 +81,7 @@ def test_files_that_no_run_writes_are_refused(run_copy, file, content, message):
 
 
 def test_a_huge_config_is_not_read(run_copy, monkeypatch):
-    monkeypatch.setattr("gptjax.files.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("gptjax.runs.MAX_CONFIG_BYTES", 100)
     with pytest.raises(InputError, match="larger than 100 bytes"):
         runs.load_run(run_copy)
 
@@ -115,9 +116,9 @@ def test_removing_a_run_removes_only_what_a_run_writes(run_copy):
 def test_metrics_drop_what_comes_after_the_checkpoint_and_a_torn_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "seconds": 0.5}\n{"step": 3, "seconds": 1.5}\n{"step": 4, "sec')
-    log = runs.MetricsLog(path, 2)
+    log = MetricsLog(path, 2)
     log.add(step=3, seconds=9.0)
-    assert [x["step"] for x in runs.read_metrics(path)] == [1, 3]
+    assert [x["step"] for x in read_metrics(path)] == [1, 3]
     assert path.read_text().endswith('{"step": 3, "seconds": 9.0}\n')
-    assert runs.MetricsLog(path, 3).seconds == 9.0
-    assert runs.MetricsLog(path, 0).seconds == 0.0
+    assert MetricsLog(path, 3).seconds == 9.0
+    assert MetricsLog(path, 0).seconds == 0.0

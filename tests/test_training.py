@@ -115,7 +115,7 @@ def test_loop_is_the_step_repeated():
     for s in range(3):
         state, metrics = step(state, sample_batch(TOKENS, KEYS.data, s, 4, 8), KEYS.dropout)
     looped, looped_metrics = run(config, [3])
-    np.testing.assert_allclose(metrics, looped_metrics, rtol=1e-5)
+    np.testing.assert_allclose(metrics, looped_metrics[:3], rtol=1e-5)
     assert int(state.step) == int(looped.step) == 3
 
 

@@ -1,0 +1,146 @@
+"""Kills one training run again and again, and shows that nothing is lost.
+
+python benchmarks/torture.py                       60 kills, about ten minutes on 2 cores
+python benchmarks/torture.py --kills 5 --steps 1500
+
+A small run is trained twice: once undisturbed, and once in a process that gets SIGKILL at a random
+moment after it has saved twice, is started again with --resume, and so on. Saves are so frequent
+that many a kill finds one under way. After each kill every checkpoint is verified; at the end the
+final parameters, the optimizer's state and metrics.jsonl must equal the undisturbed run's.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from gptjax import checkpoint, runs  # noqa: E402
+from gptjax.training import TrainState, init_state, make_keys  # noqa: E402
+
+MODEL = (
+    "--n-layer 1 --n-head 2 --n-embd 32 --block-size 16 --batch-size 8 --dropout 0.1 "
+    "--eval-interval 2000 --eval-iters 20 --log-interval 1"
+).split()
+OFTEN = ["--save-interval-minutes", "0.003"]
+TEXT = "".join(f"{n} times {n + 1} is {n * (n + 1)}, said the {n}th fox.\n" for n in range(900))
+
+
+def main() -> int:
+    """Exit status 0 if nothing was lost."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--longest", type=float, default=0.6, help="seconds from a save to a kill")
+    args = parser.parse_args()
+    moments, began = random.Random(args.seed), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        text, killed, whole = (Path(folder, name) for name in ("text.txt", "killed", "whole"))
+        # JAX's own cache of compiled programs, so that a life is spent on training.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder, "cache"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        text.write_text(TEXT)
+        first = [*MODEL, "--data", str(text), "--max-iters", str(args.steps)]
+        subprocess.run(command(whole, *first), check=True, stdout=subprocess.DEVNULL)
+        print(f"undisturbed: {args.steps} steps, {time.monotonic() - began:.0f} s", flush=True)
+        hit: list[int] = []
+        under_way = lost = 0
+        for kill in range(args.kills):
+            before = newest(killed)
+            process = subprocess.Popen(
+                command(killed, *(["--resume"] if runs.is_run(killed) else first), *OFTEN),
+                stdout=subprocess.DEVNULL,
+            )
+            seen = {before}  # the first save comes as soon as the program is compiled
+            while len(seen) < 3 and process.poll() is None:
+                time.sleep(0.005)
+                seen.add(newest(killed))
+            time.sleep(moments.uniform(0, args.longest))
+            if process.poll() is not None:
+                print(f"it ended by itself after {kill} kills: give more --steps")
+                return 2
+            there = newest(killed)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            half_done = [p.name for p in (killed / runs.CHECKPOINTS).glob("tmp-*")]
+            under_way += bool(half_done)
+            saving = max((int(n.split("-")[1].split(".")[0]) for n in half_done), default=0)
+            hit.append(max(last_step(killed), newest(killed), saving))
+            lost += damaged(killed) + (newest(killed) < there)
+            print(f"kill {kill + 1}: at step {hit[-1]}, newest checkpoint {newest(killed)}")
+            sys.stdout.flush()
+        subprocess.run(command(killed, "--resume"), check=True, stdout=subprocess.DEVNULL)
+        same = all(
+            np.array_equal(a, b)
+            for a, b in zip(*(jax.tree.leaves(final(p)) for p in (killed, whole)), strict=True)
+        )
+        same_metrics = metrics(killed) == metrics(whole)
+    print(
+        f"{args.kills} kills at {len(set(hit))} different steps, {under_way} with a save under way"
+    )
+    print(f"checkpoints lost or damaged, beyond the one in flight: {lost}")
+    print(f"final state equal bit for bit: {same}; metrics.jsonl the same: {same_metrics}")
+    print(f"{time.monotonic() - began:.0f} s in all")
+    return 0 if same and same_metrics and not lost else 1
+
+
+def command(path: Path, *flags: str) -> list[str]:
+    """The real script's command."""
+    return [sys.executable, str(ROOT / "train.py"), "--out-dir", str(path), *flags]
+
+
+def newest(path: Path) -> int:
+    """The newest checkpoint's step by name alone; 0 before the first."""
+    folder = path / runs.CHECKPOINTS
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def damaged(path: Path) -> int:
+    """How many checkpoints are not whole."""
+    found, problems = checkpoint.list_checkpoints(path / runs.CHECKPOINTS)
+    for one in found:
+        try:
+            checkpoint.verify(one.path)
+        except checkpoint.DamagedError as error:
+            problems.append(str(error))
+    for problem in problems:
+        print(problem)
+    return len(problems)
+
+
+def last_step(path: Path) -> int:
+    """The last line of metrics that the killed process wrote."""
+    return json.loads((path / runs.METRICS).read_text().splitlines()[-1])["step"]
+
+
+def metrics(path: Path) -> list[dict[str, float]]:
+    """Its lines without what differs from run to run by nature."""
+    lines = [json.loads(line) for line in (path / runs.METRICS).read_text().splitlines()]
+    times = ("seconds", "tokens_per_second")
+    return [{k: v for k, v in line.items() if k not in times} for line in lines]
+
+
+def final(path: Path) -> TrainState:
+    """The last checkpoint's whole state."""
+    config, _ = runs.read_run(path)
+    model = runs.make_model(config)
+    abstract = jax.eval_shape(lambda k: init_state(model, config, k), make_keys(0).params)
+    at = path / runs.CHECKPOINTS / str(config.train.max_iters)
+    return checkpoint.load_state(at, abstract)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

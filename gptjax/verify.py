@@ -1,0 +1,74 @@
+"""Checks all of a run: that every file is what was written, and of the shape that it should be."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from gptjax import checkpoint, runs
+from gptjax.errors import InputError
+from gptjax.manifest import DamagedError
+from gptjax.metrics import count_lines, read_metrics
+from gptjax.training import init_state, make_keys
+
+
+class Finding(NamedTuple):
+    """One line about a run, and whether it is good news."""
+
+    text: str
+    well: bool = True
+
+
+def check_run(path: Path) -> Iterator[Finding]:
+    """What there is to say about each part of the run at `path`; nothing is written.
+
+    Every checkpoint is read as a resume would read it, one at a time.
+
+    Raises:
+        InputError: there is no run, or its config.json or tokenizer.json cannot be read.
+    """
+    config, _ = runs.read_run(path)
+    model = runs.make_model(config)
+    yield Finding(f"good  {path / runs.CONFIG}, {runs.TOKENIZER}: {config.model_name}")
+    yield _check_metrics(path / runs.METRICS)
+    abstract = jax.eval_shape(lambda k: init_state(model, config, k), make_keys(0).params)
+    found, problems = checkpoint.list_checkpoints(path / runs.CHECKPOINTS)
+    for problem in problems:
+        yield Finding(f"BAD   {problem}", False)
+    good = []
+    for one in found:
+        try:
+            state = checkpoint.load_state(one.path, abstract)
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves(state)):
+                raise DamagedError(f"checkpoint {one.path} holds numbers that are not finite")
+        except DamagedError as error:
+            yield Finding(f"BAD   {error}", False)
+            continue
+        good.append(one)
+        loss = "not evaluated" if one.val_loss is None else f"validation loss {one.val_loss:.4f}"
+        yield Finding(f"good  checkpoint {one.path}: {loss}")
+    for folder in sorted((path / runs.CHECKPOINTS).glob("*-*")):
+        if folder.name.startswith("damaged-"):
+            yield Finding(f"aside {folder}: was found damaged by a resume, and is not used")
+        elif folder.name.startswith(("tmp-", "unused-")):
+            yield Finding(f"aside {folder}: half done when a process ended; the next removes it")
+    if not good:
+        yield Finding("no good checkpoint: --resume would start from step 0", False)
+        return
+    best = checkpoint.best(good)
+    yield Finding(
+        f"--resume would go on from step {good[-1].step}"
+        + ("" if best is None else f"; the best is step {best.step}")
+    )
+
+
+def _check_metrics(path: Path) -> Finding:
+    try:
+        lines, there = sum(1 for _ in read_metrics(path)), count_lines(path)
+    except InputError as error:
+        return Finding(f"BAD   {error}", False)
+    if lines < there:
+        return Finding(f"BAD   {path}: {there - lines} of {there} lines are none of metrics", False)
+    return Finding(f"good  {path}: {lines} lines, each step once and in order")

@@ -1,0 +1,140 @@
+"""A run that is killed goes on as if it had not been, and one process at a time writes to it."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+import sample
+import train
+from gptjax import runs
+from gptjax.lock import locked
+
+from conftest import TEXT
+from processes import (
+    TIMES,
+    assert_same_state,
+    metrics,
+    saved_steps,
+    start,
+    train_flags,
+    wait_for,
+)
+
+STEPS = 800
+# Saved by time alone, some ten times a second: a kill finds a save under way more often than not.
+KILLABLE = ["--max-iters", STEPS, "--eval-interval", STEPS, "--log-interval", 7]
+OFTEN = ["--save-interval-minutes", 0.002]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The run that the killed ones must equal."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "text.txt").write_text(TEXT)
+    assert train.main(train_flags(folder / "run", folder / "text.txt", *KILLABLE)) == 0
+    return folder / "run"
+
+
+def test_a_killed_run_is_the_undisturbed_run_and_is_refused_to_a_second_process(
+    tmp_path, text_file, undisturbed, refused
+):
+    path = tmp_path / "run"
+    process = start("train.py", *train_flags(path, text_file, *KILLABLE, *OFTEN))
+    wait_for(process, lambda: len(saved_steps(path)) > 1)
+
+    # While it lives, its folder is its own; reading it is free. It stands still for that: it saves
+    # so often that what is being read would be pruned.
+    os.kill(process.pid, signal.SIGSTOP)
+    for flags in (["--resume"], ["--overwrite", "--data", text_file]):
+        assert "another process is training in" in refused(train, "--out-dir", path, *flags)
+    assert sample.main(["--out-dir", str(path), "--max-new-tokens", "3", "--step", "latest"]) == 0
+
+    process.kill()
+    process.communicate()
+    before = saved_steps(path)
+    assert before
+    assert before[-1] < STEPS, "it was killed too late"
+
+    # The second time it dies of two Ctrl-C: at once, without saving, and nothing is lost.
+    process = start("train.py", "--out-dir", path, "--resume", *OFTEN)
+    wait_for(process, lambda: saved_steps(path)[-1] > before[-1])
+    os.kill(process.pid, signal.SIGSTOP)
+    there = saved_steps(path)[-1]
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGCONT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    process.communicate(timeout=20)
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert saved_steps(path)[-1] >= there
+
+    assert train.main(["--out-dir", str(path), "--resume"]) == 0
+    assert_same_state(path, undisturbed)
+    assert metrics(path, *TIMES) == metrics(undisturbed, *TIMES)
+    names = sorted(p.name for p in path.iterdir())
+    assert names == ["checkpoints", "config.json", "loss.png", "metrics.jsonl", "tokenizer.json"]
+    assert all(p.name.isdigit() for p in (path / runs.CHECKPOINTS).iterdir())
+
+
+def test_the_lock_goes_with_its_process_and_keeps_out_no_other_folder(tmp_path):
+    told = []
+    with locked(tmp_path, told.append):
+        (tmp_path / "other").mkdir()
+        with locked(tmp_path / "other", told.append):
+            pass
+    with locked(tmp_path, told.append):
+        pass
+    assert told == []
+
+
+def test_where_there_are_no_locks_it_says_so_and_goes_on(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("gptjax.lock.fcntl.flock", flock)
+    told = []
+    with locked(tmp_path, told.append):
+        assert "cannot be locked (Operation not supported)" in told[0]
+
+
+@pytest.mark.parametrize("written", [[], ["tokenizer.json"], [".tokenizer.json-x1"]])
+def test_killed_before_config_json_is_written_the_same_command_works(
+    run_copy, tmp_path, text_file, written
+):
+    """The folder was refused: not empty, and no run."""
+    path = tmp_path / "begun"
+    path.mkdir()
+    for name in written:
+        shutil.copy(run_copy / "tokenizer.json", path / name)
+    assert train.main(train_flags(path, text_file, "--max-iters", 1)) == 0
+    assert not list(path.glob(".*"))
+
+
+def test_what_is_not_the_beginning_of_a_run_is_not_written_over(tmp_path, text_file, refused):
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    error = refused(train, *train_flags(tmp_path / "else", text_file))
+    assert "not empty and holds no run" in error
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path, text_file, undisturbed):
+    """benchmarks/torture.py does the same sixty times."""
+    path, moments = tmp_path / "run", random.Random(7)
+    first = train_flags(path, text_file, *KILLABLE, *OFTEN)
+    for _ in range(6):
+        resume = ["--out-dir", path, "--resume", *OFTEN]
+        process = start("train.py", *(resume if runs.is_run(path) else first))
+        try:
+            process.wait(moments.uniform(0.5, 9))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+    assert train.main(["--out-dir", str(path), "--resume"]) == 0
+    assert_same_state(path, undisturbed)
+    assert metrics(path, *TIMES) == metrics(undisturbed, *TIMES)

@@ -1,0 +1,103 @@
+"""Strange texts train, or get one clear line."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+import sample
+import train
+from gptjax import runs
+from gptjax.tokenizer import CharTokenizer
+
+from conftest import TEXT
+from processes import ENVIRONMENT, ROOT, train_flags
+
+SHORT = ["--max-iters", 1, "--eval-interval", 1]
+
+TEXTS = {
+    "CRLF": "a line\r\nand a next\r\n" * 30,
+    "lone CR": "a line\rand a next\r" * 30,
+    "emoji and scripts": "🙂👩‍🚀 ёлка 漢字 עברית हिन्दी\n" * 30,
+    "a byte order mark": "\ufeffa text\n" * 60,
+    "one character": "a" * 400,
+    "control characters": "\x01\x1b[31m\x7f\x85\u2028\u202e ab" * 40,
+    "only newlines": "\n" * 400,
+    "noncharacters": "\ufffe\uffff\U0010ffff\ue000 " * 100,
+    "validation alone has some": "a🙂\r\n" * 150 + "é\x01\u2028" * 20,
+}
+
+
+# Each is a vocabulary of its own, and so a compilation of its own.
+QUICK = ("one character", "validation alone has some")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TEXTS]
+)
+def test_strange_texts_train_and_are_sampled(tmp_path, name, capsys):
+    """The same block size and so on: what differs is the vocabulary."""
+    file = tmp_path / "text.txt"
+    file.write_bytes(TEXTS[name].encode())
+    path = tmp_path / "run"
+    assert train.main(train_flags(path, file, *SHORT)) == 0
+    tokenizer = runs.read_run(path)[1]
+    assert set(tokenizer.characters) == set(TEXTS[name])
+    capsys.readouterr()
+    prompt = TEXTS[name][-3:]
+    assert sample.main(["--out-dir", str(path), "--prompt", prompt, "--max-new-tokens", "4"]) == 0
+    assert capsys.readouterr().out.startswith(prompt)
+
+
+def test_a_nul_byte_is_told_with_its_place(tmp_path, refused):
+    file = tmp_path / "text.txt"
+    file.write_bytes(b"text " * 10**6 + b"\0")
+    error = refused(train, "--data", file, "--out-dir", tmp_path / "run")
+    assert "byte 5000000 is NUL" in error
+
+
+def test_a_text_is_looked_up_in_parts_to_the_same_ids(monkeypatch):
+    whole = CharTokenizer.from_text(TEXT)
+    ids = whole.encode(TEXT)
+    monkeypatch.setattr("gptjax.tokenizer.CHUNK", 7)
+    assert CharTokenizer.from_text(TEXT).characters == whole.characters
+    assert (whole.encode(TEXT) == ids).all()
+    with pytest.raises(ValueError, match="at position 17 is not among"):
+        whole.encode(TEXT[:17] + "é" + TEXT)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_lacks_the_text_s_characters(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(TEXTS["emoji and scripts"])
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *train_flags(tmp_path / "run", file, *SHORT)],
+        env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "\\u" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_line_of_100_megabytes(tmp_path):
+    """It took 2.1 GB on the way to its ids."""
+    file = tmp_path / "text.txt"
+    file.write_text("the quick brown fox " * (5 * 2**20))
+    assert file.stat().st_size == 100 * 2**20
+    began = time.monotonic()
+    flags = train_flags(tmp_path / "run", file, *SHORT, "--eval-iters", 10)
+    script = (
+        "import sys, resource, train\nstatus = train.main(sys.argv[1:])\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\nsys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *flags], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 120
+    peak = int(done.stdout.split("peak")[1]) / 2**20
+    assert peak < 1.6
