@@ -108,8 +108,8 @@ difference of any step, in nats. The last row is this project against itself, it
 moved by {equality.ROUNDING:.0e} of their size: what rounding alone does. At a high learning rate
 that row grows past any tolerance, because ReLU has kinks and AdamW divides by gradients that are
 nearly zero. So the proof has GELU in ReLU's place, warms up for {equality.WARMUP} steps or more to
-a rate of at most {rate}, and starts from weights of N(0, {equality.INIT_STD}) where the preset's are
-smaller. The tests hold ReLU's logits and gradients to the same tolerances on a small model.
+a rate of at most {rate}, and starts from weights of N(0, {equality.INIT_STD}) where the preset's
+are smaller. The tests hold ReLU's logits and gradients to the same tolerances on a small model.
 
 ![Losses of all, and how far they are from this project's](comparison-losses.png)
 """
