@@ -20,7 +20,7 @@ from gptjax.version import __version__
 MANIFEST = "manifest.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 * 2**20  # 100 bytes a file, and Orbax writes about ten a gigabyte
-MAX_METADATA_BYTES = 16 * 2**20  # of a file that Orbax parses as JSON
+MAX_METADATA_BYTES = 16 * 2**20  # of a file that is not arrays, which are in folders named d
 ITEMS = ("params", "opt_state")
 
 
@@ -116,7 +116,7 @@ def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
     total = 0
     for name, digest in digests.items():
         size = (path / name).stat(follow_symlinks=False).st_size
-        if name.split("/")[-1].startswith("_") and size > MAX_METADATA_BYTES:
+        if (path / name).parent.name != "d" and size > MAX_METADATA_BYTES:
             raise DamagedError(f"checkpoint {path} is damaged: {name} is too large")
         try:
             same = _sha256(path / name) == digest

@@ -187,16 +187,19 @@ def test_a_file_beside_those_of_the_manifest_is_damage(run_copy):
 
 def test_a_forged_checkpoint_of_another_size_is_refused_before_it_is_read(run_copy, monkeypatch):
     params = run_copy / NEWEST / "params"
-    huge = params / "array_metadatas" / "process_0"
-    with huge.open("r+b") as file:
+    [arrays] = (params / "d").iterdir()
+    with arrays.open("r+b") as file:
         file.truncate(65 * 2**20)
     seal(run_copy / NEWEST)
     with pytest.raises(checkpoint.DamagedError, match="its files have 68"):
         runs.load_run(run_copy, 6)
-    (params / "_METADATA").write_bytes(b" " * (17 * 2**20))
-    seal(run_copy / NEWEST)
-    with pytest.raises(checkpoint.DamagedError, match="_METADATA is too large"):
-        runs.load_run(run_copy, 6)
+    for name in ("_METADATA", "array_metadatas/process_0"):
+        whole = (params / name).read_bytes()
+        (params / name).write_bytes(b" " * (17 * 2**20))
+        seal(run_copy / NEWEST)
+        with pytest.raises(checkpoint.DamagedError, match=f"{name} is too large"):
+            runs.load_run(run_copy, 6)
+        (params / name).write_bytes(whole)
 
 
 def test_a_forged_chunk_larger_than_its_array_is_refused(run_copy):
