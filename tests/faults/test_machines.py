@@ -16,7 +16,7 @@ from gptjax.__main__ import main as check
 from processes import ENVIRONMENT, call, final_state, metrics, saved_steps, train_flags
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-OLD_RUNS = sorted(p for p in FIXTURES.iterdir() if p.is_dir())
+OLD_RUNS = sorted(FIXTURES.glob("gptjax-*"))
 
 
 def devices(n):
