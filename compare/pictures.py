@@ -48,7 +48,7 @@ def draw_measures(path: Path, results: dict[str, Any]) -> None:
         measure = MEASURES[key]
         better = "more is better" if measure.more_is_better else "less is better"
         name = measure.title.split(":")[0].removesuffix(" of start-up and training")
-        axes.set_title(f"{name} ({measure.unit}), {better}", fontsize=8, loc="left")
+        axes.set_title(f"{name} ({measure.unit})\n{better}", fontsize=8, loc="left")
         axes.margins(x=0.25)
         axes.set_xlim(left=0)
         axes.tick_params(axis="x", labelsize=7)

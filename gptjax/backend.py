@@ -1,7 +1,9 @@
 """JAX's devices: which there are, and the settings that must be made before JAX looks for them."""
 
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -49,16 +51,29 @@ def use_compilation_cache() -> None:
 
     In $XDG_CACHE_HOME/gptjax, or ~/.cache/gptjax. JAX's own settings come first:
     JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false turns it off.
-    A folder that cannot be written costs only the time.
+    A folder that cannot be written costs only the time. For scripts: it is the process's setting.
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home) / "gptjax"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptjax"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return
-    if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if not os.access(folder, os.W_OK):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    show = warnings.showwarning
+
+    def heal(message: Any, *args: Any, **kwargs: Any) -> None:
+        """JAX writes entries in place, and never again: one that a kill or a full disk cut short
+        would be told and compiled anew at every start. So all go, and the next is whole.
+        """
+        if "persistent compilation cache" not in str(message):
+            show(message, *args, **kwargs)
+            return
+        for entry in folder.glob("*-cache"):
+            entry.unlink(missing_ok=True)
+
+    warnings.showwarning = heal

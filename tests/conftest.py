@@ -23,10 +23,12 @@ from gptjax.training import init_params
 
 # Many tests compile the same small program; a cache in a folder of this session compiles it once.
 CACHE = tempfile.TemporaryDirectory(prefix="gptjax-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name  # for the scripts in processes of their own
 jax.config.update("jax_compilation_cache_dir", CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# The scripts in processes of their own get another one: they are killed, and JAX writes in place.
+os.environ["XDG_CACHE_HOME"] = CACHE.name + "/home"
 
 # A (V,) added to a (B, V) by accident is a bug that broadcasting hides.
 jax.config.update("jax_numpy_rank_promotion", "raise")
