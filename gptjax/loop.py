@@ -151,6 +151,7 @@ def train(
         while step < cfg.max_iters and stop.signal is None and not out_of_time:
             until = _next_look(step, cfg, timer.seconds_per_step)
             state, metrics = update(state, tokens, keys, until)
+            timer.dispatched()
             if in_flight is not None:
                 note(land(in_flight))
             in_flight, step = (until, metrics), until
@@ -165,9 +166,8 @@ def train(
                         f"the validation loss after step {step} is {val_loss}; {kept(path)}"
                     )
                 line |= {"seconds": round(seconds(), 3), "val_loss": val_loss}
-                log.add(
-                    **line
-                )  # before the checkpoint: a resume drops lines after it, and adds none
+                # Before the checkpoint: a resume drops lines after it, and adds none.
+                log.add(**line)
                 save(val_loss)
                 reporter.evaluated(line, state.params)
                 timer.restart(step)
@@ -187,20 +187,26 @@ def train(
 class Timer:
     """Seconds per update, from the times at which dispatches land, evaluations left out.
 
-    The first dispatch compiles, so it is not counted.
+    The first dispatch compiles, so it is not counted. Nor is one that lands right after another:
+    by the time that is looked at, both have long been done.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._mark: tuple[int, float] | None = None
+        self._dispatched = False
         self.seconds_per_step: float | None = None
+
+    def dispatched(self) -> None:
+        """The device was given more to do."""
+        self._dispatched = True
 
     def landed(self, step: int) -> None:
         """A dispatch that ended with update `step` has landed."""
         now = self._clock()
-        if self._mark is not None and step > self._mark[0]:
+        if self._mark is not None and step > self._mark[0] and self._dispatched:
             self.seconds_per_step = (now - self._mark[1]) / (step - self._mark[0])
-        self._mark = (step, now)
+        self._mark, self._dispatched = (step, now), False
 
     def restart(self, step: int) -> None:
         """Time until now was spent on something else."""
