@@ -26,8 +26,12 @@ def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | 
         The exit status: what the body returns; 2 for wrong input, 130 after Ctrl-C, and 1 for a
         run that cannot go on.
     """
-    # Orbax logs each of its threads' tracebacks before raising what is told below, once.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Orbax logs each of its threads' tracebacks before raising what is told below, once. Where it
+    # reads a damaged file, others of its tasks are left behind, and Python would tell of each.
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    if not isinstance(sys.unraisablehook, _Unraisable):
+        sys.unraisablehook = _Unraisable(sys.unraisablehook)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its code
             stream.reconfigure(errors="backslashreplace")
@@ -64,6 +68,17 @@ def run_script(name: str, script: Callable[[list[str]], int], argv: list[str] | 
         message, status = "interrupted", INTERRUPTED
     print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+class _Unraisable:
+    """Tells of errors that nobody can catch, but for those of tasks that Orbax left behind."""
+
+    def __init__(self, tell: Callable[[Any], object]) -> None:
+        self._tell = tell
+
+    def __call__(self, left: Any) -> None:
+        if "Event loop is closed" not in str(left.exc_value):
+            self._tell(left)
 
 
 def as_flag(field: str) -> str:

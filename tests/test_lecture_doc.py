@@ -9,7 +9,7 @@ import pytest
 
 import sample
 import train
-from gptjax import corpus
+from gptjax import corpus, data
 from gptjax.lecture import __main__ as lecture
 from gptjax.lecture import ladder, results
 
@@ -29,7 +29,7 @@ STAND_IN = CHARACTERS + STAND_IN.translate(dict.fromkeys(map(ord, "0123456789"))
 def stand_in(tmp_path, monkeypatch):
     """An empty folder to work in, with the stand-in in the text's place."""
     text = corpus.Text(STAND_IN, "shakespeare", "0" * 64)
-    for module in (corpus, train, lecture):
+    for module in (corpus, data, lecture):
         monkeypatch.setattr(module, "load_text", lambda *_, **__: text)
     monkeypatch.chdir(tmp_path)
 

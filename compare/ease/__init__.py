@@ -5,8 +5,10 @@ the same small problem and answers with an Outcome: a sentence for people, and i
 The functions stand side by side to be read; their lengths are counted and told too.
 """
 
+import ast
 import importlib
 import inspect
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -88,12 +90,12 @@ def run(topic: str, designs: list[str], problem: Problem) -> dict[str, Any]:
 
 def count_lines(program: Callable[..., Any]) -> int:
     """Lines of a function that do something: not its def, its docstring, comments or blanks."""
-    source = inspect.getsource(program)
-    doc = program.__doc__
-    if doc:
-        source = source.replace(doc, "")
-    lines = [line.strip() for line in source.splitlines()[1:]]
-    return sum(1 for line in lines if line and not line.startswith("#") and line.strip('"'))
+    source = textwrap.dedent(inspect.getsource(program))
+    first = ast.parse(source).body[0].body[0]  # type: ignore[attr-defined]  # a function's
+    lines = source.splitlines()
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        lines[first.lineno - 1 : first.end_lineno] = []
+    return sum(1 for line in lines[1:] if line.strip() and not line.strip().startswith("#"))
 
 
 def timed(program: Callable[[], Any], repeats: int = 5) -> list[float]:
