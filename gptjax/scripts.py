@@ -107,6 +107,12 @@ class FlagParser(argparse.ArgumentParser):
         """Raises what `run_script` prints."""
         raise InputError(f"{message} (--help lists the flags)")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """The value `--` is one: before Python 3.13, argparse drops it and returns no value."""
+        if action.nargs is None and arg_strings == ["--"]:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
     def add(self, name: str, kind: Any, help: str, default: Any = None) -> None:
         """Adds the flag of a field.
 

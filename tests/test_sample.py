@@ -213,6 +213,8 @@ BAD = [
     (["--prompt", "foX"], ["'X' at position 2"]),
     (["--prompt", "fox", "--prompt-file", "x"], ["--prompt-file"]),
     (["--prompt-file", "/no/such"], ["/no/such", "no such file"]),
+    (["--prompt-file", "--"], ["--: no such file"]),
+    (["--prompt", "--"], ["'-' at position 0"]),
     (["--tempature", "1"], ["--tempature", "did you mean --temperature?"]),
 ]
 
