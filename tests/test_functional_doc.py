@@ -1,5 +1,6 @@
 """docs/functional.md: both sides of each pair run, and agree where they must."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -40,25 +41,22 @@ def run(section, torch_side, names, other):
             exec(compile(block, f"docs/functional.md, {title}", "exec"), names)
 
 
-def test_the_functional_side_runs():
-    names: dict = {"__name__": "functional"}
-    for section in PAGE.split("\n## "):
-        run(section, False, names, {})
-    assert names["losses"][-1] < names["losses"][0]
-
-
-def test_each_pair_agrees():
-    torch = pytest.importorskip("torch", reason="needs requirements-compare.txt")
+def test_each_pair_runs_and_agrees():
+    """Without PyTorch, this project's side of each runs alone."""
+    torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
     ours: dict = {"__name__": "functional"}
     theirs: dict = {"__name__": "functional"}
     for section in PAGE.split("\n## "):
         run(section, False, ours, {})
+        if torch is None:
+            continue
         run(section, True, theirs, ours)
         for name in PAIRS.get(section.splitlines()[0], ()):
             left, right = ours[name], theirs[name]
             if isinstance(right, torch.Tensor):
                 right = right.detach().numpy()
             np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert ours["losses"][-1] < ours["losses"][0]
 
 
 def test_every_section_has_both_sides():
