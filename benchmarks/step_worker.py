@@ -1,0 +1,109 @@
+"""One contestant of the training benchmarks, in a process of its own: so many steps on each line.
+
+    python -m benchmarks.step_worker LIBRARY CONFIG.json
+
+LIBRARY is `gptjax`, `torch` or `torch-compile`. The text is random: what it says costs nothing.
+Each side trains as its own script would: this project many updates in one dispatch, PyTorch as
+nanoGPT does, batch by batch.
+"""
+
+import json
+import sys
+import time
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compare.worker import answer, peak_memory
+
+Steps = Callable[[int], float]  # trains so many steps, and returns the last one's loss
+
+
+def main(library: str, path: Path) -> None:
+    """Builds the contestant, says what it runs on, and trains until its input ends."""
+    tokens = np.random.default_rng(0).integers(0, 65, 1_000_000)
+    if library == "gptjax":
+        steps, memory, about = ours(path, tokens)
+    else:
+        steps, memory, about = theirs(path, tokens, compiled=library == "torch-compile")
+    answer(**about)
+    for line in sys.stdin:
+        count, began = int(line), time.perf_counter()
+        loss = steps(count)
+        answer(seconds=(time.perf_counter() - began) / count, memory=memory(), loss=loss)
+
+
+def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], dict[str, Any]]:
+    """The updates of train.py, as it dispatches them."""
+    import jax
+    from jax import numpy as jnp
+
+    from gptjax.backend import describe
+    from gptjax.config import RunConfig
+    from gptjax.model import GPT
+    from gptjax.training import init_state, make_keys, make_train_loop
+
+    config = RunConfig.from_dict(json.loads(path.read_text()))
+    model, keys = GPT(config.model), make_keys(config.seed)
+    loop = make_train_loop(model, config)
+    on_device = jnp.asarray(tokens.astype(np.uint8))
+    state = jax.jit(lambda key: init_state(model, config, key))(keys.params)
+    done = 0
+
+    def steps(count: int) -> float:
+        nonlocal state, done
+        done += count
+        state, metrics = loop(state, on_device, keys, done)
+        return metrics.loss.item()
+
+    def memory() -> float:
+        stats = jax.devices()[0].memory_stats()
+        return stats["peak_bytes_in_use"] / 2**20 if stats else peak_memory()
+
+    return steps, memory, {"device": describe()}
+
+
+def theirs(
+    path: Path, tokens: np.ndarray, compiled: bool
+) -> tuple[Steps, Callable[[], float], dict[str, Any]]:
+    """The PyTorch twin, with nanoGPT's batches."""
+    import torch
+
+    from compare import torch_gpt
+
+    def named(values: dict[str, Any]) -> Any:
+        return namedtuple("Config", values)(**values)  # so that gptjax, and JAX, stay out
+
+    config = json.loads(path.read_text(), object_hook=named)
+    gpu = torch.cuda.is_available()
+    device = "cuda" if gpu else "cpu"
+    torch.set_float32_matmul_precision("high")  # TF32, as nanoGPT allows; a CPU has none
+    training = torch_gpt.make(config, config.seed, device=device, compiled=compiled)
+    text = torch.from_numpy(tokens)
+    B, T = config.train.batch_size, config.model.block_size
+    if config.train.gradient_accumulation_steps != 1:
+        raise ValueError("the twin's step is measured without gradient accumulation")
+
+    def batch() -> Any:
+        starts = torch.randint(len(text) - T, (B,)).tolist()
+        both = [torch.stack([text[i + d : i + d + T] for i in starts]) for d in (0, 1)]
+        return [x.pin_memory().to(device, non_blocking=True) if gpu else x for x in both]
+
+    def steps(count: int) -> float:
+        loss: Any = None
+        for _ in range(count):
+            loss = torch_gpt.train_step(*training, *batch(), grad_clip=config.train.grad_clip)
+        return loss.item()
+
+    def memory() -> float:
+        return torch.cuda.max_memory_allocated() / 2**20 if gpu else peak_memory()
+
+    name = torch.cuda.get_device_name() if gpu else f"cpu, {torch.get_num_threads()} threads"
+    return steps, memory, {"device": f"{name}, torch {torch.__version__}"}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
