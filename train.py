@@ -19,6 +19,7 @@ from gptjax import checkpoint, data, runs, scripts
 from gptjax.backend import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
+from gptjax.execution import suited
 from gptjax.generation import generate
 from gptjax.lock import locked
 from gptjax.loop import StopRequest, train
@@ -32,7 +33,8 @@ SAMPLE_TOKENS = 200
 
 # What a resume may change; everything else is the run's.
 CHANGEABLE = (
-    "max_iters eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite"
+    "max_iters eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite "
+    "remat"
 ).split()
 
 
@@ -181,11 +183,14 @@ def introduce(texts: data.Texts, state: TrainState) -> None:
 def fit(path: Path, texts: data.Texts, state: TrainState, skipped: int) -> int:
     """Trains, shows, and says what to type next."""
     config = texts.config
-    model = runs.make_model(config)
+    plain = runs.make_model(config)
+    model, attention = suited(plain, config, platform())
+    if platform() != "cpu":
+        say(f"attention: {attention}")
 
     def sample(params: Any, n: int = SAMPLE_TOKENS) -> str:
         key = jax.random.key(config.seed)
-        ids = generate(model, params, np.zeros((1, 1), np.int32), key, max_new_tokens=n)
+        ids = generate(plain, params, np.zeros((1, 1), np.int32), key, max_new_tokens=n)
         return texts.tokenizer.decode(np.asarray(ids)[0, 1:])
 
     report = Report(path, config, sample, sys.stdout, int(state.step))

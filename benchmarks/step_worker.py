@@ -41,13 +41,15 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
     import jax
     from jax import numpy as jnp
 
-    from gptjax.backend import describe
+    from gptjax.backend import describe, platform
     from gptjax.config import RunConfig
+    from gptjax.execution import suited
     from gptjax.model import GPT
     from gptjax.training import init_state, make_keys, make_train_loop
 
     config = RunConfig.from_dict(json.loads(path.read_text()))
-    model, keys = GPT(config.model), make_keys(config.seed)
+    keys = make_keys(config.seed)
+    model, attention = suited(GPT(config.model), config, platform())
     loop = make_train_loop(model, config)
     on_device = jnp.asarray(tokens.astype(np.uint8))
     state = jax.jit(lambda key: init_state(model, config, key))(keys.params)
@@ -63,7 +65,7 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
         stats = jax.devices()[0].memory_stats()
         return stats["peak_bytes_in_use"] / 2**20 if stats else peak_memory()
 
-    return steps, memory, {"device": describe()}
+    return steps, memory, {"device": describe(), "attention": attention}
 
 
 def theirs(

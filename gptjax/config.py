@@ -155,6 +155,9 @@ class TrainConfig:
     beta1: float = flag(0.9, "AdamW's decay of the mean gradient")
     beta2: float = flag(0.99, "AdamW's decay of the mean squared gradient")
     grad_clip: float = flag(1.0, "largest global norm of the gradient; 0 for no clipping")
+    remat: bool = flag(
+        False, "keep no activations inside blocks: less memory, a third more arithmetic"
+    )
     eval_interval: int = flag(250, "updates between evaluations, each of which saves a checkpoint")
     eval_iters: int = flag(
         0, "validation batches per evaluation, spread evenly over the split; 0 is the whole split"

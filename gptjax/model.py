@@ -29,6 +29,22 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+class Execution(NamedTuple):
+    """How a model is computed: what suits a backend, and changes its results by rounding at most.
+
+    Attributes:
+        attention: a backend's own kernel, (q_BTD, k_BTD, v_BTD) to (B, T, D), for where nothing is
+            dropped and nothing cached; None is the plain form below. execution.py chooses it.
+        remat: a block's activations are not kept for the backward pass, but computed again.
+    """
+
+    attention: Callable[[Array, Array, Array], Array] | None = None
+    remat: bool = False
+
+
+PLAIN = Execution()
+
+
 class Past(NamedTuple):
     """Keys and values of positions before x, so that generation need not compute them again.
 
@@ -86,6 +102,7 @@ class Head(nn.Module):
     """One head of causal self-attention: (B, T, C) to (B, T, D)."""
 
     config: GPTConfig
+    execution: Execution = PLAIN
 
     @nn.compact
     def __call__(self, x_BTC: Array, deterministic: bool, past: Past | None = None) -> Array:
@@ -96,13 +113,20 @@ class Head(nn.Module):
 
         q_BTD, k_BTD, v_BTD = project("query"), project("key"), project("value")
         self.sow("intermediates", "kv", (k_BTD, v_BTD))  # for who asks: cache.py does
+        fused = self.execution.attention
+        if fused is not None and past is None and (deterministic or cfg.dropout == 0):
+            return fused(q_BTD, k_BTD, v_BTD)
         weights_BTS = attention_weights(q_BTD, k_BTD, past)
         weights_BTS = nn.Dropout(cfg.dropout)(weights_BTS, deterministic=deterministic)
         return weighted_values(weights_BTS, v_BTD, past)
 
 
 def many_heads(
-    config: GPTConfig, x_BTC: Array, deterministic: bool, past: Past | None = None
+    config: GPTConfig,
+    x_BTC: Array,
+    deterministic: bool,
+    past: Past | None = None,
+    execution: Execution = PLAIN,
 ) -> Array:
     """H heads side by side, (B, T, C) to (B, T, H, D).
 
@@ -119,18 +143,19 @@ def many_heads(
         out_axes=-2,
         axis_size=config.n_head,
     )
-    return heads(config, name="heads")(x_BTC, deterministic, past)
+    return heads(config, execution, name="heads")(x_BTC, deterministic, past)
 
 
 class MultiHeadAttention(nn.Module):
     """Heads side by side, and a projection back into the residual stream: (B, T, C) to itself."""
 
     config: GPTConfig
+    execution: Execution = PLAIN
 
     @nn.compact
     def __call__(self, x_BTC: Array, *, deterministic: bool, past: Past | None = None) -> Array:
         cfg = self.config
-        y_BTHD = many_heads(cfg, x_BTC, deterministic, past)
+        y_BTHD = many_heads(cfg, x_BTC, deterministic, past, self.execution)
         y_BTC = y_BTHD.reshape(x_BTC.shape)
         y_BTC = dense(cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj")(y_BTC)
         return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
@@ -154,11 +179,12 @@ class Block(nn.Module):
     """Communication, then computation, each added to the residual stream after a LayerNorm."""
 
     config: GPTConfig
+    execution: Execution = PLAIN
 
     @nn.compact
     def __call__(self, x_BTC: Array, *, deterministic: bool, past: Past | None = None) -> Array:
         cfg = self.config
-        attn = MultiHeadAttention(cfg, name="attn")
+        attn = MultiHeadAttention(cfg, self.execution, name="attn")
         mlp = FeedForward(cfg, name="mlp")
         x_BTC = x_BTC + attn(layer_norm(cfg, "ln_1")(x_BTC), deterministic=deterministic, past=past)
         return x_BTC + mlp(layer_norm(cfg, "ln_2")(x_BTC), deterministic=deterministic)
@@ -175,6 +201,7 @@ class GPT(nn.Module):
     """
 
     config: GPTConfig
+    execution: Execution = PLAIN
 
     @nn.compact
     def __call__(
@@ -204,8 +231,14 @@ class GPT(nn.Module):
         if cfg.embd_dropout:
             x_BTC = nn.Dropout(cfg.dropout)(x_BTC, deterministic=deterministic)
         for i in range(cfg.n_layer):
-            block = Block(cfg, name=f"block_{i}")
-            x_BTC = block(x_BTC, deterministic=deterministic, past=past[i] if past else None)
+
+            def run(block: Block, x_BTC: Array, past: Past | None) -> Array:
+                return block(x_BTC, deterministic=deterministic, past=past)
+
+            if self.execution.remat:
+                run = nn.remat(run)
+            block = Block(cfg, self.execution, name=f"block_{i}")
+            x_BTC = run(block, x_BTC, past[i] if past else None)
         x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
         if cfg.tie_embeddings:
             logits_BTV = TiedHead(cfg, name="lm_head")(x_BTC, wte)

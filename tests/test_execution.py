@@ -1,0 +1,113 @@
+"""What a backend injects into the model changes how it is computed, and nothing else."""
+
+import jax
+import numpy as np
+import pytest
+
+from gptjax import execution
+from gptjax.execution import suited
+from gptjax.loss import cross_entropy
+from gptjax.model import GPT, Execution, attention_weights, forward, weighted_values
+from gptjax.training import init_params
+
+from conftest import init, tiny_config
+
+KEY = jax.random.key(2)
+
+
+def plain_attention(q, k, v):
+    return weighted_values(attention_weights(q, k), v)
+
+
+def value_and_gradient(model, config, params, dropout_key=None):
+    x_BT = jax.random.randint(KEY, (2, config.block_size), 0, config.vocab_size)
+
+    def loss(params):
+        return cross_entropy(forward(model, params, x_BT, dropout_key), x_BT)
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+def same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_remat_changes_no_loss_no_gradient_and_no_parameter(dropout):
+    config = tiny_config(n_layer=2, dropout=dropout).model
+    params, key = init(config, KEY), KEY if dropout else None
+    model = GPT(config, Execution(remat=True))
+    fresh = jax.eval_shape(lambda key: init_params(model, key), KEY)
+    assert jax.tree.structure(fresh) == jax.tree.structure(params)
+    same(
+        value_and_gradient(model, config, params, key),
+        value_and_gradient(GPT(config), config, params, key),
+    )
+
+
+def test_remat_computes_blocks_twice():
+    config = tiny_config(n_layer=2).model
+    params, x = init(config, KEY), np.zeros((1, 8), np.int32)
+
+    def residuals(model):
+        def loss(params):
+            return cross_entropy(forward(model, params, x), x)
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
+
+    assert residuals(GPT(config, Execution(remat=True))) > residuals(GPT(config))
+
+
+def test_a_kernel_is_used_where_it_applies_and_only_there():
+    calls = []
+
+    def kernel(q, k, v):
+        calls.append(q.shape)
+        return plain_attention(q, k, v)
+
+    for dropout, key, expected in ((0.0, None, 1), (0.3, None, 1), (0.3, KEY, 0)):
+        config = tiny_config(dropout=dropout).model
+        params = init(config, KEY)
+        calls.clear()
+        found = value_and_gradient(GPT(config, Execution(kernel)), config, params, key)
+        assert bool(calls) == expected
+        same(found, value_and_gradient(GPT(config), config, params, key))
+
+
+@pytest.mark.parametrize(
+    ("platform", "changes", "says"),
+    [
+        ("cpu", {}, "no kernel for it on a cpu"),
+        ("gpu", {"dtype": "float32"}, "takes no float32"),
+        ("gpu", {"dropout": 0.1}, "has no dropout"),
+        ("gpu", {"n_embd": 20}, "not 10"),
+        ("gpu", {}, "does not run on this GPU"),  # which is a CPU here
+    ],
+)
+def test_why_attention_is_plain(platform, changes, says):
+    config = tiny_config(**{"n_embd": 16, "dtype": "bfloat16", **changes})
+    model, said = suited(GPT(config.model), config, platform)
+    assert says in said
+    assert model.execution.attention is None
+
+
+def test_cudnns_kernel_is_chosen_where_it_runs(monkeypatch):
+    monkeypatch.setattr(execution, "_runs", lambda config: True)
+    config = tiny_config(n_embd=16, dtype="bfloat16", remat=True)
+    model, said = suited(GPT(config.model), config, "gpu")
+    assert said == "cuDNN's"
+    assert model.execution == Execution(execution.cudnn_attention, remat=True)
+
+
+def test_cudnns_kernel_is_given_what_it_takes(monkeypatch):
+    """No GPU here: the same call, answered by XLA, is the plain attention."""
+    real = jax.nn.dot_product_attention
+
+    def answer(*args, implementation, **kwargs):
+        assert implementation == "cudnn"
+        return real(*args, implementation="xla", **kwargs)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", answer)
+    q, k, v = jax.random.normal(KEY, (3, 2, 8, 4))
+    same(execution.cudnn_attention(q, k, v), plain_attention(q, k, v))
