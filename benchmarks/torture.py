@@ -31,7 +31,7 @@ from gptjax.training import TrainState, init_state, make_keys  # noqa: E402
 
 MODEL = (
     "--n-layer 1 --n-head 2 --n-embd 32 --block-size 16 --batch-size 8 --dropout 0.1 "
-    "--eval-interval 2000 --eval-iters 20 --log-interval 1"
+    "--eval-interval 1000000 --eval-iters 20 --log-interval 1"
 ).split()
 OFTEN = ["--save-interval-minutes", "0.003"]
 TEXT = "".join(f"{n} times {n + 1} is {n * (n + 1)}, said the {n}th fox.\n" for n in range(900))
@@ -41,9 +41,9 @@ def main() -> int:
     """Exit status 0 if nothing was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--longest", type=float, default=0.6, help="seconds from a save to a kill")
+    parser.add_argument("--longest", type=float, default=0.8, help="seconds from a save to a kill")
     args = parser.parse_args()
     moments, began = random.Random(args.seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:

@@ -35,6 +35,8 @@ DATA_DIR, DOCS, ELSEWHERE = Path("data"), Path("docs"), Path("runs/comparison")
 # Half of a quick run would be LLVM at work on programs that run for a moment. It is for the proofs
 # and the short programs alone, not for the processes that are measured.
 UNOPTIMIZED = "--xla_backend_optimization_level=0"
+if jax.__version__.startswith("0.10."):  # a newer, slower way to compile; later ones abort at this
+    UNOPTIMIZED += " --xla_cpu_use_fusion_emitters=false"
 BEGUN = time.perf_counter()
 BATCHES = 20  # that the contestants go through again and again
 

@@ -72,7 +72,15 @@ def build(name: str, config: RunConfig) -> Contestant:
 
     Args:
         config: a RunConfig, or for all but `linen` anything hashable with its fields.
+
+    Raises:
+        ConfigError: it accumulates gradients, and the contestant does not.
     """
+    if name != "linen" and config.train.gradient_accumulation_steps != 1:
+        from gptjax.errors import ConfigError
+
+        steps, rule = config.train.gradient_accumulation_steps, f"must be 1: {name} has no other"
+        raise ConfigError("gradient_accumulation_steps", steps, rule)
     if name in ("linen", "plain"):
         return Functional(importlib.import_module(f"compare.{name}_gpt"), config)
     return Nnx(config) if name == "nnx" else Torch(config, compiled=name == "torch-compile")

@@ -1,10 +1,11 @@
-"""What suits a backend: the attention kernel that a model is trained with, injected into it."""
+"""What suits a backend: the kernels and products that a model is trained with, injected into it."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from gptjax.config import GPTConfig, RunConfig
+from gptjax.cpu import projection
 from gptjax.model import GPT, Execution
 
 Array = jax.Array
@@ -19,6 +20,8 @@ def cudnn_attention(q_BTD: Array, k_BTD: Array, v_BTD: Array) -> Array:
 
 def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.Module, str]:
     """A model as it is best trained here, and what to say of its attention.
+
+    On a CPU the heads' projections are cpu.py's.
 
     cuDNN's kernel needs a GPU, bfloat16, heads of a width that it knows, and no dropout on the
     weights, which it never holds. Whether this GPU and this cuDNN have it is found by trying.
@@ -41,7 +44,9 @@ def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.M
     elif not _runs(config):
         why = "cuDNN's does not run on this GPU"
     attention = None if why else cudnn_attention
-    execution = Execution(attention, remat=run_config.train.remat)
+    # Some bfloat16 products have no kernel on a CPU in JAX 0.10, and it is slow there in any case.
+    fast = platform == "cpu" and config.dtype == "float32"
+    execution = Execution(attention, projection if fast else None, run_config.train.remat)
     return model.clone(execution=execution), f"plain ({why})" if why else "cuDNN's"
 
 

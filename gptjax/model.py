@@ -35,10 +35,12 @@ class Execution(NamedTuple):
     Attributes:
         attention: a backend's own kernel, (q_BTD, k_BTD, v_BTD) to (B, T, D), for where nothing is
             dropped and nothing cached; None is the plain form below. execution.py chooses it.
+        projection: a backend's own product for query, key and value, as `nn.Dense.dot_general`.
         remat: a block's activations are not kept for the backward pass, but computed again.
     """
 
     attention: Callable[[Array, Array, Array], Array] | None = None
+    projection: Callable[..., Array] | None = None
     remat: bool = False
 
 
@@ -106,10 +108,11 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: Array, deterministic: bool, past: Past | None = None) -> Array:
-        cfg = self.config
+        cfg, product = self.config, self.execution.projection
 
         def project(name: str) -> Array:
-            return dense(cfg, cfg.head_size, use_bias=cfg.qkv_bias, name=name)(x_BTC)
+            layer = dense(cfg, cfg.head_size, use_bias=cfg.qkv_bias, name=name, product=product)
+            return layer(x_BTC)
 
         q_BTD, k_BTD, v_BTD = project("query"), project("key"), project("value")
         self.sow("intermediates", "kv", (k_BTD, v_BTD))  # for who asks: cache.py does
@@ -262,7 +265,13 @@ class TiedHead(nn.Module):
 
 
 def dense(
-    cfg: GPTConfig, features: int, *, use_bias: bool, name: str, residual: bool = False
+    cfg: GPTConfig,
+    features: int,
+    *,
+    use_bias: bool,
+    name: str,
+    residual: bool = False,
+    product: Callable[..., Array] | None = None,
 ) -> nn.Dense:
     """A linear layer that starts at N(0, init_std) with zero bias.
 
@@ -271,7 +280,14 @@ def dense(
     """
     scale = (2 * cfg.n_layer) ** -0.5 if residual and cfg.scaled_residual_init else 1.0
     init = nn.initializers.normal(cfg.init_std * scale)
-    return nn.Dense(features, use_bias=use_bias, dtype=_dtype(cfg), kernel_init=init, name=name)
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=_dtype(cfg),
+        kernel_init=init,
+        dot_general=product,
+        name=name,
+    )
 
 
 def embed(cfg: GPTConfig, size: int, name: str) -> nn.Embed:

@@ -12,6 +12,7 @@ import pytest
 
 from compare import contestants, equality, linen_gpt, nnx_gpt, plain_gpt, weights
 from compare.contestants import CONTESTANTS, flatten
+from gptjax.errors import ConfigError
 
 from conftest import tiny_config
 
@@ -161,3 +162,10 @@ def test_a_contestants_process_does_not_pay_for_the_others():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert said.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_who_does_not_accumulate_gradients_says_so(name):
+    config = tiny_config(gradient_accumulation_steps=2)
+    with pytest.raises(ConfigError, match=f"must be 1: {name} has no other"):
+        contestants.build(name, config)
