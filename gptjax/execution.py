@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gptjax import cpu
 from gptjax.config import GPTConfig, RunConfig
-from gptjax.cpu import projection
 from gptjax.model import GPT, Execution
 
 Array = jax.Array
@@ -21,7 +21,7 @@ def cudnn_attention(q_BTD: Array, k_BTD: Array, v_BTD: Array) -> Array:
 def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.Module, str]:
     """A model as it is best trained here, and what to say of its attention.
 
-    On a CPU the heads' projections are cpu.py's.
+    On a CPU the products are cpu.py's.
 
     cuDNN's kernel needs a GPU, bfloat16, heads of a width that it knows, and no dropout on the
     weights, which it never holds. Whether this GPU and this cuDNN have it is found by trying.
@@ -46,7 +46,8 @@ def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.M
     attention = None if why else cudnn_attention
     # Some bfloat16 products have no kernel on a CPU in JAX 0.10, and it is slow there in any case.
     fast = platform == "cpu" and config.dtype == "float32"
-    execution = Execution(attention, projection if fast else None, run_config.train.remat)
+    products = {"projection": cpu.projection, "product": cpu.product} if fast else {}
+    execution = Execution(attention, remat=run_config.train.remat, **products)
     return model.clone(execution=execution), f"plain ({why})" if why else "cuDNN's"
 
 

@@ -36,11 +36,13 @@ class Execution(NamedTuple):
         attention: a backend's own kernel, (q_BTD, k_BTD, v_BTD) to (B, T, D), for where nothing is
             dropped and nothing cached; None is the plain form below. execution.py chooses it.
         projection: a backend's own product for query, key and value, as `nn.Dense.dot_general`.
+        product: the same for the blocks' other dense layers.
         remat: a block's activations are not kept for the backward pass, but computed again.
     """
 
     attention: Callable[[Array, Array, Array], Array] | None = None
     projection: Callable[..., Array] | None = None
+    product: Callable[..., Array] | None = None
     remat: bool = False
 
 
@@ -160,7 +162,11 @@ class MultiHeadAttention(nn.Module):
         cfg = self.config
         y_BTHD = many_heads(cfg, x_BTC, deterministic, past, self.execution)
         y_BTC = y_BTHD.reshape(x_BTC.shape)
-        y_BTC = dense(cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj")(y_BTC)
+        product = self.execution.product
+        proj = dense(
+            cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj", product=product
+        )
+        y_BTC = proj(y_BTC)
         return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
 
 
@@ -168,13 +174,17 @@ class FeedForward(nn.Module):
     """Each position thinks on what it gathered: C to 4C, activation, back to C."""
 
     config: GPTConfig
+    execution: Execution = PLAIN
 
     @nn.compact
     def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
-        cfg = self.config
-        h_BTF = dense(cfg, 4 * cfg.n_embd, use_bias=cfg.bias, name="fc")(x_BTC)
+        cfg, product = self.config, self.execution.product
+        h_BTF = dense(cfg, 4 * cfg.n_embd, use_bias=cfg.bias, name="fc", product=product)(x_BTC)
         h_BTF = ACTIVATIONS[cfg.activation](h_BTF)
-        y_BTC = dense(cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj")(h_BTF)
+        proj = dense(
+            cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj", product=product
+        )
+        y_BTC = proj(h_BTF)
         return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
 
 
@@ -188,7 +198,7 @@ class Block(nn.Module):
     def __call__(self, x_BTC: Array, *, deterministic: bool, past: Past | None = None) -> Array:
         cfg = self.config
         attn = MultiHeadAttention(cfg, self.execution, name="attn")
-        mlp = FeedForward(cfg, name="mlp")
+        mlp = FeedForward(cfg, self.execution, name="mlp")
         x_BTC = x_BTC + attn(layer_norm(cfg, "ln_1")(x_BTC), deterministic=deterministic, past=past)
         return x_BTC + mlp(layer_norm(cfg, "ln_2")(x_BTC), deterministic=deterministic)
 
