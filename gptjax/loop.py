@@ -7,6 +7,7 @@ a `Reporter`'s.
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,7 @@ from gptjax.training import LoopMetrics, TrainState, evaluate, make_keys, make_t
 # A dispatch is kept about this short, in seconds, so that Ctrl-C is answered and progress moves.
 # Not shorter: on a CPU each dispatch takes its memory anew, at the cost of about half a step.
 DISPATCH_SECONDS = 1.5
+MARKS = 7  # landings that a step's time is the mean over
 
 
 class Reporter(Protocol):
@@ -188,12 +190,13 @@ class Timer:
     """Seconds per update, from the times at which dispatches land, evaluations left out.
 
     The first dispatch compiles, so it is not counted. Nor is one that lands right after another:
-    by the time that is looked at, both have long been done.
+    by the time that is looked at, both have long been done. And where giving the device more waits
+    for what it has, a dispatch's time is seen with the one before: so it is the mean of a few.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._mark: tuple[int, float] | None = None
+        self._marks: deque[tuple[int, float]] = deque(maxlen=MARKS)
         self._dispatched = False
         self.seconds_per_step: float | None = None
 
@@ -204,13 +207,16 @@ class Timer:
     def landed(self, step: int) -> None:
         """A dispatch that ended with update `step` has landed."""
         now = self._clock()
-        if self._mark is not None and step > self._mark[0] and self._dispatched:
-            self.seconds_per_step = (now - self._mark[1]) / (step - self._mark[0])
-        self._mark, self._dispatched = (step, now), False
+        if self._dispatched and self._marks and step > self._marks[0][0]:
+            begun, then = self._marks[0]
+            self.seconds_per_step = (now - then) / (step - begun)
+        self._marks.append((step, now))
+        self._dispatched = False
 
     def restart(self, step: int) -> None:
         """Time until now was spent on something else."""
-        self._mark = (step, self._clock())
+        self._marks.clear()
+        self._marks.append((step, self._clock()))
 
 
 def _next_look(step: int, cfg: TrainConfig, seconds_per_step: float | None) -> int:
