@@ -1,6 +1,6 @@
 """Tokens per second of this project, of nanoGPT's way in PyTorch, and of transformers' GPT-2.
 
-python benchmarks/sampling.py                      about fifteen minutes on 2 cores
+python benchmarks/sampling.py                      about half an hour on 2 cores
 python benchmarks/sampling.py --quick              a toy model: that it works, no figures
 
 All run the same random weights of the `shakespeare` preset's size, in one process, taking turns.
