@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
 
 from benchmarks import train_step  # noqa: E402
 from benchmarks.arithmetic import train_flops  # noqa: E402
+from benchmarks.machine import versions  # noqa: E402
 from benchmarks.steps import Entry, measure  # noqa: E402
 from gptjax.config import RunConfig  # noqa: E402
 from gptjax.files import write_json  # noqa: E402
@@ -81,7 +82,7 @@ def main() -> int:
     entries = [Entry("gptjax", "bfloat16"), *torch_entries(args.quick)]
     results: dict[str, Any] = {
         "device": kind,
-        "versions": train_step.versions(),
+        "versions": versions(),
         "matmul_flops": matmul,
         "peak_flops": peak(kind),
         "shapes": {},

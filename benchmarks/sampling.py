@@ -10,7 +10,6 @@ docs/sampling.png, and prints the table.
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
+from benchmarks.machine import versions  # noqa: E402
 from gptjax.adapt import with_dtype  # noqa: E402
 from gptjax.files import write_json, write_whole  # noqa: E402
 from gptjax.generation import stream  # noqa: E402
@@ -278,19 +278,6 @@ def picture(positions: dict[str, list[list[float]]], config: Any) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110)
     return png.getvalue()
-
-
-def versions() -> dict[str, str]:
-    """Of what was compared."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version(), "backend": jax.default_backend()}
-    for name in ("jax", "flax", "torch", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 if __name__ == "__main__":

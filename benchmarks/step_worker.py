@@ -1,4 +1,4 @@
-"""One contestant of the training benchmarks, in a process of its own: so many steps on each line.
+"""One contestant of the training benchmarks, in a process of its own: steps on demand.
 
     python -m benchmarks.step_worker LIBRARY CONFIG.json
 
@@ -31,7 +31,7 @@ def main(library: str, path: Path) -> None:
         steps, memory, about = theirs(path, tokens, compiled=library == "torch-compile")
     answer(**about)
     for line in sys.stdin:
-        count, began = int(line), time.perf_counter()
+        count, began = json.loads(line)["count"], time.perf_counter()
         loss = steps(count)
         answer(seconds=(time.perf_counter() - began) / count, memory=memory(), loss=loss)
 

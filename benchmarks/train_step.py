@@ -9,10 +9,8 @@ variant of each side counts. Writes docs/train_step.json and prints its tables.
 """
 
 import argparse
-import platform
 import statistics
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
 
 from benchmarks.arithmetic import matmul_rate, terms, train_flops  # noqa: E402
+from benchmarks.machine import versions  # noqa: E402
 from benchmarks.steps import Entry, measure  # noqa: E402
 from gptjax.config import RunConfig  # noqa: E402
 from gptjax.files import write_json  # noqa: E402
@@ -144,27 +143,6 @@ def arithmetic(config: RunConfig) -> str:
     lines = ["| product | operations a token, forward |", "|---|---|"]
     lines += [f"| {term.what} | {term.forward:,} |" for term in terms(config.model)]
     return "\n".join(lines)
-
-
-def versions() -> dict[str, str]:
-    """Of what was compared, and of the machine."""
-    found = {"python": platform.python_version(), "machine": processor()}
-    for name in ("jax", "flax", "optax", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def processor() -> str:
-    """What the operating system calls it, as far as it says."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 import gptjax
-from gptjax import checkpoint, model, training
+from gptjax import checkpoint, execution, model, training
 from gptjax.config import RunConfig
 from gptjax.data import Batch
 from gptjax.loss import cross_entropy
@@ -55,7 +55,8 @@ def train_step(
     Args:
         key: of the run; the step derives its own from its number.
     """
-    step = training.make_train_step(gptjax.GPT(config.model), config)
+    model, _ = execution.suited(gptjax.GPT(config.model), config, jax.default_backend())
+    step = training.make_train_step(model, config)
     state, metrics = step(state, Batch(x_BT, y_BT), key)
     return state, metrics.loss
 

@@ -4,10 +4,7 @@ While one works the others wait for input. The turns go round and round, each ro
 order, so that whatever else the machine does falls on all of them alike.
 """
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compare import contestants, weights
+from compare.processes import Process
 from gptjax.config import RunConfig
-from gptjax.errors import RunError
 from gptjax.files import write_json
 
-ROOT = Path(__file__).resolve().parent.parent
 XLA_FLAGS = os.environ.get("XLA_FLAGS", "")  # before a quick run changes it for itself
 Measured = dict[str, dict[str, list[float]]]  # contestant, measure, one number a repetition
 
@@ -45,62 +41,15 @@ STARTS_ONCE = ("torch-compile",)
 SETTLE = 0.05  # seconds in which the last turn's threads stop waiting for more work
 
 
-class Process:
-    """A contestant's process and the two pipes to it."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
-        self._log = (folder / f"{name}.log").open("w+")
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_ENABLE_COMPILATION_CACHE": "false",  # a compile found on the disk is none
-            "XLA_FLAGS": XLA_FLAGS,
-            "TORCHINDUCTOR_CACHE_DIR": str(folder / f"inductor-{time.monotonic_ns()}"),
-        }
-        start = time.perf_counter()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "compare.worker", name, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=ROOT,
-            env=environment,
-        )
-        try:
-            self.about = self._read()
-        except BaseException:
-            self.close()
-            raise
-        self.start_seconds = time.perf_counter() - start
-
-    def ask(self, do: str, **values: Any) -> dict[str, float]:
-        """Has it do something; answers with `seconds` (of one) and `memory` (MB, the peak)."""
-        time.sleep(SETTLE)
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"do": do, **values}) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it ended; reading tells why
-        return self._read()
-
-    def close(self) -> None:
-        """Ends it, whatever it is doing."""
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._log.seek(0)
-            said = self._log.read().strip().splitlines() or ["it said nothing"]
-            title = contestants.CONTESTANTS[self.name].title
-            raise RunError(f"{title} failed (status {self._process.returncode}): {said[-1]}")
-        return json.loads(line)
+def start(name: str, folder: Path) -> Process:
+    """A contestant's process."""
+    environment = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": XLA_FLAGS,
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / f"inductor-{time.monotonic_ns()}"),
+    }
+    title, command = contestants.CONTESTANTS[name].title, ["compare.worker", name, str(folder)]
+    return Process(title, command, folder / f"{name}.log", environment, SETTLE)
 
 
 def prepare(folder: Path, config: RunConfig, params: Any, x: np.ndarray, y: np.ndarray) -> None:
@@ -143,15 +92,15 @@ def run(
                 if name in STARTS_ONCE and not last:
                     continue
                 tell(f"start {number + 1} of {amounts.starts}: {name}")
-                process = processes[name] = Process(name, folder)
+                process = processes[name] = start(name, folder)
                 add(name, "start", process.start_seconds)
-                first = process.ask("step")["seconds"]
-                after = process.ask("step", count=2)
+                first = process.ask(do="step")["seconds"]
+                after = process.ask(do="step", count=2)
                 add(name, "first_step", first)
                 add(name, "compile", max(first - after["seconds"], 0.0))
                 add(name, "memory", after["memory"])
                 if name not in STARTS_ONCE:
-                    first = process.ask("generate", prompt=sample_lengths(config)[0], count=1)
+                    first = process.ask(do="generate", prompt=sample_lengths(config)[0], count=1)
                     add(name, "first_token_cold", first["seconds"])
                 if not last:
                     processes.pop(name).close()
@@ -174,7 +123,7 @@ def _take_turns(
     tell("training steps, taking turns")
     for number in range(amounts.rounds):
         for name in turn(names, number):
-            seconds = processes[name].ask("step", count=amounts.steps)["seconds"]
+            seconds = processes[name].ask(do="step", count=amounts.steps)["seconds"]
             add(name, "step", seconds)
             add(name, "tokens", tokens / seconds)
     # The compiled PyTorch samples with the code that the other one samples with.
@@ -183,16 +132,16 @@ def _take_turns(
     tell("samples, taking turns")
     for number in range(amounts.rounds):
         for name in turn(names, number):
-            seconds = processes[name].ask("generate", prompt=prompt, count=1)["seconds"]
+            seconds = processes[name].ask(do="generate", prompt=prompt, count=1)["seconds"]
             add(name, "first_token", seconds)
-            each = processes[name].ask("generate", prompt=prompt, count=new)["seconds"]
+            each = processes[name].ask(do="generate", prompt=prompt, count=new)["seconds"]
             if number:  # the first call of this length may compile
                 add(name, "sample", 1 / each)
     tell("checkpoints, taking turns")
     for number in range(amounts.rounds):
         for name in turn(names, number):
             for do in ("save", "load"):
-                seconds = processes[name].ask(do)["seconds"]
+                seconds = processes[name].ask(do=do)["seconds"]
                 if number:  # so may the first load
                     add(name, do, seconds)
 

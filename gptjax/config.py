@@ -219,6 +219,12 @@ class RunConfig:
         _check_types(self)
         check_seed(self.seed)
         train = self.train
+        _check(
+            self.model_name == "gpt" or not train.remat,
+            "remat",
+            train.remat,
+            f"must be False for {self.model_name!r}: of the models, the GPT alone has it",
+        )
         tokens = train.batch_size * train.gradient_accumulation_steps * (self.model.block_size + 1)
         _check(
             tokens < MAX_INT,

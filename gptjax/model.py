@@ -19,14 +19,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptjax.config import GPTConfig
+from gptjax.layers import ACTIVATIONS, TiedHead, dense, embed, layer_norm
 
 Array = jax.Array
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": nn.relu,
-    "gelu": lambda x: nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
-}
 
 
 class Execution(NamedTuple):
@@ -260,63 +255,6 @@ class GPT(nn.Module):
         return logits_BTV.astype(jnp.float32)
 
 
-class TiedHead(nn.Module):
-    """An output layer that reads the token table; its bias, if any, is its only parameter."""
-
-    config: GPTConfig
-
-    @nn.compact
-    def __call__(self, x_BTC: Array, wte: nn.Embed) -> Array:
-        logits_BTV = wte.attend(x_BTC)
-        if self.config.head_bias:
-            bias_V = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
-            logits_BTV = logits_BTV + bias_V.astype(logits_BTV.dtype)[None, None]
-        return logits_BTV
-
-
-def dense(
-    cfg: GPTConfig,
-    features: int,
-    *,
-    use_bias: bool,
-    name: str,
-    residual: bool = False,
-    product: Callable[..., Array] | None = None,
-) -> nn.Dense:
-    """A linear layer that starts at N(0, init_std) with zero bias.
-
-    With `residual`, it writes into the residual stream, and with `scaled_residual_init` starts
-    smaller, so that the stream's variance does not grow with depth (GPT-2's report, section 2.3).
-    """
-    scale = (2 * cfg.n_layer) ** -0.5 if residual and cfg.scaled_residual_init else 1.0
-    init = nn.initializers.normal(cfg.init_std * scale)
-    return nn.Dense(
-        features,
-        use_bias=use_bias,
-        dtype=_dtype(cfg),
-        kernel_init=init,
-        dot_general=product,
-        name=name,
-    )
-
-
-def embed(cfg: GPTConfig, size: int, name: str) -> nn.Embed:
-    """A table of `size` rows of width C that starts at N(0, init_std)."""
-    init = nn.initializers.normal(cfg.init_std)
-    return nn.Embed(size, cfg.n_embd, dtype=_dtype(cfg), embedding_init=init, name=name)
-
-
-def layer_norm(cfg: GPTConfig, name: str) -> nn.LayerNorm:
-    """PyTorch's LayerNorm: epsilon 1e-5, and the variance in two passes, without cancellation."""
-    return nn.LayerNorm(
-        epsilon=1e-5,
-        use_bias=cfg.ln_bias,
-        use_fast_variance=False,
-        dtype=_dtype(cfg),
-        name=name,
-    )
-
-
 def forward(model: nn.Module, params: Any, x_BT: Array, dropout_key: Array | None = None) -> Array:
     """Logits of any module with the GPT's call signature; dropout only where a key is given.
 
@@ -338,7 +276,3 @@ def config_of(model: nn.Module) -> GPTConfig:
 def num_params(params: Any) -> int:
     """How many numbers a parameter tree holds."""
     return sum(x.size for x in jax.tree.leaves(params))
-
-
-def _dtype(cfg: GPTConfig) -> Any:
-    return jnp.dtype(cfg.dtype)

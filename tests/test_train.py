@@ -14,6 +14,7 @@ import pytest
 
 import train
 from gptjax import checkpoint, corpus, runs
+from gptjax.execution import suited
 from gptjax.training import init_state, make_keys
 
 from conftest import TEXT, TINY, damage_newest
@@ -144,6 +145,25 @@ def test_a_larger_max_iters_extends_a_run(run_copy, capsys):
     assert [x["step"] for x in metrics(run_copy)] == [1, 2, 3, 4, 6, 8, 9]
     assert runs.read_run(run_copy)[0].train.max_iters == 9
     assert sorted(p.name for p in (run_copy / "checkpoints").iterdir())[-1] == "9"
+
+
+def test_remat_is_how_a_run_is_computed_and_a_resume_may_change_it(
+    tmp_path, text_file, finished_run, monkeypatch
+):
+    used = []
+
+    def spy(model, config, platform):
+        found = suited(model, config, platform)
+        used.append(found[0].execution.remat)
+        return found
+
+    monkeypatch.setattr(train, "suited", spy)
+    run = tmp_path / "run"
+    assert go(run, text_file, "--remat") == 0
+    losses = [[x["loss"] for x in metrics(p) if "loss" in x] for p in (run, finished_run)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert train.main(["--out-dir", str(run), "--resume", "--max-iters", "9", "--no-remat"]) == 0
+    assert used == [True, False]
 
 
 def test_resume_without_out_dir_takes_the_newest_run(tmp_path, finished_run, monkeypatch, capsys):

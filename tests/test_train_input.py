@@ -30,6 +30,7 @@ BAD_FLAGS = [
     (["--dtype", "float16"], ["--dtype", "'float16'", "float32, bfloat16"]),
     (["--preset", "nope"], ["'nope'", "shakespeare-cpu"]),
     (["--seed", "-1"], ["--seed (-1)"]),
+    (["--preset", "bigram", "--remat"], ["--remat (True)", "'bigram'"]),
     (["--overwrite", "--resume"], ["--overwrite"]),
     (["--out-dir", ""], ["--out-dir"]),
 ]

@@ -7,7 +7,8 @@ from flax import linen as nn
 
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
-from gptjax.model import Block, dense, embed, layer_norm
+from gptjax.layers import dense, embed, layer_norm
+from gptjax.model import Block
 
 Array = jax.Array
 # Of the Transformer paper: wavelengths from 2 pi to almost 10,000 times that.

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptjax.config import GPTConfig
+from gptjax.layers import dense, embed
 from gptjax.lecture.bigram import Bigram
 from gptjax.lecture.initial import LectureModel
 from gptjax.lecture.positions import Sinusoids, WithoutPositions
-from gptjax.model import FeedForward, Head, MultiHeadAttention, dense, embed, many_heads
+from gptjax.model import FeedForward, Head, MultiHeadAttention, many_heads
 
 Array = jax.Array
 

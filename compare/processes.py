@@ -1,0 +1,85 @@
+"""Contestants in processes of their own, driven by lines of JSON: one asked, one answered."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from gptjax.errors import RunError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Process:
+    """A Python module that answers each line of its input. It is killed when it is closed.
+
+    Attributes:
+        about: what it said first.
+        start_seconds: what that took.
+
+    Args:
+        title: what an error calls it.
+        command: the module and its arguments.
+        log: where what it writes to stderr goes.
+        environment: what it has beside this process's own.
+        settle: seconds before each question, in which the last one's threads stop waiting for work.
+
+    Raises:
+        RunError: it ended; the message has the last line of its log.
+    """
+
+    def __init__(
+        self, title: str, command: list[str], log: Path, environment: dict[str, str], settle: float
+    ) -> None:
+        self._title, self._settle = title, settle
+        self._log = log.open("w+")
+        start = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"} | environment,
+        )
+        try:
+            self.about = self._read()
+        except BaseException:
+            self.close()
+            raise
+        self.start_seconds = time.perf_counter() - start
+
+    def ask(self, **values: Any) -> dict[str, Any]:
+        """Has it do something.
+
+        Raises:
+            RunError: it ended; the message has the last line of its log.
+        """
+        assert self._process.stdin is not None
+        time.sleep(self._settle)
+        try:
+            self._process.stdin.write(json.dumps(values) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it ended; reading tells why
+        return self._read()
+
+    def close(self) -> None:
+        """Ends it, whatever it is doing."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._log.seek(0)
+            said = self._log.read().strip().splitlines() or ["it said nothing"]
+            raise RunError(f"{self._title} failed (status {self._process.returncode}): {said[-1]}")
+        return json.loads(line)
