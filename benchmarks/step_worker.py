@@ -43,11 +43,12 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
 
     from gptjax.backend import describe, platform
     from gptjax.config import RunConfig
-    from gptjax.execution import suited
+    from gptjax.execution import micro_batch_size, suited
     from gptjax.model import GPT
     from gptjax.training import init_state, make_keys, make_train_loop
 
     config = RunConfig.from_dict(json.loads(path.read_text()))
+    config = config.replace(micro_batch_size=micro_batch_size(config, platform()))
     keys = make_keys(config.seed)
     model, attention = suited(GPT(config.model), config, platform())
     loop = make_train_loop(model, config)

@@ -144,6 +144,9 @@ class TrainConfig:
 
     batch_size: int = flag(64, "sequences per micro-batch")
     gradient_accumulation_steps: int = flag(1, "micro-batches per update")
+    micro_batch_size: int = flag(
+        0, "sequences computed at once, a divisor of batch_size; 0 is all; by default what is fast"
+    )
     max_iters: int = flag(5000, "updates in all; the learning rate's cosine ends here")
     learning_rate: float = flag(1e-3, "peak learning rate")
     min_lr: float = flag(1e-4, "learning rate at the end of the cosine")
@@ -180,9 +183,15 @@ class TrainConfig:
             _check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         for name in (
             "learning_rate min_lr warmup_iters weight_decay grad_clip eval_iters max_minutes "
-            "save_interval_minutes"
+            "save_interval_minutes micro_batch_size"
         ).split():
             _check(getattr(self, name) >= 0, name, getattr(self, name), "must be at least 0")
+        _check(
+            self.micro_batch_size == 0 or self.batch_size % self.micro_batch_size == 0,
+            "micro_batch_size",
+            self.micro_batch_size,
+            f"must divide batch_size ({self.batch_size}), or be 0 for all of it",
+        )
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             _check(0 <= value < 1, name, value, "must be at least 0 and less than 1")

@@ -1,5 +1,7 @@
 """What suits a backend: the kernels and products that a model is trained with, injected into it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,9 +12,14 @@ from gptjax.model import GPT, Execution
 
 Array = jax.Array
 
+CACHE = 8 * 2**20  # bytes; measured in docs/performance.md
 
-def cudnn_attention(q_BTD: Array, k_BTD: Array, v_BTD: Array) -> Array:
-    """Causal attention by cuDNN's flash kernel, which never writes the T x T weights to memory."""
+
+def cudnn_attention(q_BTD: Array, k_BTD: Array, v_BTD: Array, drop: Any) -> Array:
+    """Causal attention by cuDNN's flash kernel, which never writes the T x T weights to memory.
+
+    So nothing can be dropped of them: it suits models without dropout.
+    """
     q, k, v = (x[:, :, None] for x in (q_BTD, k_BTD, v_BTD))  # its heads; ours are outside
     y = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
     return y[:, :, 0]
@@ -21,7 +28,7 @@ def cudnn_attention(q_BTD: Array, k_BTD: Array, v_BTD: Array) -> Array:
 def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.Module, str]:
     """A model as it is best trained here, and what to say of its attention.
 
-    On a CPU the products are cpu.py's.
+    On a CPU, in float32, products and attention are cpu.py's.
 
     cuDNN's kernel needs a GPU, bfloat16, heads of a width that it knows, and no dropout on the
     weights, which it never holds. Whether this GPU and this cuDNN have it is found by trying.
@@ -43,12 +50,31 @@ def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.M
         why = f"cuDNN's takes heads of 8, 16, ... 128, not {config.head_size}"
     elif not _runs(config):
         why = "cuDNN's does not run on this GPU"
-    attention = None if why else cudnn_attention
-    # Some bfloat16 products have no kernel on a CPU in JAX 0.10, and it is slow there in any case.
-    fast = platform == "cpu" and config.dtype == "float32"
-    products = {"projection": cpu.projection, "product": cpu.product} if fast else {}
-    execution = Execution(attention, remat=run_config.train.remat, **products)
+    remat = run_config.train.remat
+    if not why:
+        execution = Execution(cudnn_attention, remat=remat)
+    elif platform == "cpu" and config.dtype == "float32":
+        execution = Execution(cpu.attention, cpu.projection, cpu.product, remat)
+    else:
+        # Some bfloat16 products have no kernel on a CPU in JAX 0.10; it is slow there in any case.
+        execution = Execution(remat=remat)
     return model.clone(execution=execution), f"plain ({why})" if why else "cuDNN's"
+
+
+def micro_batch_size(run_config: RunConfig, platform: str) -> int:
+    """How many sequences are best computed at once; 0 is the whole batch.
+
+    On a CPU, as many as leave a block's widest activation in its cache: XLA goes over it several
+    times, and over what does not fit at the speed of memory. It does not look at this machine's
+    cache, so that a run's configuration is the same wherever it was started.
+    """
+    config, batch_size = run_config.model, run_config.train.batch_size
+    if platform != "cpu" or run_config.model_name != "gpt":
+        return 0
+    widest = config.block_size * 4 * config.n_embd * jnp.dtype(config.dtype).itemsize
+    fit = [m for m in range(1, batch_size + 1) if batch_size % m == 0 and m * widest <= CACHE]
+    best = max(fit, default=1)
+    return 0 if best == batch_size else best
 
 
 def _runs(config: GPTConfig) -> bool:
@@ -56,7 +82,7 @@ def _runs(config: GPTConfig) -> bool:
     x_BTD = jnp.zeros((1, config.block_size, config.head_size), jnp.bfloat16)
 
     def total(x_BTD: Array) -> Array:
-        return cudnn_attention(x_BTD, x_BTD, x_BTD).astype(jnp.float32).sum()
+        return cudnn_attention(x_BTD, x_BTD, x_BTD, None).astype(jnp.float32).sum()
 
     try:
         jax.block_until_ready(jax.jit(jax.grad(total))(x_BTD))

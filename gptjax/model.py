@@ -28,14 +28,15 @@ class Execution(NamedTuple):
     """How a model is computed: what suits a backend, and changes its results by rounding at most.
 
     Attributes:
-        attention: a backend's own kernel, (q_BTD, k_BTD, v_BTD) to (B, T, D), for where nothing is
-            dropped and nothing cached; None is the plain form below. execution.py chooses it.
+        attention: a backend's own form, (q_BTD, k_BTD, v_BTD, drop) to (B, T, D), for where nothing
+            is cached; None is the plain one below. `drop` is the dropout of weights, of any shape;
+            a kernel that never holds them suits models without. execution.py chooses.
         projection: a backend's own product for query, key and value, as `nn.Dense.dot_general`.
         product: the same for the blocks' other dense layers.
         remat: a block's activations are not kept for the backward pass, but computed again.
     """
 
-    attention: Callable[[Array, Array, Array], Array] | None = None
+    attention: Callable[[Array, Array, Array, Callable[[Array], Array]], Array] | None = None
     projection: Callable[..., Array] | None = None
     product: Callable[..., Array] | None = None
     remat: bool = False
@@ -113,11 +114,13 @@ class Head(nn.Module):
 
         q_BTD, k_BTD, v_BTD = project("query"), project("key"), project("value")
         self.sow("intermediates", "kv", (k_BTD, v_BTD))  # for who asks: cache.py does
-        fused = self.execution.attention
-        if fused is not None and past is None and (deterministic or cfg.dropout == 0):
-            return fused(q_BTD, k_BTD, v_BTD)
-        weights_BTS = attention_weights(q_BTD, k_BTD, past)
-        weights_BTS = nn.Dropout(cfg.dropout)(weights_BTS, deterministic=deterministic)
+
+        def drop(weights_BTS: Array) -> Array:
+            return nn.Dropout(cfg.dropout)(weights_BTS, deterministic=deterministic)
+
+        if self.execution.attention is not None and past is None:
+            return self.execution.attention(q_BTD, k_BTD, v_BTD, drop)
+        weights_BTS = drop(attention_weights(q_BTD, k_BTD, past))
         return weighted_values(weights_BTS, v_BTD, past)
 
 

@@ -104,13 +104,15 @@ def make_train_step(
 
     Returns:
         step(state, batch, key) -> (state, metrics). `batch` holds batch_size *
-        gradient_accumulation_steps sequences, taken in micro-batches of batch_size; `key` is the
+        gradient_accumulation_steps sequences, taken in micro-batches of batch_size, or of
+        micro_batch_size, each of which has dropout masks of its own; `key` is the
         run's dropout key, from which the step derives its own by its number.
     """
     config = run_config.train
     optimizer = make_optimizer(config)
     schedule = learning_rate_schedule(config)
-    micro_batches = config.gradient_accumulation_steps
+    at_once = config.micro_batch_size or config.batch_size
+    micro_batches = config.gradient_accumulation_steps * config.batch_size // at_once
 
     def loss_of(params: Params, batch: Batch, key: Array) -> Array:
         return cross_entropy(forward(model, params, batch.x_BT, dropout_key=key), batch.y_BT)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax import execution
-from gptjax.execution import suited
+from gptjax import cpu, execution
+from gptjax.execution import micro_batch_size, suited
 from gptjax.loss import cross_entropy
-from gptjax.model import GPT, Execution, attention_weights, forward, weighted_values
+from gptjax.model import GPT, Execution, Head, attention_weights, forward, weighted_values
+from gptjax.presets import PRESETS
 from gptjax.training import init_params
 
 from conftest import init, tiny_config
@@ -18,6 +19,10 @@ KEY = jax.random.key(2)
 
 def plain_attention(q, k, v):
     return weighted_values(attention_weights(q, k), v)
+
+
+def nothing(weights):
+    return weights
 
 
 def value_and_gradient(model, config, params, dropout_key=None):
@@ -63,16 +68,16 @@ def test_remat_computes_blocks_twice():
 def test_a_kernel_is_used_where_it_applies_and_only_there():
     calls = []
 
-    def kernel(q, k, v):
+    def kernel(q, k, v, drop):
         calls.append(q.shape)
-        return plain_attention(q, k, v)
+        return weighted_values(drop(attention_weights(q, k)), v)
 
-    for dropout, key, expected in ((0.0, None, 1), (0.3, None, 1), (0.3, KEY, 0)):
+    for dropout, key in ((0.0, None), (0.3, None), (0.3, KEY)):
         config = tiny_config(dropout=dropout).model
         params = init(config, KEY)
         calls.clear()
         found = value_and_gradient(GPT(config, Execution(kernel)), config, params, key)
-        assert bool(calls) == expected
+        assert calls
         same(found, value_and_gradient(GPT(config), config, params, key))
 
 
@@ -111,7 +116,7 @@ def test_cudnns_kernel_is_given_what_it_takes(monkeypatch):
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", answer)
     q, k, v = jax.random.normal(KEY, (3, 2, 8, 4))
-    same(execution.cudnn_attention(q, k, v), plain_attention(q, k, v))
+    same(execution.cudnn_attention(q, k, v, nothing), plain_attention(q, k, v))
 
 
 @pytest.mark.parametrize("qkv_bias", [False, True])
@@ -129,3 +134,63 @@ def test_projections_of_all_heads_at_once_are_those_of_each(qkv_bias, remat):
     x_BT = jnp.zeros((1, 4), jnp.int32)
     both = jax.vmap(lambda p: forward(model, p, x_BT))(many)
     same(both[1], forward(GPT(config.model), jax.tree.map(lambda x: 2 * x, params), x_BT))
+
+
+@pytest.mark.parametrize("T", [1, 5, 8, 9, 31, 32, 33, 70])
+def test_attention_in_parts_is_attention(T, monkeypatch):
+    monkeypatch.setattr(cpu, "QUERIES", 8)
+    q, k, v = jax.random.normal(KEY, (3, 2, T, 4))
+
+    def total(attention):
+        def f(q, k, v):
+            return (attention(q, k, v) ** 2).sum()
+
+        return jax.value_and_grad(f, argnums=(0, 1, 2))(q, k, v)
+
+    sizes = []
+
+    def drop(weights):
+        sizes.append(weights.shape[1:])
+        return weights
+
+    same(total(lambda q, k, v: cpu.attention(q, k, v, drop)), total(plain_attention))
+    assert len(sizes) <= 4
+    assert sum(t for t, _ in sizes) == sizes[-1][1] == T
+
+
+def test_dropout_reaches_every_part(monkeypatch):
+    """Keys of zero make weights uniform, values of one make a row the share that was kept."""
+    monkeypatch.setattr(cpu, "QUERIES", 8)
+    config = tiny_config(block_size=32, n_head=1, dropout=0.5).model
+
+    def attention(q, k, v, drop):
+        return cpu.attention(q, jnp.zeros_like(k), jnp.ones_like(v), drop)
+
+    head, x_BTC = Head(config, Execution(attention)), jnp.ones((64, 32, config.n_embd))
+    variables = head.init(KEY, x_BTC, True)
+    kept = head.apply(variables, x_BTC, False, rngs={"dropout": KEY})[..., 0]
+    np.testing.assert_allclose(kept[:, 7::8].mean(0), 1, atol=0.15)
+    # A share of n weights, each kept or not at 1/2, has the variance 1/n.
+    np.testing.assert_allclose(kept[:, 7::8].var(0) * [8, 16, 24, 32], 1, atol=0.6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "platform", "expected"),
+    [
+        ({}, "cpu", 4),  # 1.5 MiB a sequence, and 64 of them
+        ({}, "gpu", 0),
+        ({"dtype": "bfloat16"}, "cpu", 8),
+        ({"batch_size": 4}, "cpu", 0),
+        ({"batch_size": 7}, "cpu", 1),
+        ({"n_embd": 6000}, "cpu", 1),
+        ({"n_layer": 4, "n_embd": 128, "n_head": 4, "block_size": 128, "batch_size": 32}, "cpu", 0),
+    ],
+)
+def test_as_many_sequences_at_once_as_fit_the_cache(changes, platform, expected):
+    config = PRESETS["shakespeare"].replace(**{"dtype": "float32", **changes})
+    assert micro_batch_size(config, platform) == expected
+
+
+def test_a_rung_of_the_lecture_is_computed_as_a_whole():
+    config = PRESETS["bigram"].replace(batch_size=2**16, block_size=64)
+    assert micro_batch_size(config, "cpu") == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import train
-from gptjax import checkpoint, corpus, runs
+from gptjax import checkpoint, corpus, execution, runs
 from gptjax.execution import suited
 from gptjax.training import init_state, make_keys
 
@@ -164,6 +164,20 @@ def test_remat_is_how_a_run_is_computed_and_a_resume_may_change_it(
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert train.main(["--out-dir", str(run), "--resume", "--max-iters", "9", "--no-remat"]) == 0
     assert used == [True, False]
+
+
+def test_micro_batches_are_chosen_once_and_belong_to_the_run(
+    tmp_path, text_file, monkeypatch, refused
+):
+    run = tmp_path / "run"
+    monkeypatch.setattr(execution, "CACHE", 2 * 16 * 4 * 16 * 4)  # two sequences of TINY
+    assert go(run, text_file) == 0
+    monkeypatch.undo()
+    assert runs.read_run(run)[0].train.micro_batch_size == 2
+    flags = ["--out-dir", str(run), "--resume", "--max-iters", "7"]
+    assert "has 2" in refused(train, *flags, "--micro-batch-size", "0")
+    assert train.main(flags) == 0
+    assert runs.read_run(run)[0].train.micro_batch_size == 2
 
 
 def test_resume_without_out_dir_takes_the_newest_run(tmp_path, finished_run, monkeypatch, capsys):

@@ -19,6 +19,8 @@ BAD_FLAGS = [
     (["--n_head", "-3"], ["--n-head (-3)", "at least 1"]),
     (["--max-iters", "0"], ["--max-iters (0)", "at least 1"]),
     (["--batch-size", "0"], ["--batch-size (0)", "at least 1"]),
+    (["--batch-size", "4", "--micro-batch-size", "3"], ["--micro-batch-size (3)", "(4)"]),
+    (["--micro-batch-size", "-1"], ["--micro-batch-size (-1)", "at least 0"]),
     (["--block-size", "0"], ["--block-size (0)", "at least 1"]),
     (["--n-embd", "100", "--n-head", "6"], ["--n-embd (100)", "n_head (6)"]),
     (["--dropout", "1"], ["--dropout (1.0)", "less than 1"]),

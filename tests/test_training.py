@@ -71,8 +71,10 @@ def test_accumulated_micro_batches_equal_one_big_batch():
     gradients."""
     batch = sample_batch(TOKENS, KEYS.data, 0, 8, 8)
     results = []
-    for size, parts in ((8, 1), (2, 4)):
-        config = tiny_config(batch_size=size, gradient_accumulation_steps=parts)
+    for size, parts, at_once in ((8, 1, 0), (2, 4, 0), (8, 1, 2), (4, 2, 2), (4, 2, 4)):
+        config = tiny_config(
+            batch_size=size, gradient_accumulation_steps=parts, micro_batch_size=at_once
+        )
         model, state = start(config)
         new, metrics = jax.jit(make_train_step(model, config))(state, batch, KEYS.dropout)
         results.append((metrics, new.opt_state))
@@ -90,6 +92,9 @@ def test_micro_batches_draw_different_dropout():
     two = one.replace(gradient_accumulation_steps=2)
     model, state = start(one)
     _, both = jax.jit(make_train_step(model, two))(state, twice, KEYS.dropout)
+    same = one.replace(batch_size=4, micro_batch_size=2)
+    _, again = jax.jit(make_train_step(model, same))(state, twice, KEYS.dropout)
+    assert float(again.loss) == float(both.loss)
     step_key = jax.random.fold_in(KEYS.dropout, 0)
     draws = [
         float(cross_entropy(run_model(one.model, state.params, half.x_BT, key), half.y_BT))
