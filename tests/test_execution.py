@@ -171,7 +171,7 @@ def test_dropout_reaches_every_part(monkeypatch):
     kept = head.apply(variables, x_BTC, False, rngs={"dropout": KEY})[..., 0]
     np.testing.assert_allclose(kept[:, 7::8].mean(0), 1, atol=0.15)
     # A share of n weights, each kept or not at 1/2, has the variance 1/n.
-    np.testing.assert_allclose(kept[:, 7::8].var(0) * [8, 16, 24, 32], 1, atol=0.6)
+    np.testing.assert_allclose(kept[:, 7::8].var(0) * np.array([8, 16, 24, 32]), 1, atol=0.6)
 
 
 @pytest.mark.parametrize(
