@@ -118,7 +118,7 @@ def configure(preset: str) -> RunConfig:
     Raises:
         InputError: there is no such preset, or its model is none of the GPT's.
     """
-    config = preset_for("cpu", preset)
+    config = preset_for("cpu", preset).replace(optimizer="adamw")  # which all of them have
     if config.model_name != "gpt":
         able = ", ".join(name for name, one in PRESETS.items() if one.model_name == "gpt")
         raise InputError(f"preset {preset!r} is no GPT: the contestants can be {able}")

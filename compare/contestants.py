@@ -74,13 +74,14 @@ def build(name: str, config: RunConfig) -> Contestant:
         config: a RunConfig, or for all but `linen` anything hashable with its fields.
 
     Raises:
-        ConfigError: it accumulates gradients, and the contestant does not.
+        ConfigError: it has what this project's training alone has.
     """
-    if name != "linen" and config.train.gradient_accumulation_steps != 1:
-        from gptjax.errors import ConfigError
+    for field, only in (("gradient_accumulation_steps", 1), ("optimizer", "adamw")):
+        value = getattr(config.train, field)
+        if name != "linen" and value != only:
+            from gptjax.errors import ConfigError
 
-        steps, rule = config.train.gradient_accumulation_steps, f"must be 1: {name} has no other"
-        raise ConfigError("gradient_accumulation_steps", steps, rule)
+            raise ConfigError(field, value, f"must be {only}: {name} has no other")
     if name in ("linen", "plain"):
         return Functional(importlib.import_module(f"compare.{name}_gpt"), config)
     return Nnx(config) if name == "nnx" else Torch(config, compiled=name == "torch-compile")

@@ -166,8 +166,9 @@ def _fair(results: Results) -> str:
   and values for sampling; and once more `torch.compile`. Its process imports no JAX.
 - **NNX** has `nnx.jit` with donated model and optimizer, driven through `nnx.cached_partial` as its
   guide advises, `nnx.Optimizer` with `wrt`, and a cache for sampling inside one compiled loop.
-- **Linen** is this project's own code, `gptjax.generate` included, one update a dispatch like the
-  others; `train.py` puts many into one, which is faster than what is shown here.
+- **Linen** is this project's own code: `gptjax.generate` with its cache, and the products and the
+  attention that `train.py` has on a CPU. One update a dispatch like the others; `train.py` puts
+  many into one, which is faster than what is shown here.
 - **Plain JAX** has no cache: each token is a forward of its whole window.
 - **Checkpoints** hold weights, moments and step. This project writes with Orbax, reads every file
   again for its sha256, and flushes to the disk; NNX writes with Orbax; PyTorch one safetensors file

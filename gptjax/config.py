@@ -16,6 +16,7 @@ from gptjax.errors import ConfigError, InputError
 Activation = Literal["relu", "gelu", "gelu_tanh"]
 Dtype = Literal["float32", "bfloat16"]
 Decay = Literal["matrices", "all"]
+Optimizer = Literal["adamw", "muon"]
 T = TypeVar("T")
 
 # What a config.json may ask for before anything is compared with the arrays that are there. No
@@ -148,6 +149,7 @@ class TrainConfig:
         0, "sequences computed at once, a divisor of batch_size; 0 is all; by default what is fast"
     )
     max_iters: int = flag(5000, "updates in all; the learning rate's cosine ends here")
+    optimizer: Optimizer = flag("adamw", "adamw; muon: Muon for the blocks' matrices, AdamW else")
     learning_rate: float = flag(1e-3, "peak learning rate")
     min_lr: float = flag(1e-4, "learning rate at the end of the cosine")
     warmup_iters: int = flag(100, "linear warm-up, at most a tenth of max_iters")
@@ -155,7 +157,7 @@ class TrainConfig:
     decay: Decay = flag(
         "matrices", "what decays: matrices alone, or all parameters as in the lecture"
     )
-    beta1: float = flag(0.9, "AdamW's decay of the mean gradient")
+    beta1: float = flag(0.9, "decay of the mean gradient, AdamW's and Muon's")
     beta2: float = flag(0.99, "AdamW's decay of the mean squared gradient")
     grad_clip: float = flag(1.0, "largest global norm of the gradient; 0 for no clipping")
     remat: bool = flag(

@@ -1,10 +1,11 @@
-"""AdamW from its parts: clip, Adam, decay of the matrices, the learning rate's schedule."""
+"""AdamW, or Muon, from its parts: clip, direction, decay of the matrices, the rate's schedule."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from gptjax.config import TrainConfig
 
@@ -59,9 +60,14 @@ def decay_mask(params: Any) -> Any:
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2) after
     clipping by the global norm. Decay is scaled by the learning rate, as in PyTorch.
+
+    With `optimizer` muon, the blocks' matrices take Muon's direction instead of Adam's.
     """
+    direction = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=1e-8)
+    if config.optimizer == "muon":
+        direction = optax.partition({"adam": direction, "muon": muon(config.beta1)}, direction_of)
     parts = [
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=1e-8),
+        direction,
         optax.add_decayed_weights(
             config.weight_decay, mask=decay_mask if config.decay == "matrices" else None
         ),
@@ -70,3 +76,38 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     if config.grad_clip > 0:
         parts.insert(0, optax.clip_by_global_norm(config.grad_clip))
     return optax.chain(*parts)
+
+
+def muon(momentum: float) -> optax.GradientTransformation:
+    """Momentum whose singular values are made one, or nearly (Jordan et al., "Muon", 2024).
+
+    The update of a matrix is as large as Adam's usually is, an RMS of 0.2 (Liu et al., "Muon is
+    scalable for LLM training", 2025, section 2.2), so that one learning rate suits both. The
+    projections of all heads are one matrix, C to H x D.
+    """
+    flat = contrib.MuonDimensionNumbers((0,), (1,))
+    heads = contrib.MuonDimensionNumbers((1,), (0, 2))  # (H, C, D)
+
+    def axes(params: Any) -> Any:
+        return jax.tree.map(lambda x: flat if x.ndim == 2 else heads, params)
+
+    def scale(updates: Any, _: Any) -> Any:
+        def of(x: jax.Array) -> jax.Array:
+            inputs = x.shape[-2]
+            return x * (0.2 * max(inputs, x.size // inputs) ** 0.5)
+
+        return jax.tree.map(of, updates)
+
+    return optax.chain(
+        contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=axes), optax.stateless(scale)
+    )
+
+
+def direction_of(params: Any) -> Any:
+    """`muon` for the matrices between the embeddings and the output layer, `adam` for the rest."""
+
+    def of(path: Any, _: Any) -> str:
+        inner = path[-1].key == "kernel" and path[0].key != "lm_head"
+        return "muon" if inner else "adam"
+
+    return jax.tree_util.tree_map_with_path(of, params)

@@ -43,7 +43,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 TEXT = "".join(f"{n}: the quick brown fox jumps over the lazy dog.\n" for n in range(60))
 TINY = (
     "--n-layer 1 --n-head 2 --n-embd 16 --block-size 16 --batch-size 4 --max-iters 6 "
-    "--eval-interval 3 --log-interval 2 --dropout 0.1"
+    "--eval-interval 3 --log-interval 2 --dropout 0.1 --optimizer adamw --learning-rate 4e-3"
 ).split()
 
 

@@ -165,7 +165,11 @@ def test_a_contestants_process_does_not_pay_for_the_others():
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_who_does_not_accumulate_gradients_says_so(name):
-    config = tiny_config(gradient_accumulation_steps=2)
-    with pytest.raises(ConfigError, match=f"must be 1: {name} has no other"):
+@pytest.mark.parametrize(
+    ("field", "value", "only"),
+    [("gradient_accumulation_steps", 2, 1), ("optimizer", "muon", "adamw")],
+)
+def test_what_only_this_project_has_is_refused(name, field, value, only):
+    config = tiny_config(**{field: value})
+    with pytest.raises(ConfigError, match=f"{field} .*must be {only}: {name} has no other"):
         contestants.build(name, config)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gptjax.config import TrainConfig
-from gptjax.optimizer import decay_mask, learning_rate_schedule, make_optimizer
+from gptjax.optimizer import decay_mask, direction_of, learning_rate_schedule, make_optimizer
 
 from conftest import init, tiny_config
 
@@ -99,3 +99,47 @@ def test_no_clipping_at_zero():
         _, state = optimizer.update(gradient, optimizer.init(params), params)
         moments = [x for x in jax.tree.leaves(state) if x.shape == (1, 1)]
         np.testing.assert_allclose(moments[0], moment, rtol=1e-5)
+
+
+def test_muon_is_for_the_matrices_between_embeddings_and_output():
+    params = init(tiny_config(n_layer=2, qkv_bias=True).model, jax.random.key(0))
+    for path, direction in jax.tree_util.tree_leaves_with_path(direction_of(params)):
+        names = [key.key for key in path]
+        inner = names[0].startswith("block_") and names[-1] == "kernel"
+        assert direction == ("muon" if inner else "adam"), names
+
+
+def test_muons_update_has_equal_singular_values_and_the_size_of_adams():
+    """Of (H, C, D) all heads together; what is not Muon's is Adam's, which starts with a sign."""
+    config = TrainConfig(
+        optimizer="muon", learning_rate=1.0, min_lr=1.0, warmup_iters=0, weight_decay=0.0
+    )
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {
+        "block_0": {
+            "query": {"kernel": jax.random.normal(keys[0], (4, 32, 8))},
+            "fc": {"kernel": jax.random.normal(keys[1], (32, 128)), "bias": jnp.ones(128)},
+            "proj": {"kernel": jax.random.normal(keys[2], (128, 32))},
+        },
+        "lm_head": {"kernel": jax.random.normal(keys[3], (32, 65))},
+    }
+    optimizer = make_optimizer(config)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    block = updates["block_0"]
+    heads = block["query"]["kernel"].transpose(1, 0, 2).reshape(32, 32)
+    for matrix in (heads, block["fc"]["kernel"], block["proj"]["kernel"]):
+        sizes = np.linalg.svd(matrix, compute_uv=False) / (0.2 * max(matrix.shape) ** 0.5)
+        assert sizes.max() < 1.3
+        assert np.median(sizes) > 0.6
+        assert float(jnp.sqrt((matrix**2).mean())) == pytest.approx(0.2, rel=0.25)
+    for adams in (block["fc"]["bias"], updates["lm_head"]["kernel"]):
+        np.testing.assert_allclose(jnp.abs(adams), 1, rtol=1e-2)  # epsilon, under a small gradient
+
+
+def test_muon_descends_where_the_gradient_says():
+    config = TrainConfig(optimizer="muon", warmup_iters=0, weight_decay=0.0)
+    params = {"block_0": {"kernel": jnp.eye(4)}}
+    grads = {"block_0": {"kernel": jnp.diag(jnp.array([3.0, -2.0, 1.0, -1.0]))}}
+    optimizer = make_optimizer(config)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    assert (jnp.sign(jnp.diag(updates["block_0"]["kernel"])) == jnp.array([-1, 1, -1, 1])).all()

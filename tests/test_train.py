@@ -139,6 +139,17 @@ def test_resuming_a_finished_run_says_so(run_copy, capsys):
     assert (run_copy / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_run_with_muon_goes_on_bit_for_bit(tmp_path, text_file):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flags = ["--optimizer", "muon", "--min-lr", "0.004"]  # a constant rate: max_iters differs
+    assert go(whole, text_file, *flags) == 0
+    assert go(parts, text_file, *flags, "--max-iters", "3") == 0
+    assert train.main(["--out-dir", str(parts), "--resume", "--max-iters", "6"]) == 0
+    assert_same_state(whole, parts)
+    muon = final_state(whole).opt_state[1].inner_states["muon"]
+    assert any(np.abs(x).max() > 0 for x in jax.tree.leaves(muon))
+
+
 def test_a_larger_max_iters_extends_a_run(run_copy, capsys):
     assert train.main(["--out-dir", str(run_copy), "--resume", "--max-iters", "9"]) == 0
     assert "extending the run and its schedule from 6 to 9" in capsys.readouterr().out

@@ -1,0 +1,177 @@
+"""A race for the loss: nanoGPT's laptop recipe in PyTorch, and `shakespeare-cpu` in the same time.
+
+python benchmarks/race.py            about 8 minutes on 2 cores
+python benchmarks/race.py --quick    a few steps: that it works, no figures
+
+The twin trains 2,000 steps of 12 x 64. This project then has the time that it took, from the start
+of the process to the end of the last update, imports and compile included; how many steps fit is
+found by a short run before. Losses are of the whole validation split. The settings of
+`shakespeare-cpu` were chosen on that split; here they run with seeds that were not used for it.
+Writes docs/race.json and prints the table.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import namedtuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+
+PROBE = 40  # steps of the short run; its last half is timed
+FIRST_SEED = 9001
+
+
+def main() -> int:
+    """Exit status 0, whoever wins."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2000, help="of the twin")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    parser.add_argument("--contestant", choices=["gptjax", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.contestant:
+        # Only what a contestant needs is imported in its process: what it imports is its time.
+        print(json.dumps((ours if args.contestant == "gptjax" else theirs)(args.folder)))
+        return 0
+    if not find_spec("torch"):
+        print("nobody to race: pip install -r requirements-compare.txt", file=sys.stderr)
+        return 0
+    from benchmarks.machine import versions
+    from gptjax.files import write_json
+
+    steps, probe, seeds = (6, 4, 1) if args.quick else (args.steps, PROBE, args.seeds)
+    rows: list[dict[str, Any]] = []
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        twin = run("torch", steps, seed)
+        trial = run("gptjax", probe, seed)
+        fit = int((twin["seconds"] - trial["start"]) / trial["step"])
+        rows.append({"seed": seed, "torch": twin, "gptjax": run("gptjax", max(2, fit), seed)})
+        print(table(rows[-1:]), file=sys.stderr, flush=True)
+    print(table(rows))
+    if not args.quick:
+        write_json(args.out / "race.json", {"versions": versions(), "rows": rows})
+    return 0
+
+
+def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
+    """A contestant's loss, and its seconds counted from the start of its process."""
+    from gptjax.data import read_texts
+    from gptjax.execution import micro_batch_size
+    from gptjax.files import write_json
+    from gptjax.presets import PRESETS, preset_for
+
+    if contestant == "torch":
+        config = PRESETS["shakespeare"].replace(
+            n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12, dropout=0.0
+        )
+    else:
+        config = preset_for("cpu")
+        config = config.replace(micro_batch_size=micro_batch_size(config, "cpu"))
+    config = config.replace(max_iters=steps, seed=seed, dtype="float32")
+    texts = read_texts(config, ROOT / "data", lambda line: None)
+    with tempfile.TemporaryDirectory(prefix="gptjax-race-") as folder:
+        write_json(Path(folder) / "config.json", texts.config.to_dict())
+        np.savez(Path(folder) / "text.npz", train=texts.train, val=texts.val)
+        began = time.time()
+        done = subprocess.run(
+            [sys.executable, __file__, "--contestant", contestant, "--folder", folder],
+            env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    said = json.loads(done.stdout.splitlines()[-1])
+    seconds = said["ended"] - began
+    start = seconds - steps * said["step"]
+    return {"steps": steps, "seconds": seconds, "start": start, **said}
+
+
+def ours(folder: Path) -> dict[str, float]:
+    """`shakespeare-cpu` as train.py trains it, in two dispatches."""
+    from functools import partial
+
+    import jax
+
+    from gptjax.config import RunConfig
+    from gptjax.execution import suited
+    from gptjax.model import GPT
+    from gptjax.training import evaluate, init_state, make_keys, make_train_loop
+
+    config = RunConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    with np.load(folder / "text.npz") as text:
+        train, val = (jax.numpy.asarray(text[name]) for name in ("train", "val"))
+    model, _ = suited(GPT(config.model), config, "cpu")
+    keys, steps = make_keys(config.seed), config.train.max_iters
+    state = jax.jit(partial(init_state, model, config))(keys.params)
+    loop = make_train_loop(model, config)
+    times = []
+    for until in (steps // 2, steps):
+        state, metrics = loop(state, train, keys, until)
+        metrics.loss.item()
+        times.append(time.time())
+    step = (times[1] - times[0]) / (steps - steps // 2)
+    return {"ended": times[1], "step": step, "val_loss": evaluate(model, state.params, val)}
+
+
+def theirs(folder: Path) -> dict[str, float]:
+    """NanoGPT's laptop recipe by the PyTorch twin, in float32, its fastest here."""
+    import torch
+
+    from compare import torch_gpt
+
+    def named(values: dict[str, Any]) -> Any:
+        return namedtuple("Config", values)(**values)  # so that gptjax, and JAX, stay out
+
+    config = json.loads((folder / "config.json").read_text(), object_hook=named)
+    with np.load(folder / "text.npz") as text:
+        train, val = (torch.from_numpy(text[name].astype("int64")) for name in ("train", "val"))
+    training = torch_gpt.make(config, config.seed)
+    B, T, steps = config.train.batch_size, config.model.block_size, config.train.max_iters
+    began = time.time()
+    for _ in range(steps):
+        at = torch.randint(len(train) - T, (B,)).tolist()
+        x, y = (torch.stack([train[i + d : i + d + T] for i in at]) for d in (0, 1))
+        torch_gpt.train_step(*training, x, y, grad_clip=config.train.grad_clip)
+    ended = time.time()
+    model, total = training[0].eval(), 0.0
+    with torch.inference_mode():
+        for i in range(0, len(val) - 1, T):
+            y = val[i + 1 : i + 1 + T]
+            logits = torch_gpt.forward(model, val[None, i : i + len(y)])[0]
+            total += torch.nn.functional.cross_entropy(logits, y, reduction="sum").item()
+    return {"ended": ended, "step": (ended - began) / steps, "val_loss": total / (len(val) - 1)}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Both sides for each seed, and the mean difference."""
+    lines = [
+        "| seed | the twin: steps | seconds | loss | shakespeare-cpu: steps | seconds "
+        "| to its first step | loss | lower by |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        twin, mine = row["torch"], row["gptjax"]
+        lines.append(
+            f"| {row['seed']} | {twin['steps']:,} | {twin['seconds']:.1f} | {twin['val_loss']:.4f} "
+            f"| {mine['steps']:,} | {mine['seconds']:.1f} | {mine['start']:.1f} "
+            f"| {mine['val_loss']:.4f} | {twin['val_loss'] - mine['val_loss']:.4f} |"
+        )
+    mean = statistics.mean(row["torch"]["val_loss"] - row["gptjax"]["val_loss"] for row in rows)
+    return "\n".join([*lines, "", f"Lower by {mean:.4f} on average."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
