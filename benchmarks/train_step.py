@@ -59,6 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=2.0, help="of training in a turn")
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
@@ -72,7 +73,7 @@ def main() -> int:
         )
     if args.quick:
         libraries = libraries[:2]  # a compile takes half a minute
-    entries = [Entry(library, dtype) for dtype in DTYPES for library in libraries]
+    entries = [Entry(library, dtype) for dtype in args.dtypes for library in libraries]
     size = 256 if args.quick else 2048
     results: dict[str, Any] = {
         "versions": versions(),
