@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
@@ -84,23 +85,53 @@ def muon(momentum: float) -> optax.GradientTransformation:
     The update of a matrix is as large as Adam's usually is, an RMS of 0.2 (Liu et al., "Muon is
     scalable for LLM training", 2025, section 2.2), so that one learning rate suits both. The
     projections of all heads are one matrix, C to H x D.
+
+    Matrices of one shape, or its transpose, are taken in one stack: two thirds of the compile, and
+    fewer, larger products.
     """
-    flat = contrib.MuonDimensionNumbers((0,), (1,))
-    heads = contrib.MuonDimensionNumbers((1,), (0, 2))  # (H, C, D)
-
-    def axes(params: Any) -> Any:
-        return jax.tree.map(lambda x: flat if x.ndim == 2 else heads, params)
-
-    def scale(updates: Any, _: Any) -> Any:
-        def of(x: jax.Array) -> jax.Array:
-            inputs = x.shape[-2]
-            return x * (0.2 * max(inputs, x.size // inputs) ** 0.5)
-
-        return jax.tree.map(of, updates)
-
-    return optax.chain(
-        contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=axes), optax.stateless(scale)
+    axes = contrib.MuonDimensionNumbers((1,), (2,))  # of a stack (N, rows, columns)
+    inner = contrib.scale_by_muon(
+        beta=momentum, weight_dimension_numbers=lambda stacks: dict.fromkeys(stacks, axes)
     )
+
+    def init(params: Any) -> Any:
+        return inner.init(_stacks(params))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        directions: Any
+        directions, state = inner.update(_stacks(updates), state)
+        scaled = {name: 0.2 * x.shape[2] ** 0.5 * x for name, x in directions.items()}
+        return _unstack(scaled, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _stacks(tree: Any) -> dict[str, jax.Array]:
+    """The matrices of a tree by their shape, none higher than it is wide: (N, rows, columns)."""
+    found: dict[str, list[jax.Array]] = {}
+    for x in jax.tree.leaves(tree):
+        matrix = _as_matrix(x)
+        found.setdefault("{}x{}".format(*matrix.shape), []).append(matrix)
+    return {name: jnp.stack(matrices) for name, matrices in found.items()}
+
+
+def _unstack(stacks: dict[str, jax.Array], like: Any) -> Any:
+    """The inverse of `_stacks`, for a tree of these shapes."""
+    left = {name: iter(stack) for name, stack in stacks.items()}
+
+    def take(x: jax.Array) -> jax.Array:
+        shape = jax.eval_shape(_as_matrix, x).shape
+        back = jax.linear_transpose(_as_matrix, x)
+        return back(next(left["{}x{}".format(*shape)]))[0]
+
+    return jax.tree.map(take, like)
+
+
+def _as_matrix(x: jax.Array) -> jax.Array:
+    """(C, H x D) of (H, C, D); transposed, if it is higher than wide."""
+    if x.ndim == 3:
+        x = x.swapaxes(0, 1).reshape(x.shape[1], -1)
+    return x if x.shape[0] <= x.shape[1] else x.T
 
 
 def direction_of(params: Any) -> Any:

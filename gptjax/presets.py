@@ -56,10 +56,10 @@ PRESETS: dict[str, RunConfig] = {
             scaled_residual_init=True,
         ),
         train=TrainConfig(
-            batch_size=16,
-            max_iters=1500,
+            batch_size=12,
+            max_iters=2000,
             optimizer="muon",
-            learning_rate=1.5e-2,
+            learning_rate=2e-2,
             min_lr=0.0,
             eval_interval=250,
         ),
