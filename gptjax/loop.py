@@ -123,12 +123,12 @@ def train(
     def seconds() -> float:
         return seconds_before + clock() - began
 
-    def land(flight: tuple[int, LoopMetrics]) -> dict[str, Any]:
+    def land(flight: tuple[int, LoopMetrics], more: bool = False) -> dict[str, Any]:
         """Waits for a dispatch, and returns what metrics.jsonl may say of its last update."""
         at, metrics = flight
         metrics = LoopMetrics(*(x.item() for x in jax.device_get(metrics)))
         health.check(at, int(state.step), metrics)
-        timer.landed(at)
+        timer.landed(at, more)
         line = {"step": at, "seconds": round(seconds(), 3), "learning_rate": metrics.learning_rate}
         if metrics.finite:
             line["train_loss"] = metrics.loss
@@ -155,7 +155,7 @@ def train(
             state, metrics = update(state, tokens, keys, until)
             timer.dispatched()
             if in_flight is not None:
-                note(land(in_flight))
+                note(land(in_flight, more=True))
             in_flight, step = (until, metrics), until
             out_of_time = 0 < cfg.max_minutes * 60 <= clock() - began
             if step == cfg.max_iters or step % cfg.eval_interval == 0 or out_of_time:
@@ -191,12 +191,14 @@ class Timer:
 
     The first dispatch compiles, so it is not counted. Nor is one that lands right after another:
     by the time that is looked at, both have long been done. And where giving the device more waits
-    for what it has, a dispatch's time is seen with the one before: so it is the mean of a few.
+    for what it has, a dispatch's time is seen with the one before: so it is the mean of a few, and
+    between landings alike; the time from a restart is right only when nothing more is in flight.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._marks: deque[tuple[int, float]] = deque(maxlen=MARKS)
+        self._restarted: tuple[int, float] | None = None
         self._dispatched = False
         self.seconds_per_step: float | None = None
 
@@ -204,19 +206,22 @@ class Timer:
         """The device was given more to do."""
         self._dispatched = True
 
-    def landed(self, step: int) -> None:
-        """A dispatch that ended with update `step` has landed."""
-        now = self._clock()
-        if self._dispatched and self._marks and step > self._marks[0][0]:
-            begun, then = self._marks[0]
-            self.seconds_per_step = (now - then) / (step - begun)
+    def landed(self, step: int, more: bool = False) -> None:
+        """A dispatch that ended with update `step` has landed; `more` is in flight."""
+        now, begun = self._clock(), None
+        if self._restarted and (not more or self.seconds_per_step is None):
+            begun = self._restarted
+        elif self._dispatched and self._marks:
+            begun = self._marks[0]
+        if begun is not None and step > begun[0]:
+            self.seconds_per_step = (now - begun[1]) / (step - begun[0])
         self._marks.append((step, now))
         self._dispatched = False
 
     def restart(self, step: int) -> None:
         """Time until now was spent on something else."""
         self._marks.clear()
-        self._marks.append((step, self._clock()))
+        self._restarted = (step, self._clock())
 
 
 def _next_look(step: int, cfg: TrainConfig, seconds_per_step: float | None) -> int:

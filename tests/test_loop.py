@@ -35,3 +35,27 @@ def test_a_time_that_is_seen_a_dispatch_late_makes_no_estimate_wild():
         timer.landed(step)
         if step > 20:
             assert timer.seconds_per_step == pytest.approx(0.2, rel=0.4)
+
+
+def test_an_evaluation_does_not_halve_the_speed_that_is_shown():
+    """A second dispatch waits for the first and itself; only then is the first seen to have landed."""
+    now = 0.0
+    timer = Timer(lambda: now)
+    timer.restart(0)
+    timer.dispatched()
+    now = 1.0
+    timer.landed(10)  # nothing else in flight: 0.1 s a step
+    assert timer.seconds_per_step == pytest.approx(0.1)
+    timer.restart(10)
+    timer.dispatched()  # steps 11 to 20, and at once 21 to 30
+    timer.dispatched()
+    now = 3.0
+    timer.landed(20, more=True)
+    assert timer.seconds_per_step == pytest.approx(0.1)
+    timer.dispatched()
+    now = 4.5
+    timer.landed(30, more=True)  # steps 31 to 40 took 1.5 s
+    assert timer.seconds_per_step == pytest.approx(0.15)
+    now = 4.51
+    timer.landed(40)  # and since the evaluation 30 steps took 3.51 s
+    assert timer.seconds_per_step == pytest.approx(0.117)
