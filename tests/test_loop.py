@@ -38,7 +38,7 @@ def test_a_time_that_is_seen_a_dispatch_late_makes_no_estimate_wild():
 
 
 def test_an_evaluation_does_not_halve_the_speed_that_is_shown():
-    """A second dispatch waits for the first and itself; only then is the first seen to have landed."""
+    """A second dispatch waits for the first and itself; the first is seen to land only then."""
     now = 0.0
     timer = Timer(lambda: now)
     timer.restart(0)
