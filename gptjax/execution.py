@@ -72,8 +72,8 @@ def micro_batch_size(run_config: RunConfig, platform: str) -> int:
     if platform != "cpu" or run_config.model_name != "gpt":
         return 0
     widest = config.block_size * 4 * config.n_embd * jnp.dtype(config.dtype).itemsize
-    fit = [m for m in range(1, batch_size + 1) if batch_size % m == 0 and m * widest <= CACHE]
-    best = max(fit, default=1)
+    most = min(batch_size, CACHE // widest)
+    best = next((m for m in range(most, 0, -1) if batch_size % m == 0), 1)
     return 0 if best == batch_size else best
 
 

@@ -43,7 +43,7 @@ PRESETS: dict[str, RunConfig] = {
             dtype="bfloat16",
         ),
     ),
-    # For two CPU cores and three minutes; docs/results.md has the search.
+    # For two CPU cores and three to four minutes; docs/results.md has the search.
     "shakespeare-cpu": RunConfig(
         preset="shakespeare-cpu",
         model=GPTConfig(
