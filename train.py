@@ -19,7 +19,7 @@ from gptjax import checkpoint, data, runs, scripts
 from gptjax.backend import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
-from gptjax.execution import micro_batch_size, suited
+from gptjax.execution import suited, with_micro_batches
 from gptjax.generation import generate
 from gptjax.lock import locked
 from gptjax.loop import StopRequest, train
@@ -66,7 +66,7 @@ def run(argv: list[str]) -> int:
         make_deterministic()
     config = preset_for(platform(), given.get("preset")).replace(**given)
     if "micro_batch_size" not in given:
-        config = fast_micro_batches(config)
+        config = with_micro_batches(config, platform())
     path = Path(out_dir) if out_dir else runs.new_folder(config.preset)
     runs.check_free(path, overwrite)
     texts = data.read_texts(config, DATA_DIR, say)
@@ -112,13 +112,8 @@ def parse(argv: list[str]) -> dict[str, Any]:
         "eval_only": "print the validation loss of the run in --out-dir, or of the newest",
     }.items():
         parser.add_argument(scripts.as_flag(name), action="store_true", help=help)
-    parser.add_config(fast_micro_batches(defaults))
+    parser.add_config(with_micro_batches(defaults, platform()))
     return parser.parse(argv)
-
-
-def fast_micro_batches(config: RunConfig) -> RunConfig:
-    """The configuration with as many sequences at once as suit this machine."""
-    return config.replace(micro_batch_size=micro_batch_size(config, platform()))
 
 
 def resumed_config(path: Path, given: dict[str, Any], eval_only: bool) -> RunConfig:

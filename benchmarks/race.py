@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import namedtuple
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def main() -> int:
 def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
     """A contestant's loss, and its seconds counted from the start of its process."""
     from gptjax.data import read_texts
-    from gptjax.execution import micro_batch_size
+    from gptjax.execution import with_micro_batches
     from gptjax.files import write_json
     from gptjax.presets import PRESETS, preset_for
 
@@ -79,8 +78,7 @@ def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
             n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12, dropout=0.0
         )
     else:
-        config = preset_for("cpu")
-        config = config.replace(micro_batch_size=micro_batch_size(config, "cpu"))
+        config = with_micro_batches(preset_for("cpu"), "cpu")
     config = config.replace(max_iters=steps, seed=seed, dtype="float32")
     texts = read_texts(config, ROOT / "data", lambda line: None)
     with tempfile.TemporaryDirectory(prefix="gptjax-race-") as folder:
@@ -132,11 +130,9 @@ def theirs(folder: Path) -> dict[str, float]:
     import torch
 
     from compare import torch_gpt
+    from compare.worker import read_config
 
-    def named(values: dict[str, Any]) -> Any:
-        return namedtuple("Config", values)(**values)  # so that gptjax, and JAX, stay out
-
-    config = json.loads((folder / "config.json").read_text(), object_hook=named)
+    config = read_config("torch", folder / "config.json")
     with np.load(folder / "text.npz") as text:
         train, val = (torch.from_numpy(text[name].astype("int64")) for name in ("train", "val"))
     training = torch_gpt.make(config, config.seed)

@@ -10,14 +10,13 @@ nanoGPT does, batch by batch.
 import json
 import sys
 import time
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compare.worker import answer, peak_memory
+from compare.worker import answer, peak_memory, read_config
 
 Steps = Callable[[int], float]  # trains so many steps, and returns the last one's loss
 
@@ -43,12 +42,12 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
 
     from gptjax.backend import describe, platform
     from gptjax.config import RunConfig
-    from gptjax.execution import micro_batch_size, suited
+    from gptjax.execution import suited, with_micro_batches
     from gptjax.model import GPT
     from gptjax.training import init_state, make_keys, make_train_loop
 
     config = RunConfig.from_dict(json.loads(path.read_text()))
-    config = config.replace(micro_batch_size=micro_batch_size(config, platform()))
+    config = with_micro_batches(config, platform())
     keys = make_keys(config.seed)
     model, attention = suited(GPT(config.model), config, platform())
     loop = make_train_loop(model, config)
@@ -77,10 +76,7 @@ def theirs(
 
     from compare import torch_gpt
 
-    def named(values: dict[str, Any]) -> Any:
-        return namedtuple("Config", values)(**values)  # so that gptjax, and JAX, stay out
-
-    config = json.loads(path.read_text(), object_hook=named)
+    config = read_config("torch", path)
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     torch.set_float32_matmul_precision("high")  # TF32, as nanoGPT allows; a CPU has none

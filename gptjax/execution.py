@@ -61,6 +61,11 @@ def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.M
     return model.clone(execution=execution), f"plain ({why})" if why else "cuDNN's"
 
 
+def with_micro_batches(run_config: RunConfig, platform: str) -> RunConfig:
+    """The configuration with as many sequences at once as `micro_batch_size` says."""
+    return run_config.replace(micro_batch_size=micro_batch_size(run_config, platform))
+
+
 def micro_batch_size(run_config: RunConfig, platform: str) -> int:
     """How many sequences are best computed at once; 0 is the whole batch.
 
