@@ -1,5 +1,6 @@
 """Over 20,000 steps nothing grows: memory, open files, threads, the time of a step."""
 
+import ctypes
 import os
 import statistics
 import subprocess
@@ -8,56 +9,78 @@ from pathlib import Path
 
 import pytest
 
-from processes import metrics, saved_steps, start, train_flags, wait_for
+from processes import ENVIRONMENT, metrics, saved_steps, start, train_flags, wait_for
 
 STEPS = 20_000
+# What tensorstore does not free of the metrics that Orbax asks it for at each save (measured: 58
+# KiB with 0.1.86; docs/reliability.md).
+SAVE_KIB = 64
+
+needs_glibc = pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs Linux with glibc 2.33"
+)
 
 
-def resident_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    return 0
+def start_counted(path: Path, text_file: Path, used: Path, *flags: object):
+    """A run whose memory in use is written to `used`."""
+    return start(
+        "tests/faults/in_use.py",
+        *(used, "train.py", *train_flags(path, text_file, "--log-interval", 100, *flags)),
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        env=ENVIRONMENT | {"PYTHONMALLOC": "malloc"},  # its own allocator would not be counted
+    )
+
+
+def thirds(values: list) -> tuple[list, list]:
+    """The second and the last: the first has the compiles."""
+    n = len(values) // 3
+    return values[n : 2 * n], values[2 * n : 3 * n]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@needs_glibc
 def test_twenty_thousand_steps(tmp_path, text_file):
     """Sixty evaluations, as many saves, and a save by time now and then."""
-    path = tmp_path / "run"
-    flags = ["--max-iters", STEPS, "--eval-interval", 333, "--log-interval", 100]
-    process = start(
-        "train.py",
-        *train_flags(path, text_file, *flags, "--save-interval-minutes", 0.01),
-        stdout=subprocess.DEVNULL,
-    )
+    path, used = tmp_path / "run", tmp_path / "used"
+    flags = ["--max-iters", STEPS, "--eval-interval", 333, "--save-interval-minutes", 0.01]
+    process = start_counted(path, text_file, used, *flags)
     wait_for(process, lambda: saved_steps(path))
-    seen = []
+    seen, saves = [], []
     while process.poll() is None:
-        pid = process.pid
         try:
-            files, threads = (len(os.listdir(f"/proc/{pid}/{x}")) for x in ("fd", "task"))
-            seen.append((resident_kib(pid), files, threads))
+            seen.append([len(os.listdir(f"/proc/{process.pid}/{x}")) for x in ("fd", "task")])
         except OSError:
             break
+        saves.append(set(saved_steps(path)))
         time.sleep(0.05)
     _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    seen = [x for x in seen if x[0] > 0]
-    third = len(seen) // 3
-    early, late = seen[third : 2 * third], seen[2 * third : -1]
-    memory = [max(x[0] for x in part) for part in (early, late)]
-    # 256 KiB a save would be 10 MiB here.
-    assert memory[1] - memory[0] < 8 * 1024, f"resident KiB: {memory}"
-    # The fewest at any moment: a save under way opens some, and what leaks stays.
-    for i, name in (1, "files"), (2, "threads"):
-        fewest = [min(x[i] for x in part) for part in (early, late)]
+
+    # A save under way takes memory and files: so the median, and the fewest.
+    kib = [statistics.median(map(int, x)) / 1024 for x in thirds(used.read_text().split())]
+    new = len(set().union(*thirds(saves)[1]))
+    assert kib[1] - kib[0] < SAVE_KIB * new + 2048, f"{kib} KiB in use, {new} saves"
+    for i, name in (0, "files"), (1, "threads"):
+        fewest = [min(x[i] for x in part) for part in thirds(seen)]
         assert fewest[1] <= fewest[0] + 2, (name, fewest)
 
-    rates = [x["tokens_per_second"] for x in metrics(path) if "tokens_per_second" in x]
-    third = len(rates) // 3
-    slow_down = statistics.median(rates[third : 2 * third]) / statistics.median(rates[2 * third :])
-    assert slow_down < 1.3, "other programs beside this one may do this too"
     lines = metrics(path)
     assert [x["step"] for x in lines] == sorted({x["step"] for x in lines})
     assert lines[-1]["step"] == STEPS
+    rates = thirds([x["tokens_per_second"] for x in lines if "tokens_per_second" in x])
+    slow_down = statistics.median(rates[0]) / statistics.median(rates[1])
+    assert slow_down < 1.3, "other programs beside this one may do this too"
+
+
+@pytest.mark.slow
+@needs_glibc
+def test_steps_alone_take_no_memory(tmp_path, text_file):
+    """Between saves it is flat: what leaks with each step would hardly show above."""
+    used = tmp_path / "used"
+    flags = ["--max-iters", STEPS // 2, "--eval-interval", STEPS]
+    process = start_counted(tmp_path / "run", text_file, used, *flags)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, "")
+    kib = [statistics.median(map(int, x)) / 1024 for x in thirds(used.read_text().split())]
+    assert kib[1] - kib[0] < 512, f"{kib} KiB in use"
