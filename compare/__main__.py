@@ -31,6 +31,7 @@ from gptjax.tokenizer import CharTokenizer
 from gptjax.version import __version__
 
 PRESET, QUICK_PRESET = "shakespeare-cpu", "notebook"
+QUICK_LAYERS, QUICK_REPEATS = 2, 2  # a quick run is compiles for the most part, layer by layer
 DATA_DIR, DOCS, ELSEWHERE = Path("data"), Path("docs"), Path("runs/comparison")
 # Half of a quick run would be LLVM at work on programs that run for a moment. It is for the proofs
 # and the short programs alone, not for the processes that are measured.
@@ -53,6 +54,8 @@ def run(argv: list[str]) -> int:
     names, missing = choose(flags.get("only", ",".join(CONTESTANTS)), quick)
     preset = flags.get("preset", QUICK_PRESET if quick else PRESET)
     config = configure(preset)
+    if quick:
+        config = config.replace(n_layer=min(config.model.n_layer, QUICK_LAYERS))
     out = Path(flags["out"]) if "out" in flags else (ELSEWHERE if argv else DOCS)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give the path of a folder")
@@ -82,10 +85,14 @@ def run(argv: list[str]) -> int:
 def parse(argv: list[str]) -> dict[str, Any]:
     """Flags to values; absent when not given."""
     parser = scripts.FlagParser("python -m compare", __doc__ or "")
-    parser.add("preset", str, f"the model and its training [{PRESET}; {QUICK_PRESET} if quick]")
+    parser.add("preset", str, f"the model and its training [{PRESET}; {QUICK_PRESET} with --quick]")
     parser.add("only", str, f"comma-separated, of {','.join(CONTESTANTS)}; linen is always there")
     parser.add("out", str, f"folder of the results [{DOCS}; with any flag {ELSEWHERE}]")
-    parser.add_argument("--quick", action="store_true", help="few repetitions, no torch.compile")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK_LAYERS} layers, few repetitions, no torch.compile",
+    )
     return parser.parse(argv)
 
 
@@ -161,7 +168,7 @@ def compare(
         print(f"    {show_order(order(found, MEASURES[key].more_is_better))}")
     print("what is easy?")
     designs = [design for design in ease.DESIGNS if design in names]
-    problem, programs = ease.small_problem(), {}
+    problem, programs = ease.small_problem(**({"repeats": QUICK_REPEATS} if quick else {})), {}
     for topic in ease.TOPICS:
         programs[topic] = found = ease.run(topic, designs, problem)
         tell(found["question"])

@@ -29,7 +29,7 @@ def linen(problem: Problem) -> Outcome:
     difference = max(
         jax.tree.leaves(jax.tree.map(lambda a, b: abs(a.mean(0) - b).max(), grads, batch))
     )
-    time = timed(lambda: each(problem.params, x[:, None], y[:, None]))
+    time = timed(problem, lambda: each(problem.params, x[:, None], y[:, None]))
     return _tell("`vmap(grad(loss))`", time, [], float(difference))
 
 
@@ -47,7 +47,7 @@ def nnx(problem: Problem) -> Outcome:
     difference = max(
         jax.tree.leaves(jax.tree.map(lambda a, b: abs(a.mean(0) - b).max(), grads, batch))
     )
-    time = timed(lambda: jax.tree.leaves(each(model, x[:, None], y[:, None])))
+    time = timed(problem, lambda: jax.tree.leaves(each(model, x[:, None], y[:, None])))
     return _tell("`nnx.vmap(nnx.grad(loss))`", time, [], float(difference))
 
 
@@ -83,4 +83,4 @@ def torch(problem: Problem) -> Outcome:
     grads = together()
     differences = [(grads[n].mean(0) - p.grad).abs().max() for n, p in model.named_parameters()]
     how = "`functional_call`, then `torch.func.vmap(grad(loss))`"
-    return _tell(how, timed(together), timed(loop), float(max(differences)))
+    return _tell(how, timed(problem, together), timed(problem, loop), float(max(differences)))

@@ -41,8 +41,8 @@ def linen(problem: Problem) -> Outcome:
     difference = np.abs(np.stack(loop()) - all_at_once(seeds)).max()
     return _tell(
         "`jax.vmap(train)`, training itself included",
-        timed(lambda: all_at_once(seeds)),
-        timed(loop),
+        timed(problem, lambda: all_at_once(seeds)),
+        timed(problem, loop),
         float(difference),
     )
 
@@ -80,7 +80,7 @@ def nnx(problem: Problem) -> Outcome:
 
     difference = np.abs(together() - loop()).max()
     how = "`nnx.vmap` of creation and of the step, two decorated functions"
-    return _tell(how, timed(together), timed(loop), float(difference))
+    return _tell(how, timed(problem, together), timed(problem, loop), float(difference))
 
 
 def torch(problem: Problem) -> Outcome:
@@ -137,7 +137,7 @@ def torch(problem: Problem) -> Outcome:
 
     difference = np.abs(together() - loop()).max()
     how = "`torch.func` over stacked weights, with optimizer groups and clipping written again"
-    outcome = _tell(how, timed(together), timed(loop), float(difference))
+    outcome = _tell(how, timed(problem, together), timed(problem, loop), float(difference))
     return outcome._replace(facts=outcome.facts | {"fused_error": fused_error()})
 
 
