@@ -2,8 +2,9 @@
 
 import pytest
 
-from benchmarks import accelerator, train_step
+from benchmarks import accelerator, steps, train_step
 from benchmarks.arithmetic import train_flops
+from gptjax.presets import PRESETS
 
 ROW = {"dtype": "float32", "compile": 1.0, "memory": 100.0}
 
@@ -51,3 +52,32 @@ def test_seeds_are_averaged():
     run = {"best": 1.5, "best_step": 3, "final": 1.6, "seconds": 1.0, "wall": 2.0}
     text = accelerator.quality([run | {"seed": 0}, run | {"seed": 1, "best": 1.4}])
     assert text.splitlines()[-1] == "| mean | 1.4500 | | 1.6000 | | |"
+
+
+class Worker:
+    """A contestant whose first step compiles, and whose dispatches have a price of their own."""
+
+    def __init__(self, step: float, dispatch: float) -> None:
+        self.about, self._step, self._dispatch, self._first = {}, step, dispatch, True
+
+    def ask(self, count: int) -> dict[str, float]:
+        compiled, self._first = 9.0 * self._first, False
+        seconds = (compiled + self._dispatch) / count + self._step
+        return {"seconds": seconds, "memory": 1.0, "loss": 1.0}
+
+    def close(self) -> None:
+        pass
+
+
+def test_one_that_is_slow_for_a_single_step_keeps_its_turns(monkeypatch):
+    workers = {
+        "gptjax": Worker(0.01, 0.09),
+        "torch": Worker(0.02, 0),
+        "torch-compile": Worker(1, 0),
+    }
+    monkeypatch.setattr(steps, "start", lambda entry, *_: workers[entry.library])
+    entries = [steps.Entry(library, "float32") for library in workers]
+    rows = steps.measure(PRESETS["shakespeare"], entries, turns=3, seconds=1.0, tell=lambda _: None)
+    assert [len(row["step"]) for row in rows] == [3, 3, 1]
+    assert ["why" in row for row in rows] == [False, False, True]
+    assert rows[0]["compile"] == pytest.approx(9.08, abs=0.02)
