@@ -19,7 +19,7 @@ from gptjax import checkpoint, data, runs, scripts
 from gptjax.backend import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
-from gptjax.execution import suited, with_micro_batches
+from gptjax.execution import compile_once_options, suited, with_micro_batches
 from gptjax.generation import generate
 from gptjax.lock import locked
 from gptjax.loop import StopRequest, train
@@ -163,7 +163,7 @@ def prepare_state(path: Path, config: RunConfig, resume: bool) -> tuple[TrainSta
             say(f"resuming from step {found[0].step}")
             return found[1], found[0].skipped
         say("no whole checkpoint yet: starting from step 0 with the run's configuration")
-    return jax.jit(init)(key), 0
+    return jax.jit(init, compiler_options=compile_once_options(platform()))(key), 0
 
 
 def introduce(texts: data.Texts, state: TrainState) -> None:

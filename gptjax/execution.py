@@ -25,6 +25,15 @@ def cudnn_attention(q_BTD: Array, k_BTD: Array, v_BTD: Array, drop: Any) -> Arra
     return y[:, :, 0]
 
 
+def compile_once_options(platform: str) -> dict[str, Any] | None:
+    """`jax.jit`'s compiler options for a program that runs once, as that of the initial values.
+
+    On a CPU, what LLVM's optimization takes is then more than what it saves: of 2 s of compiling
+    the initial values it is half.
+    """
+    return {"xla_backend_optimization_level": 0} if platform == "cpu" else None
+
+
 def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.Module, str]:
     """A model as it is best trained here, and what to say of its attention.
 

@@ -1,12 +1,14 @@
 """What a backend injects into the model changes how it is computed, and nothing else."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gptjax import cpu, execution
-from gptjax.execution import micro_batch_size, suited
+from gptjax.execution import compile_once_options, micro_batch_size, suited
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, Execution, Head, attention_weights, forward, weighted_values
 from gptjax.presets import PRESETS
@@ -194,3 +196,12 @@ def test_as_many_sequences_at_once_as_fit_the_cache(changes, platform, expected)
 def test_a_rung_of_the_lecture_is_computed_as_a_whole():
     config = PRESETS["bigram"].replace(batch_size=2**16, block_size=64)
     assert micro_batch_size(config, "cpu") == 0
+
+
+def test_initial_values_compiled_quickly_are_the_same():
+    """On every JAX that this project runs with, the option must be known."""
+    config = PRESETS["notebook"].replace(vocab_size=11, n_layer=1).model
+    model = GPT(config)
+    quick = jax.jit(partial(init_params, model), compiler_options=compile_once_options("cpu"))(KEY)
+    same(quick, jax.jit(partial(init_params, model))(KEY))
+    assert compile_once_options("gpu") is None
