@@ -49,7 +49,7 @@ def main() -> int:
     if not find_spec("torch"):
         print("nobody to race: pip install -r requirements-compare.txt", file=sys.stderr)
         return 0
-    from benchmarks.machine import versions
+    from compare.machine import versions
     from gptjax.files import write_json
 
     steps, probe, seeds = (6, 4, 1) if args.quick else (args.steps, PROBE, args.seeds)

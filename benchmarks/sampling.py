@@ -25,7 +25,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks.machine import versions  # noqa: E402
+from compare.machine import versions  # noqa: E402
 from gptjax.adapt import with_dtype  # noqa: E402
 from gptjax.files import write_json, write_whole  # noqa: E402
 from gptjax.generation import stream  # noqa: E402

@@ -6,7 +6,6 @@ python -m compare --only linen,torch       this project against PyTorch alone
 """
 
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import numpy as np
 from compare import contestants, ease, equality, measure, page, pictures, weights
 from compare.contestants import CONTESTANTS
 from compare.figures import MEASURES, order, show_order, show_spread, spreads, title
+from compare.machine import machine
 from gptjax import data, scripts
 from gptjax.config import RunConfig
 from gptjax.corpus import load_text
@@ -193,28 +193,6 @@ def compare(
 def tell(line: str) -> None:
     """Progress, on its own line, with the seconds since the program started."""
     print(f"  {time.perf_counter() - BEGUN:3.0f} s  {line}", flush=True)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    cpu, memory = platform.processor() or platform.machine(), 0.0
-    if (info := Path("/proc/cpuinfo")).is_file():
-        names = [
-            line.split(":")[1] for line in info.read_text().splitlines() if "model name" in line
-        ]
-        cpu = " ".join(names[0].split()) if names else cpu
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    able = (
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
-    return {
-        "cpu": cpu,
-        "cores": len(able),
-        "memory_gb": memory,
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
 
 
 def write(out: Path, results: dict[str, Any]) -> None:

@@ -112,7 +112,7 @@ def _stacks(tree: Any) -> dict[str, jax.Array]:
     found: dict[str, list[jax.Array]] = {}
     for x in jax.tree.leaves(tree):
         matrix = _as_matrix(x)
-        found.setdefault("{}x{}".format(*matrix.shape), []).append(matrix)
+        found.setdefault(_name(matrix.shape), []).append(matrix)
     return {name: jnp.stack(matrices) for name, matrices in found.items()}
 
 
@@ -121,11 +121,16 @@ def _unstack(stacks: dict[str, jax.Array], like: Any) -> Any:
     left = {name: iter(stack) for name, stack in stacks.items()}
 
     def take(x: jax.Array) -> jax.Array:
-        shape = jax.eval_shape(_as_matrix, x).shape
+        name = _name(jax.eval_shape(_as_matrix, x).shape)
         back = jax.linear_transpose(_as_matrix, x)
-        return back(next(left["{}x{}".format(*shape)]))[0]
+        return back(next(left[name]))[0]
 
     return jax.tree.map(take, like)
+
+
+def _name(shape: tuple[int, ...]) -> str:
+    """What the stack of matrices of this shape is called."""
+    return "x".join(map(str, shape))
 
 
 def _as_matrix(x: jax.Array) -> jax.Array:

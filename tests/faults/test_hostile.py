@@ -14,6 +14,7 @@ import sample
 import train
 from gptjax import checkpoint, runs
 from gptjax.__main__ import main as check
+from gptjax.files import MAX_JSON_BYTES
 from gptjax.manifest import write_manifest
 from gptjax.metrics import read_metrics
 
@@ -162,6 +163,18 @@ def test_sizes_are_compared_with_the_arrays_before_any_is_made(run_copy, refused
 def test_json_that_no_run_writes(run_copy, text, refused):
     (run_copy / "config.json").write_text(text)
     every_reader_refuses(refused, run_copy, "config.json" if "999" not in text else "")
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("config.json", runs.MAX_CONFIG_BYTES), ("tokenizer.json", MAX_JSON_BYTES)]
+)
+def test_json_larger_than_any_run_writes_is_not_parsed(run_copy, name, limit, refused):
+    """By itself it would be valid."""
+    text = (run_copy / name).read_text()
+    (run_copy / name).write_text(text + (limit - len(text)) * " ")
+    assert sample.main(["--out-dir", str(run_copy), "--max-new-tokens", "2"]) == 0
+    (run_copy / name).write_text(text + (limit - len(text) + 1) * " ")
+    every_reader_refuses(refused, run_copy, f"larger than {limit} bytes")
 
 
 def test_manifests_with_numbers_that_are_none(run_copy):

@@ -1,8 +1,10 @@
-"""What a benchmark ran on."""
+"""What a measurement ran on."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 
 def versions() -> dict[str, str]:
@@ -16,11 +18,28 @@ def versions() -> dict[str, str]:
     return found
 
 
+def machine() -> dict[str, Any]:
+    """The machine: `memory_gb` is 0 where the system does not say; `cores` are those allowed."""
+    memory = 0.0
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    able = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    return {
+        "cpu": processor(),
+        "cores": len(able),
+        "memory_gb": memory,
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
 def processor() -> str:
     """What the operating system calls it, as far as it says."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+                return " ".join(line.split(":", 1)[1].split())
     return platform.processor() or platform.machine()
