@@ -136,6 +136,15 @@ def test_dropout_is_on_in_training_and_off_in_logits(name):
     assert abs(dropped - float(without.step(without.put(x[0], y[0])))) > 2e-5
 
 
+@pytest.mark.parametrize("what", ["logits", "gradient", "losses", "same_tokens"])
+def test_they_agree_only_within_every_tolerance(what):
+    proof = {**equality.TOLERANCES, "tokens": 8, "same_tokens": 8}
+    assert equality.agrees(proof)
+    worse = 7 if what == "same_tokens" else 1.01 * proof[what]
+    assert not equality.agrees(proof | {what: worse})
+    assert equality.TOLERANCES == {"logits": 1e-5, "gradient": 1e-4, "losses": 1e-3}
+
+
 def test_all_have_the_same_functions():
     names = {"make", "forward", "loss", "train_step", "generate", "save", "load"}
     for module in (linen_gpt, nnx_gpt, plain_gpt):
