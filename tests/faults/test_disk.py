@@ -14,7 +14,8 @@ from gptjax import checkpoint, files, runs
 from gptjax.files import write_whole
 from gptjax.metrics import MetricsLog, read_metrics
 
-from processes import ENVIRONMENT, ROOT, metrics, one_line, saved_steps, start, train_flags
+from outcomes import metrics
+from processes import ENVIRONMENT, ROOT, one_line, saved_steps, start, train_flags
 from processes import wait_for as wait
 
 # A mount of its own in a namespace of its own: of 600 kB, and read-only when asked for.

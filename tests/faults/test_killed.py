@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -14,15 +15,8 @@ from gptjax import runs
 from gptjax.lock import locked
 
 from conftest import TEXT
-from processes import (
-    TIMES,
-    assert_same_state,
-    metrics,
-    saved_steps,
-    start,
-    train_flags,
-    wait_for,
-)
+from outcomes import TIMES, assert_same_state, metrics
+from processes import ENVIRONMENT, saved_steps, start, train_flags, wait_for
 
 STEPS = 800
 # Saved by time alone, some ten times a second: a kill finds a save under way more often than not.
@@ -138,3 +132,21 @@ def test_killed_at_random_moments(tmp_path, text_file, undisturbed):
     assert train.main(["--out-dir", str(path), "--resume"]) == 0
     assert_same_state(path, undisturbed)
     assert metrics(path, *TIMES) == metrics(undisturbed, *TIMES)
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_leaves_at_once(second):
+    """Whatever the process is at, a save or a step that takes minutes: the first was heeded."""
+    script = f"""
+import os, signal, time
+from gptjax.loop import StopRequest
+with StopRequest() as stop:
+    os.kill(os.getpid(), signal.SIGINT)
+    print(int(stop.signal), flush=True)
+    os.kill(os.getpid(), {int(second)})
+    time.sleep(60)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=50
+    )
+    assert (done.stdout, done.returncode) == (f"{int(signal.SIGINT)}\n", -second)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import ENVIRONMENT, metrics, saved_steps, start, train_flags, wait_for
+from outcomes import metrics
+from processes import ENVIRONMENT, saved_steps, start, train_flags, wait_for
 
 STEPS = 20_000
 # What tensorstore does not free of the metrics that Orbax asks it for at each save (measured: 58

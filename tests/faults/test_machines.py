@@ -13,7 +13,8 @@ import train
 from gptjax import runs
 from gptjax.__main__ import main as check
 
-from processes import ENVIRONMENT, call, final_state, metrics, saved_steps, train_flags
+from outcomes import final_state, metrics
+from processes import ENVIRONMENT, call, saved_steps, train_flags
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 OLD_RUNS = sorted(FIXTURES.glob("gptjax-*"))

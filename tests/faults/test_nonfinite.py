@@ -10,16 +10,8 @@ import train
 from gptjax import checkpoint, training
 from gptjax.__main__ import main as check
 
-from processes import (
-    TIMES,
-    assert_same_state,
-    call,
-    final_state,
-    metrics,
-    one_line,
-    saved_steps,
-    train_flags,
-)
+from outcomes import TIMES, assert_same_state, final_state, metrics
+from processes import call, one_line, saved_steps, train_flags
 
 # A rate so large that the first update leaves infinite parameters, of a finite loss and gradient.
 EXPLODES = [

@@ -10,7 +10,8 @@ from gptjax import checkpoint
 from gptjax.__main__ import main
 
 from conftest import damage_newest
-from processes import ENVIRONMENT, final_state
+from outcomes import final_state
+from processes import ENVIRONMENT
 
 
 def findings(capsys, path, status):

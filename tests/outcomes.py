@@ -1,0 +1,43 @@
+"""Tiny runs: making one, what it says of itself, and what two have in common."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import train
+from gptjax import checkpoint, runs
+from gptjax.training import init_state, make_keys
+
+from conftest import TINY
+
+TIMES = ("seconds", "tokens_per_second")
+
+
+def go(path: Path, text_file: Path, *flags: str) -> int:
+    """Trains a tiny run in this process."""
+    return train.main([*TINY, "--data", str(text_file), "--out-dir", str(path), *flags])
+
+
+def final_state(path: Path):
+    """The newest checkpoint's whole state."""
+    config, _ = runs.read_run(path)
+    model = runs.make_model(config)
+    abstract = jax.eval_shape(lambda k: init_state(model, config, k), make_keys(0).params)
+    newest = checkpoint.list_checkpoints(path / runs.CHECKPOINTS)[0][-1]
+    return checkpoint.load_state(newest.path, abstract)
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    """Bit for bit: step, parameters and the optimizer's moments."""
+    for x, y in zip(*(jax.tree.leaves(final_state(p)) for p in (a, b)), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def metrics(path: Path, *left_out: str) -> list[dict]:
+    """The lines of metrics.jsonl, every one of which must be whole."""
+    text = (path / runs.METRICS).read_text()
+    assert text == "" or text.endswith("\n")
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [{k: v for k, v in line.items() if k not in left_out} for line in lines]
