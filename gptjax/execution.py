@@ -61,13 +61,12 @@ def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.M
         why = "cuDNN's does not run on this GPU"
     remat = run_config.train.remat
     if not why:
-        execution = Execution(cudnn_attention, remat=remat)
-    elif platform == "cpu" and config.dtype == "float32":
+        return model.clone(execution=Execution(cudnn_attention, remat=remat)), "cuDNN's"
+    if platform == "cpu" and config.dtype == "float32":
         execution = Execution(cpu.attention, cpu.projection, cpu.product, remat)
-    else:
-        # Some bfloat16 products have no kernel on a CPU in JAX 0.10; it is slow there in any case.
-        execution = Execution(remat=remat)
-    return model.clone(execution=execution), f"plain ({why})" if why else "cuDNN's"
+        return model.clone(execution=execution), "in parts of the queries, for a CPU"
+    # Some bfloat16 products have no kernel on a CPU in JAX 0.10; it is slow there in any case.
+    return model.clone(execution=Execution(remat=remat)), f"plain ({why})"
 
 
 def with_micro_batches(run_config: RunConfig, platform: str) -> RunConfig:

@@ -100,6 +100,13 @@ def test_why_attention_is_plain(platform, changes, says):
     assert model.execution.attention is None
 
 
+def test_on_a_cpu_in_float32_attention_is_said_to_be_in_parts():
+    config = tiny_config()
+    model, said = suited(GPT(config.model), config, "cpu")
+    assert said.startswith("in parts")
+    assert model.execution.attention is cpu.attention
+
+
 def test_cudnns_kernel_is_chosen_where_it_runs(monkeypatch):
     monkeypatch.setattr(execution, "_runs", lambda config: True)
     config = tiny_config(n_embd=16, dtype="bfloat16", remat=True)
