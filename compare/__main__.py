@@ -168,7 +168,7 @@ def compare(
         print(f"    {show_order(order(found, MEASURES[key].more_is_better))}")
     print("what is easy?")
     designs = [design for design in ease.DESIGNS if design in names]
-    problem, programs = ease.small_problem(**({"repeats": QUICK_REPEATS} if quick else {})), {}
+    problem, programs = ease.small_problem(QUICK_REPEATS if quick else ease.REPEATS), {}
     for topic in ease.TOPICS:
         programs[topic] = found = ease.run(topic, designs, problem)
         tell(found["question"])

@@ -6,30 +6,21 @@ Field names are nanoGPT's where nanoGPT has them.
 """
 
 import dataclasses
-import types
-import typing
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
-from gptjax.errors import ConfigError, InputError
+from gptjax.errors import InputError
+from gptjax.fields import MAX_INT, check, check_types, flag, from_dict
 
 Activation = Literal["relu", "gelu", "gelu_tanh"]
 Dtype = Literal["float32", "bfloat16"]
 Decay = Literal["matrices", "all"]
 Optimizer = Literal["adamw", "muon"]
-T = TypeVar("T")
 
 # What a config.json may ask for before anything is compared with the arrays that are there. No
 # transformer that was published comes near.
-MAX_INT = 2**31
-MAX_FLOAT = 3.4e38  # what a float32 holds
 MAX_LAYERS = 1024
 MAX_WIDTH = 2**20
-
-
-def flag(default: Any, help: str) -> Any:
-    """A dataclass field with its one line of help, which is also the help of its flag."""
-    return field(default=default, metadata={"help": help})
 
 
 def check_seed(seed: int) -> None:
@@ -38,39 +29,7 @@ def check_seed(seed: int) -> None:
     Raises:
         ConfigError: it is not.
     """
-    _check(0 <= seed < 2**32, "seed", seed, "must be at least 0 and below 2**32")
-
-
-def _check(ok: bool, name: str, value: Any, rule: str) -> None:
-    if not ok:
-        raise ConfigError(name, value, rule)
-
-
-def _check_types(config: Any) -> None:
-    """Holds each field to its annotation.
-
-    A float field takes an int, no bool is a number, and no float may be infinite or NaN.
-    """
-    hints = typing.get_type_hints(type(config))
-    for name, hint in hints.items():
-        value = getattr(config, name)
-        if typing.get_origin(hint) is Literal:
-            choices = typing.get_args(hint)
-            _check(value in choices, name, repr(value), f"must be one of {', '.join(choices)}")
-        elif hint is float:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            # Not isfinite: an int of 400 digits has no float to ask.
-            _check(
-                number and abs(value) <= MAX_FLOAT, name, value, "must be a finite float32 number"
-            )
-            object.__setattr__(config, name, float(value))  # 1 and 1.0 must hash and store alike
-        elif hint is int:
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            _check(whole, name, repr(value), "must be a whole number")
-            # Steps and places in the text are int32 on the device; a seed has a rule of its own.
-            _check(value < MAX_INT or name == "seed", name, value, "must be below 2**31")
-        elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
-            _check(isinstance(value, hint), name, repr(value), f"must be a {hint.__name__}")
+    check(0 <= seed < 2**32, "seed", seed, "must be at least 0 and below 2**32")
 
 
 @dataclass(frozen=True)
@@ -115,14 +74,14 @@ class GPTConfig:
     dtype: Dtype = flag("float32", "dtype of the computation; parameters are float32 always")
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
-        _check(self.n_layer <= MAX_LAYERS, "n_layer", self.n_layer, f"must be at most {MAX_LAYERS}")
-        _check(self.n_embd <= MAX_WIDTH, "n_embd", self.n_embd, f"must be at most {MAX_WIDTH}")
-        _check(self.init_std > 0, "init_std", self.init_std, "must be above 0")
-        _check(0 <= self.dropout < 1, "dropout", self.dropout, "must be at least 0 and less than 1")
-        _check(
+            check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        check(self.n_layer <= MAX_LAYERS, "n_layer", self.n_layer, f"must be at most {MAX_LAYERS}")
+        check(self.n_embd <= MAX_WIDTH, "n_embd", self.n_embd, f"must be at most {MAX_WIDTH}")
+        check(self.init_std > 0, "init_std", self.init_std, "must be above 0")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "must be at least 0 and less than 1")
+        check(
             self.n_embd % self.n_head == 0,
             "n_embd",
             self.n_embd,
@@ -178,17 +137,17 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         for name in (
             "batch_size gradient_accumulation_steps max_iters eval_interval log_interval keep"
         ).split():
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         for name in (
             "learning_rate min_lr warmup_iters weight_decay grad_clip eval_iters max_minutes "
             "save_interval_minutes micro_batch_size"
         ).split():
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "must be at least 0")
-        _check(
+            check(getattr(self, name) >= 0, name, getattr(self, name), "must be at least 0")
+        check(
             self.micro_batch_size == 0 or self.batch_size % self.micro_batch_size == 0,
             "micro_batch_size",
             self.micro_batch_size,
@@ -196,8 +155,8 @@ class TrainConfig:
         )
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
-            _check(0 <= value < 1, name, value, "must be at least 0 and less than 1")
-        _check(
+            check(0 <= value < 1, name, value, "must be at least 0 and less than 1")
+        check(
             self.min_lr <= self.learning_rate,
             "min_lr",
             self.min_lr,
@@ -227,17 +186,17 @@ class RunConfig:
     deterministic: bool = flag(False, "on a GPU, use deterministic kernels only (slower)")
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         check_seed(self.seed)
         train = self.train
-        _check(
+        check(
             self.model_name == "gpt" or not train.remat,
             "remat",
             train.remat,
             f"must be False for {self.model_name!r}: of the models, the GPT alone has it",
         )
         tokens = train.batch_size * train.gradient_accumulation_steps * (self.model.block_size + 1)
-        _check(
+        check(
             tokens < MAX_INT,
             "batch_size",
             train.batch_size,
@@ -256,7 +215,7 @@ class RunConfig:
         Raises:
             InputError: an entry is unknown, of the wrong type or out of its range.
         """
-        return _from_dict(cls, values)
+        return from_dict(cls, values)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, each named flat: `n_layer` reaches into `model`.
@@ -290,17 +249,3 @@ def owner(name: str) -> str:
         if name in cls.__dataclass_fields__:
             return part
     raise InputError(f"{name}: no such field of a run's configuration")
-
-
-def _from_dict(cls: type[T], values: Any) -> T:
-    if not isinstance(values, dict):
-        raise InputError(f"{cls.__name__}: expected an object, found {type(values).__name__}")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise InputError(f"{cls.__name__} has no field {unknown[0]!r}")
-    known = {
-        name: _from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
-        for name, value in values.items()
-    }
-    return cls(**known)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptjax.config import MAX_FLOAT
 from gptjax.errors import ConfigError
+from gptjax.fields import MAX_FLOAT
 
 Array = jax.Array
 EVERYTHING = 2**31 - 1

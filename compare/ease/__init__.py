@@ -30,6 +30,7 @@ TOPICS = (
     "hidden",
 )
 DESIGNS = ("linen", "nnx", "torch")
+REPEATS = 5  # of what is timed
 
 
 class Outcome(NamedTuple):
@@ -60,7 +61,7 @@ class Problem(NamedTuple):
         return weights.to_native(design, self.config.model, self.params)
 
 
-def small_problem(steps: int = 24, repeats: int = 5) -> Problem:
+def small_problem(repeats: int = REPEATS, steps: int = 24) -> Problem:
     """Two blocks, 32 wide, on text that counts up: something to learn at once."""
     config = RunConfig(
         model=GPTConfig(

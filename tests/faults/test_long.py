@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outcomes import metrics
-from processes import ENVIRONMENT, saved_steps, start, train_flags, wait_for
+from processes import ENVIRONMENT, ROOT, saved_steps, start, train_flags, wait_for
 
 STEPS = 20_000
 # What tensorstore does not free of the metrics that Orbax asks it for at each save (measured: 58
@@ -27,7 +27,7 @@ def start_counted(path: Path, text_file: Path, used: Path, *flags: object):
     return start(
         "tests/faults/in_use.py",
         *(used, "train.py", *train_flags(path, text_file, "--log-interval", 100, *flags)),
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         stdout=subprocess.DEVNULL,
         env=ENVIRONMENT | {"PYTHONMALLOC": "malloc"},  # its own allocator would not be counted
     )
