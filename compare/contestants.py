@@ -76,7 +76,8 @@ def build(name: str, config: RunConfig) -> Contestant:
     Raises:
         ConfigError: it has what this project's training alone has.
     """
-    for field, only in (("gradient_accumulation_steps", 1), ("optimizer", "adamw")):
+    has = {"gradient_accumulation_steps": 1, "optimizer": "adamw", "schedule": "cosine"}
+    for field, only in has.items():
         value = getattr(config.train, field)
         if name != "linen" and value != only:
             from gptjax.errors import ConfigError

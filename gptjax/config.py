@@ -16,6 +16,7 @@ Activation = Literal["relu", "gelu", "gelu_tanh"]
 Dtype = Literal["float32", "bfloat16"]
 Decay = Literal["matrices", "all"]
 Optimizer = Literal["adamw", "muon"]
+Schedule = Literal["cosine", "linear"]
 
 # What a config.json may ask for before anything is compared with the arrays that are there. No
 # transformer that was published comes near.
@@ -107,10 +108,11 @@ class TrainConfig:
     micro_batch_size: int = flag(
         0, "sequences computed at once, a divisor of batch_size; 0 is all; by default what is fast"
     )
-    max_iters: int = flag(5000, "updates in all; the learning rate's cosine ends here")
+    max_iters: int = flag(5000, "updates in all; the learning rate's fall ends here")
     optimizer: Optimizer = flag("adamw", "adamw; muon: Muon for the blocks' matrices, AdamW else")
     learning_rate: float = flag(1e-3, "peak learning rate")
-    min_lr: float = flag(1e-4, "learning rate at the end of the cosine")
+    min_lr: float = flag(1e-4, "learning rate at the end of the run")
+    schedule: Schedule = flag("cosine", "how the learning rate falls from its peak to min_lr")
     warmup_iters: int = flag(100, "linear warm-up, at most a tenth of max_iters")
     weight_decay: float = flag(0.1, "AdamW's decoupled decay")
     decay: Decay = flag(

@@ -20,7 +20,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def learning_rate_schedule(config: TrainConfig) -> Callable[[Any], Any]:
-    """Linear warm-up to `learning_rate`, then a cosine that reaches `min_lr` at max_iters.
+    """Linear warm-up to `learning_rate`, then a fall that reaches `min_lr` at max_iters.
+
+    The fall is half a cosine, as nanoGPT's, or a straight line, which ends lower here and elsewhere
+    if it goes to 0 (Bergsma et al., "Straight to zero", 2025; docs/results.md).
 
     The warm-up is min(warmup_iters, max_iters // 10) updates long, so that a short run trains too.
     Update s (from 0) of a warm-up of w has the rate learning_rate * (s + 1) / (w + 1), as in
@@ -31,13 +34,13 @@ def learning_rate_schedule(config: TrainConfig) -> Callable[[Any], Any]:
     """
     peak, floor = config.learning_rate, config.min_lr
     warmup = min(config.warmup_iters, config.max_iters // 10)
+    length = max(config.max_iters - warmup, 1)
+    if config.schedule == "linear":
+        fall = optax.linear_schedule(peak, floor, length)
+    else:
+        fall = optax.cosine_decay_schedule(peak, length, alpha=floor / peak if peak else 0.0)
     return optax.join_schedules(
-        [
-            optax.linear_schedule(peak / (warmup + 1), peak, max(warmup, 1)),
-            optax.cosine_decay_schedule(
-                peak, max(config.max_iters - warmup, 1), alpha=floor / peak if peak else 0.0
-            ),
-        ],
+        [optax.linear_schedule(peak / (warmup + 1), peak, max(warmup, 1)), fall],
         boundaries=[warmup],
     )
 

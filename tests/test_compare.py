@@ -176,7 +176,11 @@ def test_a_contestants_process_does_not_pay_for_the_others():
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize(
     ("field", "value", "only"),
-    [("gradient_accumulation_steps", 2, 1), ("optimizer", "muon", "adamw")],
+    [
+        ("gradient_accumulation_steps", 2, 1),
+        ("optimizer", "muon", "adamw"),
+        ("schedule", "linear", "cosine"),
+    ],
 )
 def test_what_only_this_project_has_is_refused(name, field, value, only):
     config = tiny_config(**{field: value})

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +23,18 @@ CONFIG = TrainConfig(max_iters=1000, warmup_iters=99, learning_rate=1.0, min_lr=
 
 
 @pytest.mark.parametrize(
-    ("step", "rate"),
-    [(0, 0.01), (49, 0.5), (98, 0.99), (99, 1.0), (99 + 901 // 2, 0.551), (1000, 0.1)],
+    ("step", "rate"), [(0, 0.01), (49, 0.5), (98, 0.99), (99, 1.0), (1000, 0.1), (2000, 0.1)]
 )
-def test_schedule_values(step, rate):
-    assert float(learning_rate_schedule(CONFIG)(step)) == pytest.approx(rate, abs=1e-3)
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_both_schedules_warm_up_and_end_alike(schedule, step, rate):
+    config = dataclasses.replace(CONFIG, schedule=schedule)
+    assert float(learning_rate_schedule(config)(step)) == pytest.approx(rate, abs=1e-6)
+
+
+@pytest.mark.parametrize(("schedule", "quarter"), [("cosine", 0.8682), ("linear", 0.775)])
+def test_a_quarter_of_the_way_down(schedule, quarter):
+    config = dataclasses.replace(CONFIG, schedule=schedule, warmup_iters=100, max_iters=1100)
+    assert float(learning_rate_schedule(config)(100 + 250)) == pytest.approx(quarter, abs=1e-4)
 
 
 def test_schedule_of_a_short_run_warms_up_over_a_tenth_and_still_ends_at_the_floor():
