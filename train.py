@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gptjax import checkpoint, data, runs, scripts
 from gptjax.backend import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
-from gptjax.execution import compile_once_options, suited, with_micro_batches
+from gptjax.execution import suited, with_micro_batches
 from gptjax.generation import generate
 from gptjax.lock import locked
 from gptjax.loop import StopRequest, train
@@ -83,8 +84,8 @@ def go(path: Path, texts: data.Texts, resume: bool) -> int:
     """Trains in a folder that is this process's, from its newest checkpoint or from the start."""
     say(f"run: {path}")
     config = texts.config
-    state, skipped = prepare_state(path, config, resume)
-    if int(state.step) >= config.train.max_iters:
+    state, skipped = restored(path, config) if resume else (None, 0)
+    if state and int(state.step) >= config.train.max_iters:
         say(
             f"this run is finished: {state.step} of {config.train.max_iters} steps; "
             "a larger --max-iters extends it"
@@ -93,7 +94,7 @@ def go(path: Path, texts: data.Texts, resume: bool) -> int:
     runs.remove_temporaries(path)
     if resume:
         runs.write_config(path, config)
-    introduce(texts, state)
+    introduce(texts)
     return fit(path, texts, state, skipped)
 
 
@@ -146,29 +147,25 @@ def resumed_config(path: Path, given: dict[str, Any], eval_only: bool) -> RunCon
     return config
 
 
-def prepare_state(path: Path, config: RunConfig, resume: bool) -> tuple[TrainState, int]:
-    """A fresh state, or the newest whole checkpoint's, and how many updates it skipped."""
-    model, key = runs.make_model(config), make_keys(config.seed).params
-
-    def init(key: jax.Array) -> TrainState:
-        return init_state(model, config, key)
-
-    if resume:
-        abstract = jax.eval_shape(init, key)
-        found = checkpoint.newest_whole(
-            path / runs.CHECKPOINTS, lambda p: checkpoint.load_state(p, abstract), tell=warn
-        )
-        checkpoint.set_newer_aside(path / runs.CHECKPOINTS, found[0].step if found else -1)
-        if found:
-            say(f"resuming from step {found[0].step}")
-            return found[1], found[0].skipped
+def restored(path: Path, config: RunConfig) -> tuple[TrainState | None, int]:
+    """The newest whole checkpoint's state, if there is one, and how many updates it skipped."""
+    init = partial(init_state, runs.make_model(config), config)
+    abstract = jax.eval_shape(init, make_keys(config.seed).params)
+    found = checkpoint.newest_whole(
+        path / runs.CHECKPOINTS, lambda p: checkpoint.load_state(p, abstract), tell=warn
+    )
+    checkpoint.set_newer_aside(path / runs.CHECKPOINTS, found[0].step if found else -1)
+    if not found:
         say("no whole checkpoint yet: starting from step 0 with the run's configuration")
-    return jax.jit(init, compiler_options=compile_once_options(platform()))(key), 0
+        return None, 0
+    say(f"resuming from step {found[0].step}")
+    return found[1], found[0].skipped
 
 
-def introduce(texts: data.Texts, state: TrainState) -> None:
+def introduce(texts: data.Texts) -> None:
     """What is about to happen, in a few lines."""
     config, text, tokenizer = texts.config, texts.text, texts.tokenizer
+    params = runs.abstract_params(runs.make_model(config))
     cfg = config.train
     say(f"{describe()}, preset {config.preset}")
     say(
@@ -177,12 +174,12 @@ def introduce(texts: data.Texts, state: TrainState) -> None:
     )
     tokens = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
     say(
-        f"model: {num_params(state.params):,} parameters; {cfg.max_iters:,} steps of {tokens:,} "
+        f"model: {num_params(params):,} parameters; {cfg.max_iters:,} steps of {tokens:,} "
         f"tokens; a model that knows nothing has loss {math.log(tokenizer.vocab_size):.2f}"
     )
 
 
-def fit(path: Path, texts: data.Texts, state: TrainState, skipped: int) -> int:
+def fit(path: Path, texts: data.Texts, state: TrainState | None, skipped: int) -> int:
     """Trains, shows, and says what to type next."""
     config = texts.config
     plain = runs.make_model(config)
@@ -195,7 +192,7 @@ def fit(path: Path, texts: data.Texts, state: TrainState, skipped: int) -> int:
         ids = generate(plain, params, np.zeros((1, 1), np.int32), key, max_new_tokens=n)
         return texts.tokenizer.decode(np.asarray(ids)[0, 1:])
 
-    report = Report(path, config, sample, sys.stdout, int(state.step))
+    report = Report(path, config, sample, sys.stdout, int(state.step) if state else 0)
     with StopRequest() as stop, report:
         result = train(
             path, config, model, state, texts.train, texts.val, report, stop, skipped=skipped
@@ -204,7 +201,8 @@ def fit(path: Path, texts: data.Texts, state: TrainState, skipped: int) -> int:
     if result.skipped:
         say(f"{result.skipped} updates were not finite, and were skipped")
     if result.signal is not None:
-        say(f"stopped at step {result.step}, saved; go on with\n    {resume}")
+        where = f"at step {result.step}, saved" if result.step else "before the first step"
+        say(f"stopped {where}; go on with\n    {resume}")
         return 128 + result.signal
     if result.val_loss is not None and result.best is not None:
         say(f"final validation loss: {loss_text(result.val_loss)}, best {result.best:.4f}")

@@ -105,7 +105,7 @@ def ours(folder: Path) -> dict[str, float]:
     import jax
 
     from gptjax.config import RunConfig
-    from gptjax.execution import compile_once_options, suited
+    from gptjax.execution import start, suited
     from gptjax.model import GPT
     from gptjax.training import evaluate, init_state, make_keys, make_train_loop
 
@@ -114,9 +114,8 @@ def ours(folder: Path) -> dict[str, float]:
         train, val = (jax.numpy.asarray(text[name]) for name in ("train", "val"))
     model, _ = suited(GPT(config.model), config, "cpu")
     keys, steps = make_keys(config.seed), config.train.max_iters
-    init = jax.jit(partial(init_state, model, config), compiler_options=compile_once_options("cpu"))
-    state = init(keys.params)
     loop = make_train_loop(model, config)
+    state = start(partial(init_state, model, config), loop, train, keys, "cpu")
     times = []
     for until in (steps // 2, steps):
         state, metrics = loop(state, train, keys, until)

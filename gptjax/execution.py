@@ -1,5 +1,7 @@
 """What suits a backend: the kernels and products that a model is trained with, injected into it."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ from flax import linen as nn
 from gptjax import cpu
 from gptjax.config import GPTConfig, RunConfig
 from gptjax.model import GPT, Execution
+from gptjax.training import Keys, TrainState
 
 Array = jax.Array
 
@@ -32,6 +35,25 @@ def compile_once_options(platform: str) -> dict[str, Any] | None:
     the initial values it is half.
     """
     return {"xla_backend_optimization_level": 0} if platform == "cpu" else None
+
+
+def start(
+    init: Callable[[Array], TrainState], loop: Any, tokens: Array, keys: Keys, platform: str
+) -> TrainState:
+    """The state before the first update, made while the loop is compiled for it.
+
+    One core of many is what XLA uses for most of a compile, so two at once are done sooner than one
+    after the other. `jax.jit` keeps the loop's: the first call finds it.
+
+    Args:
+        init: a key to a state.
+        loop: of `make_train_loop`, to be called with this state, these tokens and keys.
+    """
+    init = jax.jit(init, compiler_options=compile_once_options(platform))
+    with ThreadPoolExecutor(1) as another:
+        state = another.submit(init, keys.params)
+        loop.lower(jax.eval_shape(init, keys.params), tokens, keys, 1).compile()
+        return state.result()
 
 
 def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.Module, str]:

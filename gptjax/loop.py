@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -19,12 +20,21 @@ import numpy as np
 from flax import linen as nn
 
 from gptjax import runs
+from gptjax.backend import platform
 from gptjax.checkpoint import Saver
 from gptjax.config import RunConfig, TrainConfig
 from gptjax.errors import RunError
+from gptjax.execution import start
 from gptjax.health import Health, kept
 from gptjax.metrics import MetricsLog
-from gptjax.training import LoopMetrics, TrainState, evaluate, make_keys, make_train_loop
+from gptjax.training import (
+    LoopMetrics,
+    TrainState,
+    evaluate,
+    init_state,
+    make_keys,
+    make_train_loop,
+)
 
 # A dispatch is kept about this short, in seconds, so that Ctrl-C is answered and progress moves.
 # Not shorter: on a CPU each dispatch takes its memory anew, at the cost of about half a step.
@@ -88,7 +98,7 @@ def train(
     path: Path,
     config: RunConfig,
     model: nn.Module,
-    state: TrainState,
+    restored: TrainState | None,
     train_tokens: np.ndarray,
     val_tokens: np.ndarray,
     reporter: Reporter,
@@ -96,10 +106,12 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     skipped: int = 0,
 ) -> Result:
-    """Trains from `state` to max_iters, writing metrics and checkpoints into the run at `path`.
+    """Trains to max_iters, writing metrics and checkpoints into the run at `path`.
 
     Args:
-        skipped: updates that were skipped before `state`.
+        model: as it is best trained here, see `execution.suited`.
+        restored: the state to go on from; None starts with fresh values.
+        skipped: updates that were skipped before.
 
     Raises:
         RunError: an update is not finite (with skip_nonfinite: too many are), or a checkpoint
@@ -107,11 +119,13 @@ def train(
     """
     cfg = config.train
     began = clock()
-    step = int(state.step)
+    step = int(restored.step) if restored else 0
     log = MetricsLog(path / runs.METRICS, step)
     update = make_train_loop(model, config)
     keys = make_keys(config.seed)
     tokens, val_on_device = jnp.asarray(train_tokens), jnp.asarray(val_tokens)
+    init = partial(init_state, runs.make_model(config), config)
+    state = restored or start(init, update, tokens, keys, platform())
     tokens_per_update = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
     seconds_before = log.seconds
     timer = Timer(clock)

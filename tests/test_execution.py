@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from gptjax import cpu, execution
-from gptjax.execution import compile_once_options, micro_batch_size, suited
+from gptjax.execution import compile_once_options, micro_batch_size, start, suited
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, Execution, Head, attention_weights, forward, weighted_values
 from gptjax.presets import PRESETS
-from gptjax.training import init_params
+from gptjax.training import init_params, init_state, make_keys, make_train_loop
 
 from conftest import init, tiny_config
 
@@ -212,3 +212,23 @@ def test_initial_values_compiled_quickly_are_the_same():
     quick = jax.jit(partial(init_params, model), compiler_options=compile_once_options("cpu"))(KEY)
     same(quick, jax.jit(partial(init_params, model))(KEY))
     assert compile_once_options("gpu") is None
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_start_compiles_the_loop_once_and_makes_the_initial_state(optimizer, count_compiles):
+    config = tiny_config(optimizer=optimizer)
+    model, keys = suited(GPT(config.model), config, "cpu")[0], make_keys(3)
+    tokens = jnp.arange(100, dtype=jnp.uint8) % config.model.vocab_size
+    loop = make_train_loop(model, config)
+    make = partial(init_state, GPT(config.model), config)
+    with count_compiles() as compiled:
+        state = start(make, loop, tokens, keys, "cpu")
+    assert sum("jit(loop)" in line for line in compiled) == 1, compiled
+    expected = jax.jit(make)(keys.params)
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    jax.block_until_ready(tokens)
+    with count_compiles() as compiled:
+        state, _ = loop(state, tokens, keys, 2)
+    assert compiled == []
+    assert state.step == 2
