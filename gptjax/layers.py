@@ -61,6 +61,25 @@ def layer_norm(cfg: GPTConfig, name: str) -> nn.LayerNorm:
     )
 
 
+class Dropout(nn.Module):
+    """`nn.Dropout` with half the random bits: 16 for each number that may be dropped, not 32.
+
+    On a CPU, Threefry's bits are an eighth of a step (docs/performance.md). The rate is that of the
+    configuration to 1 / 65536, and what stays is divided by the share that does stay.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, *, deterministic: bool) -> Array:
+        if deterministic or self.rate == 0:
+            return x
+        kept = max(1, round((1 - self.rate) * 2**16))  # of 65536
+        words = jax.random.bits(self.make_rng("dropout"), (-(-x.size // 2),), jnp.uint32)
+        halves = jnp.concatenate([words & 0xFFFF, words >> 16])[: x.size]
+        return jnp.where(halves.reshape(x.shape) < kept, x / (kept / 2**16), jnp.zeros_like(x))
+
+
 class TiedHead(nn.Module):
     """An output layer that reads the token table; its bias, if any, is its only parameter."""
 

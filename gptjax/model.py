@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptjax.config import GPTConfig
-from gptjax.layers import ACTIVATIONS, TiedHead, dense, embed, layer_norm
+from gptjax.layers import ACTIVATIONS, Dropout, TiedHead, dense, embed, layer_norm
 
 Array = jax.Array
 
@@ -116,7 +116,7 @@ class Head(nn.Module):
         self.sow("intermediates", "kv", (k_BTD, v_BTD))  # for who asks: cache.py does
 
         def drop(weights_BTS: Array) -> Array:
-            return nn.Dropout(cfg.dropout)(weights_BTS, deterministic=deterministic)
+            return Dropout(cfg.dropout)(weights_BTS, deterministic=deterministic)
 
         if self.execution.attention is not None and past is None:
             return self.execution.attention(q_BTD, k_BTD, v_BTD, drop)
@@ -165,7 +165,7 @@ class MultiHeadAttention(nn.Module):
             cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj", product=product
         )
         y_BTC = proj(y_BTC)
-        return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
+        return Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
 
 
 class FeedForward(nn.Module):
@@ -183,7 +183,7 @@ class FeedForward(nn.Module):
             cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj", product=product
         )
         y_BTC = proj(h_BTF)
-        return nn.Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
+        return Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
 
 
 class Block(nn.Module):
@@ -240,7 +240,7 @@ class GPT(nn.Module):
             position_BT = position_BT + past[0].seen_BS.sum(-1, keepdims=True)
         x_BTC = wte(x_BT) + wpe(position_BT)
         if cfg.embd_dropout:
-            x_BTC = nn.Dropout(cfg.dropout)(x_BTC, deterministic=deterministic)
+            x_BTC = Dropout(cfg.dropout)(x_BTC, deterministic=deterministic)
         for i in range(cfg.n_layer):
 
             def run(block: Block, x_BTC: Array, past: Past | None) -> Array:

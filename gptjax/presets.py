@@ -61,6 +61,7 @@ PRESETS: dict[str, RunConfig] = {
             optimizer="muon",
             learning_rate=2e-2,
             min_lr=0.0,
+            schedule="linear",
             eval_interval=250,
         ),
     ),

@@ -10,6 +10,7 @@ import pytest
 
 from gptjax.config import GPTConfig
 from gptjax.data import Batch
+from gptjax.layers import Dropout
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, Block, Head, MultiHeadAttention, attention_weights, forward
 from gptjax.training import init_state, make_train_step
@@ -236,6 +237,31 @@ def test_dropout_is_random_by_its_key_and_off_when_deterministic():
     assert (one == again).all()
     assert (one != other).any()
     assert (run_model(config, params, x_BT) == run_model(TINY, params, x_BT)).all()
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate, dtype):
+    """Both halves of a word, each independent of the other; an odd number of them."""
+    n = 200_001
+    x = jnp.ones((3, n // 3), dtype)
+    apply = partial(Dropout(rate).apply, {}, deterministic=False)
+    y = apply(x, rngs={"dropout": KEY})
+    assert (y.shape, y.dtype) == (x.shape, dtype)
+    kept = np.asarray(y != 0).ravel()
+    five_sigma = 5 * (rate * (1 - rate) / (n // 2)) ** 0.5
+    first, second = kept[: n // 2], kept[n // 2 + 1 :]
+    assert abs(first.mean() - (1 - rate)) < five_sigma
+    assert abs(second.mean() - (1 - rate)) < five_sigma
+    assert abs((first & second).mean() - (1 - rate) ** 2) < five_sigma
+    np.testing.assert_allclose(np.asarray(y, np.float32)[y != 0], 1 / (1 - rate), rtol=5e-3)
+    assert (apply(x, rngs={"dropout": jax.random.key(1)}) != y).any()
+
+
+def test_dropout_keeps_something_at_any_rate_below_one():
+    y = Dropout(1 - 1e-9).apply({}, jnp.ones(2**18), deterministic=False, rngs={"dropout": KEY})
+    assert 0 < int((y != 0).sum()) < 30
+    assert float(y.max()) == 2**16
 
 
 def test_each_dropout_site_is_there():
