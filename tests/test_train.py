@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import train
-from gptjax import checkpoint, corpus
+from gptjax import checkpoint, corpus, loop
 
 from conftest import TEXT, TINY
 from outcomes import go, metrics
@@ -157,3 +157,22 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, text_file, numbe
     checkpoint.verify(found.path)
     assert metrics(tmp_path / "run")[-1]["step"] <= found.step
     assert found.val_loss is None
+
+
+def test_a_signal_while_everything_is_compiled_leaves_a_run_to_begin(
+    tmp_path, text_file, monkeypatch, capsys
+):
+    run, begin = tmp_path / "run", loop.start
+
+    def signalled(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return begin(*arguments)
+
+    monkeypatch.setattr(loop, "start", signalled)
+    assert train.main([*TINY, "--data", str(text_file), "--out-dir", str(run)]) == 130
+    assert f"stopped before the first step; go on with\n    python train.py --out-dir {run}" in (
+        capsys.readouterr().out
+    )
+    monkeypatch.undo()
+    assert train.main(["--resume", "--out-dir", str(run)]) == 0
+    assert metrics(run)[-1]["step"] == 6
