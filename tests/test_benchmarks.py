@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import accelerator, steps, train_step
+from benchmarks import accelerator, race, steps, train_step
 from benchmarks.arithmetic import train_flops
 from gptjax.presets import PRESETS
 
@@ -81,3 +81,24 @@ def test_one_that_is_slow_for_a_single_step_keeps_its_turns(monkeypatch):
     assert [len(row["step"]) for row in rows] == [3, 3, 1]
     assert ["why" in row for row in rows] == [False, False, True]
     assert rows[0]["compile"] == pytest.approx(9.08, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "steps"),
+    [
+        ([0.1, 0.1], [60, 485]),  # as fast as the short run: one attempt, within the time
+        ([0.1, 0.2, 0.2], [60, 485, 242]),  # slower, so over the time: made again
+        ([0.1, 0.05, 0.05], [60, 485, 970]),  # faster, so time is left: made again
+        ([0.1, 0.2, 0.1, 0.2], [60, 485, 242, 485]),  # the attempts are over
+    ],
+)
+def test_a_race_is_run_again_until_it_takes_the_time(monkeypatch, speeds, steps):
+    left = iter(speeds)
+
+    def run(contestant, steps, seed):
+        step = next(left)
+        return {"steps": steps, "start": 10.0, "step": step, "seconds": 10.0 + steps * step}
+
+    monkeypatch.setattr(race, "run", run)
+    tried = race.fitted(60.0, 60, 1, attempts=3)
+    assert [run["steps"] for run in tried] == steps
