@@ -27,7 +27,7 @@ from gptjax.loop import StopRequest, train
 from gptjax.model import num_params
 from gptjax.presets import PRESETS, preset_for
 from gptjax.report import Report, duration, loss_text
-from gptjax.training import TrainState, evaluate, init_state, make_keys
+from gptjax.training import TrainState, evaluate, make_keys
 
 DATA_DIR = Path(__file__).resolve().parent / "data"
 SAMPLE_TOKENS = 200
@@ -149,8 +149,8 @@ def resumed_config(path: Path, given: dict[str, Any], eval_only: bool) -> RunCon
 
 def restored(path: Path, config: RunConfig) -> tuple[TrainState | None, int]:
     """The newest whole checkpoint's state, if there is one, and how many updates it skipped."""
-    init = partial(init_state, runs.make_model(config), config)
-    abstract = jax.eval_shape(init, make_keys(config.seed).params)
+    key = make_keys(config.seed).params
+    abstract = jax.eval_shape(partial(runs.initial_state, config), key)
     found = checkpoint.newest_whole(
         path / runs.CHECKPOINTS, lambda p: checkpoint.load_state(p, abstract), tell=warn
     )

@@ -1,6 +1,6 @@
 """A race for the loss: nanoGPT's laptop recipe in PyTorch, and `shakespeare-cpu` in the same time.
 
-python benchmarks/race.py            about 10 minutes on 2 cores
+python benchmarks/race.py            8 to 10 minutes on 2 cores
 python benchmarks/race.py --quick    a few steps: that it works, no figures
 
 The twin trains 2,000 steps of 12 x 64. This project then has the time that it took, from the start

@@ -42,8 +42,8 @@ def start(
 ) -> TrainState:
     """The state before the first update, made while the loop is compiled for it.
 
-    One core of many is what XLA uses for most of a compile, so two at once are done sooner than one
-    after the other. `jax.jit` keeps the loop's: the first call finds it.
+    Much of a compile keeps one core busy, so two at once are done sooner than one after the other
+    (docs/performance.md). `jax.jit` keeps the loop's: the first call finds it.
 
     Args:
         init: a key to a state.

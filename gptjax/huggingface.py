@@ -138,8 +138,9 @@ def _read_tokenizer(folder: Path, stored: dict[str, Any], config: GPTConfig) -> 
             f"have {config.vocab_size}"
         )
     start_id = stored.get("bos_token_id")
-    known = isinstance(start_id, int) and 0 <= start_id < config.vocab_size
-    return FolderTokenizer(tokenizer, start_id if known else 0)  # type: ignore[arg-type]
+    if not (isinstance(start_id, int) and 0 <= start_id < config.vocab_size):
+        start_id = 0
+    return FolderTokenizer(tokenizer, start_id)
 
 
 def _import(name: str) -> Any:

@@ -31,7 +31,6 @@ from gptjax.training import (
     LoopMetrics,
     TrainState,
     evaluate,
-    init_state,
     make_keys,
     make_train_loop,
 )
@@ -124,7 +123,7 @@ def train(
     update = make_train_loop(model, config)
     keys = make_keys(config.seed)
     tokens, val_on_device = jnp.asarray(train_tokens), jnp.asarray(val_tokens)
-    init = partial(init_state, runs.make_model(config), config)
+    init = partial(runs.initial_state, config)
     state = restored or start(init, update, tokens, keys, platform())
     tokens_per_update = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
     seconds_before = log.seconds

@@ -137,12 +137,13 @@ def many_heads(
     writes as a list of heads is one more array axis here, (H, C, D).
     """
     every, own = None, 0  # all heads read the same x; each has its own keys and values
-    past_axes: Any = every if past is None else Past(own, own, every)  # type: ignore[arg-type]
+    past_axes = every if past is None else Past._make((own, own, every))
+    in_axes: Any = (every, every, past_axes)
     heads = nn.vmap(
         Head,
         variable_axes={"params": own, "intermediates": own},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(every, every, past_axes),  # type: ignore[arg-type]
+        in_axes=in_axes,
         out_axes=-2,
         axis_size=config.n_head,
     )

@@ -23,7 +23,7 @@ from gptjax.files import read_json, temporary_prefix, write_json
 from gptjax.lecture.rungs import RUNGS, VARIANTS
 from gptjax.model import GPT
 from gptjax.tokenizer import CharTokenizer
-from gptjax.training import init_params
+from gptjax.training import TrainState, init_params, init_state
 from gptjax.version import __version__
 
 FORMAT = 1
@@ -54,6 +54,11 @@ def make_model(config: RunConfig) -> nn.Module:
     if config.model_name not in MODELS:
         raise InputError(f"model {config.model_name!r} must be one of {', '.join(MODELS)}")
     return MODELS[config.model_name](config.model)
+
+
+def initial_state(config: RunConfig, key: jax.Array) -> TrainState:
+    """A run's state before its first update; its key is `make_keys(config.seed).params`."""
+    return init_state(make_model(config), config, key)
 
 
 def abstract_params(model: nn.Module) -> Any:

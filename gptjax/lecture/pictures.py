@@ -36,13 +36,13 @@ def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
     config = config_of(model)
     if not {f"block_{i}" for i in range(config.n_layer)} <= params.keys() or "ln_f" not in params:
         raise InputError("attention is drawn for a GPT: a run of --preset layernorm or later")
-    captured: Any
-    _, captured = model.apply(
+    applied: Any = model.apply(  # with a capture, two values
         {"params": params},
         x_BT,
         deterministic=True,
         capture_intermediates=lambda module, _: module.name == "ln_1",
-    )  # type: ignore[misc]  # with a capture, apply returns two values
+    )
+    captured = applied[1]
     maps = []
     for i in range(config.n_layer):
         x_BTC = captured["intermediates"][f"block_{i}"]["ln_1"]["__call__"][0]
@@ -69,12 +69,13 @@ def draw_averaging(path: Path, T: int = 8) -> Path:
         "self-attention": weights_BTT[0],
     }
     figure = _figure(9, 3.2)
+    images = []
     for axes, (title, weights) in zip(figure.subplots(1, 3), shown.items(), strict=True):
         axes.set_title(title, fontsize=10)
-        image = axes.imshow(np.asarray(weights), vmin=0, vmax=1, cmap="Blues")
+        images.append(axes.imshow(np.asarray(weights), vmin=0, vmax=1, cmap="Blues"))
         axes.set_xlabel("looked at")
         axes.set_ylabel("looking")
-    figure.colorbar(image, ax=figure.axes, shrink=0.8)  # type: ignore[possibly-unbound]
+    figure.colorbar(images[0], ax=figure.axes, shrink=0.8)
     return _save(figure, path)
 
 

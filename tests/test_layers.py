@@ -1,0 +1,51 @@
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.config import GPTConfig
+from gptjax.layers import Dropout
+
+from conftest import init
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate, dtype):
+    """Both halves of a word, each independent of the other; an odd number of them."""
+    n = 200_001
+    x = jnp.ones((3, n // 3), dtype)
+    apply = partial(Dropout(rate).apply, {}, deterministic=False)
+    y = apply(x, rngs={"dropout": KEY})
+    assert (y.shape, y.dtype) == (x.shape, dtype)
+    kept = np.asarray(y != 0).ravel()
+    five_sigma = 5 * (rate * (1 - rate) / (n // 2)) ** 0.5
+    first, second = kept[: n // 2], kept[n // 2 + 1 :]
+    assert abs(first.mean() - (1 - rate)) < five_sigma
+    assert abs(second.mean() - (1 - rate)) < five_sigma
+    assert abs((first & second).mean() - (1 - rate) ** 2) < five_sigma
+    np.testing.assert_allclose(np.asarray(y, np.float32)[y != 0], 1 / (1 - rate), rtol=5e-3)
+    assert (apply(x, rngs={"dropout": jax.random.key(1)}) != y).any()
+
+
+def test_dropout_keeps_something_at_any_rate_below_one():
+    y = Dropout(1 - 1e-9).apply({}, jnp.ones(2**18), deterministic=False, rngs={"dropout": KEY})
+    assert 0 < int((y != 0).sum()) < 30
+    assert float(y.max()) == 2**16
+
+
+def test_residual_projections_start_smaller_when_scaled():
+    wide = GPTConfig(n_layer=2, n_head=2, n_embd=128, block_size=8)
+    for base, scaled in ((0.02, False), (0.02, True), (0.06, True)):
+        std = base / 2 if scaled else base
+        config = dataclasses.replace(wide, scaled_residual_init=scaled, init_std=base)
+        block = init(config, KEY)["block_1"]
+        for name in ("attn", "mlp"):
+            assert abs(float(block[name]["proj"]["kernel"].std()) - std) < 0.03 * std
+        assert abs(float(block["mlp"]["fc"]["kernel"].std()) - base) < 0.03 * base
+        assert (block["mlp"]["fc"]["bias"] == 0).all()
