@@ -28,7 +28,7 @@ from benchmarks.steps import Entry, measure  # noqa: E402
 from compare.machine import versions  # noqa: E402
 from gptjax.config import RunConfig  # noqa: E402
 from gptjax.files import write_json  # noqa: E402
-from gptjax.metrics import read_metrics  # noqa: E402
+from gptjax.store.metrics import read_metrics  # noqa: E402
 
 MINUTES = 7.5
 # Dense bfloat16 operations per second that the makers' data sheets give, by what the device's name

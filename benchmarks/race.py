@@ -51,7 +51,7 @@ def main() -> int:
         print(json.dumps((ours if args.contestant == "gptjax" else theirs)(args.folder)))
         return 0
     if not find_spec("torch"):
-        print("nobody to race: pip install -r requirements-compare.txt", file=sys.stderr)
+        print("nobody to race: pip install -e '.[compare]'", file=sys.stderr)
         return 0
     from compare.machine import versions
     from gptjax.files import write_json
@@ -84,10 +84,10 @@ def fitted(seconds: float, probe: int, seed: int, attempts: int) -> list[dict[st
 
 def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
     """A contestant's loss, and its seconds counted from the start of its process."""
-    from gptjax.data import read_texts
-    from gptjax.execution import with_micro_batches
+    from gptjax.backends.execution import with_micro_batches
     from gptjax.files import write_json
     from gptjax.presets import PRESETS, preset_for
+    from gptjax.text.splitting import read_texts
 
     if contestant == "torch":
         config = PRESETS["shakespeare"].replace(
@@ -120,8 +120,8 @@ def ours(folder: Path) -> dict[str, float]:
 
     import jax
 
+    from gptjax.backends.execution import start, suited
     from gptjax.config import RunConfig
-    from gptjax.execution import start, suited
     from gptjax.model import GPT
     from gptjax.training import evaluate, init_state, make_keys, make_train_loop
 

@@ -26,12 +26,12 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from compare.machine import versions  # noqa: E402
-from gptjax.adapt import with_dtype  # noqa: E402
 from gptjax.files import write_json, write_whole  # noqa: E402
-from gptjax.generation import stream  # noqa: E402
+from gptjax.inference.adapt import with_dtype  # noqa: E402
+from gptjax.inference.generation import stream  # noqa: E402
+from gptjax.inference.sampling import make_sampling  # noqa: E402
 from gptjax.model import GPT, config_of, forward, num_params  # noqa: E402
 from gptjax.presets import PRESETS  # noqa: E402
-from gptjax.sampling import make_sampling  # noqa: E402
 from gptjax.training import init_params  # noqa: E402
 
 SETTLE = 0.3  # seconds in which the last turn's threads stop waiting for more work
@@ -91,7 +91,7 @@ def contestants(model: GPT, params: Any) -> dict[str, Run]:
     try:
         from benchmarks import torch_sampling
     except ImportError as error:
-        print(f"without {error.name}: pip install -r requirements-compare.txt", file=sys.stderr)
+        print(f"without {error.name}: pip install -e '.[compare]'", file=sys.stderr)
         return found
     for dtype in DTYPES:
         found |= torch_sampling.contestants(config_of(model), params, dtype)

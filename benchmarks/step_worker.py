@@ -40,9 +40,9 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
     import jax
     from jax import numpy as jnp
 
-    from gptjax.backend import describe, platform
+    from gptjax.backends.devices import describe, platform
+    from gptjax.backends.execution import suited, with_micro_batches
     from gptjax.config import RunConfig
-    from gptjax.execution import suited, with_micro_batches
     from gptjax.model import GPT
     from gptjax.training import init_state, make_keys, make_train_loop
 

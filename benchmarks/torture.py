@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from gptjax import checkpoint, runs  # noqa: E402
+from gptjax.store import checkpoint, listing, manifest, runs  # noqa: E402
 from gptjax.training import TrainState, init_state, make_keys  # noqa: E402
 
 MODEL = (
@@ -110,11 +110,11 @@ def newest(path: Path) -> int:
 
 def damaged(path: Path) -> int:
     """How many checkpoints are not whole."""
-    found, problems = checkpoint.list_checkpoints(path / runs.CHECKPOINTS)
+    found, problems = listing.list_checkpoints(path / runs.CHECKPOINTS)
     for one in found:
         try:
-            checkpoint.verify(one.path)
-        except checkpoint.DamagedError as error:
+            manifest.verify(one.path)
+        except manifest.DamagedError as error:
             problems.append(str(error))
     for problem in problems:
         print(problem)

@@ -68,9 +68,7 @@ def main() -> int:
     turns, seconds = (2, 0.1) if args.quick else (args.turns, args.seconds)
     libraries = LIBRARIES if find_spec("torch") else LIBRARIES[:1]
     if len(libraries) == 1:
-        tell(
-            "PyTorch is left out: torch is not installed (pip install -r requirements-compare.txt)"
-        )
+        tell("PyTorch is left out: torch is not installed (pip install -e '.[compare]')")
     if args.quick:
         libraries = libraries[:2]  # a compile takes half a minute
     entries = [Entry(library, dtype) for dtype in args.dtypes for library in libraries]

@@ -20,13 +20,15 @@ from compare import contestants, ease, equality, measure, page, pictures, weight
 from compare.contestants import CONTESTANTS
 from compare.figures import MEASURES, order, show_order, show_spread, spreads, title
 from compare.machine import machine
-from gptjax import data, scripts
+from gptjax import data
+from gptjax.app.flags import FlagParser
+from gptjax.app.script import run_script
 from gptjax.config import RunConfig
-from gptjax.corpus import load_text
 from gptjax.errors import InputError, RunError
 from gptjax.files import write_json, write_whole
 from gptjax.model import num_params
 from gptjax.presets import PRESETS, preset_for
+from gptjax.text.corpora import load_text
 from gptjax.tokenizer import CharTokenizer
 from gptjax.version import __version__
 
@@ -44,7 +46,7 @@ BATCHES = 20  # that the contestants go through again and again
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed or not equal, 2 wrong input, 130 Ctrl-C."""
-    return scripts.run_script("compare", run, argv)
+    return run_script("python -m compare", run, argv)
 
 
 def run(argv: list[str]) -> int:
@@ -84,7 +86,7 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> dict[str, Any]:
     """Flags to values; absent when not given."""
-    parser = scripts.FlagParser("python -m compare", __doc__ or "")
+    parser = FlagParser("python -m compare", __doc__ or "")
     parser.add("preset", str, f"the model and its training [{PRESET}; {QUICK_PRESET} with --quick]")
     parser.add("only", str, f"comma-separated, of {','.join(CONTESTANTS)}; linen is always there")
     parser.add("out", str, f"folder of the results [{DOCS}; with any flag {ELSEWHERE}]")

@@ -42,7 +42,7 @@ CONTESTANTS = {
     "torch": About("PyTorch", ("torch", "safetensors"), "torch_gpt.py", "torch"),
     "torch-compile": About("PyTorch, compiled", ("torch", "safetensors"), "torch_gpt.py", "torch"),
 }
-INSTALL = "pip install -r requirements-compare.txt"
+INSTALL = 'pip install -e ".[compare]"'
 
 
 def missing(name: str) -> str | None:

@@ -15,10 +15,12 @@ from typing import Any
 import jax
 
 import gptjax
-from gptjax import checkpoint, execution, model, training
+from gptjax import model, training
+from gptjax.backends import execution
 from gptjax.config import RunConfig
 from gptjax.data import Batch
 from gptjax.loss import cross_entropy
+from gptjax.store import checkpoint, listing
 
 Array = jax.Array
 Params = Any
@@ -92,5 +94,5 @@ def save(path: Path, state: training.TrainState) -> None:
 
 def load(path: Path, config: RunConfig) -> training.TrainState:
     """The state that was saved last, its files held to their sha256."""
-    found, _ = checkpoint.list_checkpoints(path)
+    found, _ = listing.list_checkpoints(path)
     return checkpoint.load_state(found[-1].path, jax.eval_shape(partial(make, config, 0)))

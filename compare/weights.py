@@ -13,9 +13,9 @@ from flax import traverse_util
 
 from gptjax import interop
 from gptjax.config import GPTConfig, RunConfig
-from gptjax.layouts import gpt2_layout
+from gptjax.interop.layouts import gpt2_layout
+from gptjax.interop.state_dicts import to_params
 from gptjax.model import GPT
-from gptjax.state_dicts import to_params
 from gptjax.training import init_params, make_keys
 
 Arrays = dict[str, np.ndarray]

@@ -6,8 +6,8 @@ from pathlib import Path
 DATA_DIR = Path(__file__).resolve().parent
 sys.path.insert(0, str(DATA_DIR.parent))  # so that it runs from a clone, nothing installed
 
-from gptjax.corpus import fetch  # noqa: E402
-from gptjax.scripts import run_script  # noqa: E402
+from gptjax.app.script import run_script  # noqa: E402
+from gptjax.text.corpora import fetch  # noqa: E402
 
 
 def prepare(argv: list[str]) -> int:

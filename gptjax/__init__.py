@@ -7,10 +7,10 @@ Training has its own modules: `gptjax.training`, `gptjax.data`, `gptjax.optimize
 
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import InputError, RunError
-from gptjax.generation import generate
+from gptjax.inference.generation import generate
 from gptjax.model import GPT
 from gptjax.presets import PRESETS
-from gptjax.runs import Run, load_run
+from gptjax.store.runs import Run, load_run
 from gptjax.tokenizer import CharTokenizer
 from gptjax.version import __version__
 

@@ -1,33 +1,68 @@
-"""Small commands on runs.
+"""The command `gptjax`, which is also `python -m gptjax`.
 
-python -m gptjax verify runs/big       checks every file of a run: which checkpoints are good
+gptjax train       trains a GPT on a text: a clone's train.py
+gptjax sample      generates text from the trained model: a clone's sample.py
+gptjax verify RUN  checks every file of a run: which checkpoints are good
+gptjax lecture     trains the lecture's models, from the bigram table to the GPT
+gptjax --version   this version
+
+Each takes --help. Without other flags, a text lands in ./data and a run in ./runs.
 """
 
+import difflib
 import sys
+from functools import partial
 from pathlib import Path
 
-from gptjax import scripts
+from gptjax.app.script import Commands, run_script
 from gptjax.errors import InputError
-from gptjax.verify import check_run
+from gptjax.version import __version__
+
+COMMANDS = ("train", "sample", "verify", "lecture")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 all is well, 1 something is damaged, 2 wrong input."""
-    return scripts.run_script("gptjax", run, argv)
+    """Exit status: the command's own, or 2 where there is no such command."""
+    # Hints and errors name what the user typed.
+    program = "python -m gptjax" if Path(sys.argv[0]).name == "__main__.py" else "gptjax"
+    return run_script(program, partial(run, program=program), argv)
 
 
-def run(argv: list[str]) -> int:
-    """The command's body; raises what `run_script` turns into a line."""
-    if argv in (["-h"], ["--help"]):
-        print((__doc__ or "").strip())
+def run(argv: list[str], program: str) -> int:
+    """Finds the command and hands it the rest of the arguments."""
+    name, rest = (argv[0], argv[1:]) if argv else ("", [])
+    if name in ("-h", "--help"):
+        print((__doc__ or "").strip().replace("gptjax ", f"{program} "))
         return 0
-    if len(argv) != 2 or argv[0] != "verify":
-        raise InputError("the command is `python -m gptjax verify RUN`, RUN the folder of a run")
-    well = True
-    for finding in check_run(Path(argv[1])):
-        well &= finding.well
-        print(finding.text, flush=True)
-    return 0 if well else scripts.FAILED
+    if name in ("-V", "--version"):
+        print(f"gptjax {__version__}")
+        return 0
+    commands = Commands(f"{program} train", f"{program} sample")
+    # Each is imported only when it is called: none needs the others.
+    match name:
+        case "train":
+            from gptjax.app import train
+
+            return train.main(rest, commands=commands)
+        case "sample":
+            from gptjax.app import sample
+
+            return sample.main(rest, commands=commands)
+        case "verify":
+            from gptjax.app import verify
+
+            return verify.main(rest, command=f"{program} verify")
+        case "lecture":
+            from gptjax.lecture import __main__ as lecture
+
+            return lecture.main(rest, command=f"{program} lecture")
+    there = f"it has {', '.join(COMMANDS)} ({program} --help)"
+    if not name:
+        raise InputError(f"{program} needs a command: {there}")
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    raise InputError(
+        f"{program} has no command {name!r}: " + (f"did you mean {near[0]}?" if near else there)
+    )
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ import jax
 import pytest
 
 import train
-from gptjax import runs
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.model import GPT, forward
+from gptjax.store import runs
 from gptjax.training import init_params
 
 # Many tests compile the same small program; a cache in a folder of this session compiles it once.

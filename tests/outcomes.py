@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 import train
-from gptjax import checkpoint, runs
+from gptjax.store import checkpoint, listing, runs
 from gptjax.training import init_state, make_keys
 
 from conftest import TINY
@@ -25,7 +25,7 @@ def final_state(path: Path):
     config, _ = runs.read_run(path)
     model = runs.make_model(config)
     abstract = jax.eval_shape(lambda k: init_state(model, config, k), make_keys(0).params)
-    newest = checkpoint.list_checkpoints(path / runs.CHECKPOINTS)[0][-1]
+    newest = listing.list_checkpoints(path / runs.CHECKPOINTS)[0][-1]
     return checkpoint.load_state(newest.path, abstract)
 
 

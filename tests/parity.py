@@ -13,7 +13,7 @@ from gptjax.loss import cross_entropy
 from gptjax.model import GPT, forward
 from gptjax.training import init_params
 
-torch = pytest.importorskip("torch", reason="parity needs requirements-compare.txt")
+torch = pytest.importorskip("torch", reason="parity needs the extra `compare`")
 
 from twins import LectureGPT  # noqa: E402
 
@@ -103,7 +103,7 @@ def nanogpt_twin(config, params):
 
 
 def huggingface_model(config, seed=0):
-    transformers = pytest.importorskip("transformers", reason="needs requirements-compare.txt")
+    transformers = pytest.importorskip("transformers", reason="needs the extra `compare`")
     torch.manual_seed(seed)
     theirs = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from gptjax.cache import decode_step, init_cache, pack_heads, prefill, slide, unpack_heads
 from gptjax.config import GPTConfig
+from gptjax.inference.cache import decode_step, init_cache, pack_heads, prefill, slide, unpack_heads
 from gptjax.model import GPT
 
 from conftest import init, run_model, tiny_config

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax import checkpoint
 from gptjax.errors import RunError
 from gptjax.model import GPT
+from gptjax.store import checkpoint, listing, manifest
 from gptjax.training import init_params, init_state, make_keys, make_train_loop
 
 from conftest import damage_newest, tiny_config
@@ -38,7 +38,7 @@ def save(directory, losses, keep=2):
 
 
 def steps(directory):
-    return [c.step for c in checkpoint.list_checkpoints(directory)[0]]
+    return [c.step for c in listing.list_checkpoints(directory)[0]]
 
 
 def assert_same(a, b):
@@ -77,7 +77,7 @@ def test_training_goes_on_while_a_save_is_under_way_without_reaching_into_it(tmp
 def test_the_newest_and_the_best_stay(tmp_path):
     save(tmp_path, [(1, 3.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, None), (6, 2.5)])
     assert steps(tmp_path) == [2, 5, 6]
-    best = checkpoint.best(checkpoint.list_checkpoints(tmp_path)[0])
+    best = listing.best(listing.list_checkpoints(tmp_path)[0])
     assert best is not None
     assert (best.step, best.val_loss) == (2, 1.0)
     assert not list(tmp_path.glob("[tu]*-*")), "nothing half done is left"
@@ -91,7 +91,7 @@ def test_the_earliest_of_equally_good_ones_is_the_best(tmp_path):
 def test_a_step_saved_twice_is_there_once(tmp_path):
     save(tmp_path, [(3, 1.0)])
     save(tmp_path, [(3, 0.5)])
-    assert [c.val_loss for c in checkpoint.list_checkpoints(tmp_path)[0]] == [0.5]
+    assert [c.val_loss for c in listing.list_checkpoints(tmp_path)[0]] == [0.5]
 
 
 def make_run(folder):
@@ -132,7 +132,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_used(tmp_pat
 def test_a_manifest_that_is_none_is_damage(tmp_path, manifest):
     run = make_run(tmp_path)
     (run / "checkpoints" / "2" / "manifest.json").write_text(manifest)
-    found, problems = checkpoint.list_checkpoints(run / "checkpoints")
+    found, problems = listing.list_checkpoints(run / "checkpoints")
     assert [c.step for c in found] == [1]
     assert len(problems) == 1
 
@@ -141,7 +141,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     save(tmp_path, [(1, 2.0)])
     wider = GPT(tiny_config(n_embd=32).model)
     shapes = jax.eval_shape(lambda key: init_params(wider, key), KEYS.params)
-    with pytest.raises(checkpoint.DamagedError, match="not of this run's model: params/block_0"):
+    with pytest.raises(manifest.DamagedError, match="not of this run's model: params/block_0"):
         checkpoint.load_params(tmp_path / "1", shapes)
 
 
@@ -155,7 +155,7 @@ def test_what_a_killed_process_left_half_done_is_cleared(tmp_path):
 
 def test_newer_ones_are_set_aside_not_lost(tmp_path):
     save(tmp_path, [(1, 2.0), (2, 1.0)])
-    checkpoint.set_newer_aside(tmp_path, 1)
+    listing.set_newer_aside(tmp_path, 1)
     assert steps(tmp_path) == [1]
     assert (tmp_path / "damaged-2" / "manifest.json").is_file()
 
@@ -176,7 +176,7 @@ TWO_DEVICES = """
 import sys, jax, jax.numpy as jnp
 from pathlib import Path
 from jax.sharding import NamedSharding, PartitionSpec
-from gptjax import checkpoint
+from gptjax.store import checkpoint
 from test_checkpoint import state_at
 assert jax.device_count() == 2
 mesh = jax.make_mesh((2,), ("x",))

@@ -164,7 +164,7 @@ def test_weights_go_to_every_contestant_and_back():
             jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
-@pytest.mark.skipif(not TORCH, reason="needs requirements-compare.txt")
+@pytest.mark.skipif(not TORCH, reason="needs the extra `compare`")
 def test_a_contestants_process_does_not_pay_for_the_others():
     program = "import sys, compare.worker, compare.torch_gpt; print('jax' in sys.modules)"
     said = subprocess.run(

@@ -80,7 +80,7 @@ def test_without_pytorch_it_says_what_is_missing(monkeypatch):
     names, missing = command.choose(",".join(CONTESTANTS), quick=False)
     assert names == ["linen", "nnx", "plain"]
     assert missing[0] == (
-        "PyTorch is left out: torch is not installed (pip install -r requirements-compare.txt)"
+        'PyTorch is left out: torch is not installed (pip install -e ".[compare]")'
     )
 
 

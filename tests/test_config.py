@@ -10,7 +10,7 @@ from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import ConfigError, InputError
 from gptjax.model import num_params
 from gptjax.presets import PRESETS, preset_for
-from gptjax.runs import abstract_params, make_model
+from gptjax.store.runs import abstract_params, make_model
 
 
 def test_round_trip_through_json():

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax import cpu, execution
-from gptjax.execution import compile_once_options, micro_batch_size, start, suited
+from gptjax.backends import cpu, execution
+from gptjax.backends.execution import compile_once_options, micro_batch_size, start, suited
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, Execution, Head, attention_weights, forward, weighted_values
 from gptjax.presets import PRESETS

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.decoding import Drawn
 from gptjax.errors import InputError
-from gptjax.generation import WINDOWS, generate, stream
-from gptjax.lecture.rungs import RUNGS
+from gptjax.inference.decoding import Drawn
+from gptjax.inference.generation import WINDOWS, generate, stream
+from gptjax.inference.sampling import make_sampling
 from gptjax.model import GPT, forward
-from gptjax.sampling import make_sampling
+from gptjax.rungs import RUNGS
 
 from conftest import init, run_model, tiny_config
 

@@ -12,11 +12,11 @@ import sample
 from gptjax import interop
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
-from gptjax.generation import generate
-from gptjax.huggingface import load_huggingface
+from gptjax.inference.generation import generate
+from gptjax.interop.huggingface import PACKAGES, load_huggingface
 
-safetensors = pytest.importorskip("safetensors.numpy", reason="needs requirements-extra.txt")
-tokenizers = pytest.importorskip("tokenizers", reason="needs requirements-extra.txt")
+safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra `huggingface`")
+tokenizers = pytest.importorskip("tokenizers", reason="needs the extra `huggingface`")
 
 from test_interop import params_of  # noqa: E402
 
@@ -168,12 +168,12 @@ def test_a_missing_package_is_one_line_with_the_command(package, folder, capsys,
         monkeypatch.setitem(sys.modules, name, None)
     error = refusal(folder, capsys)
     assert package in error
-    assert "pip install -r requirements-extra.txt" in error
+    assert f'pip install "{PACKAGES[package]}"' in error
 
 
 def test_a_folder_of_transformers_own_making_gives_its_logits_and_its_text(tmp_path):
-    transformers = pytest.importorskip("transformers", reason="needs requirements-compare.txt")
-    torch = pytest.importorskip("torch", reason="needs requirements-compare.txt")
+    transformers = pytest.importorskip("transformers", reason="needs the extra `compare`")
+    torch = pytest.importorskip("torch", reason="needs the extra `compare`")
     torch.manual_seed(0)
     bpe = tokenizers.ByteLevelBPETokenizer()
     bpe.train_from_iterator(TEXT, vocab_size=280, special_tokens=["<|endoftext|>"])

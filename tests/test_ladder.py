@@ -10,14 +10,14 @@ import pytest
 
 import sample
 import train
-from gptjax import runs
 from gptjax.lecture import __main__ as lecture
 from gptjax.lecture import ladder, results
 from gptjax.loss import cross_entropy
 from gptjax.model import forward
 from gptjax.optimizer import learning_rate_schedule
 from gptjax.presets import PRESETS
-from gptjax.runs import make_model
+from gptjax.store import runs
+from gptjax.store.runs import make_model
 from gptjax.training import evaluate, init_state, make_keys, make_train_loop
 
 WORDS = "".join(f"{n}: to be or not to be, that is the question.\n" for n in range(60))

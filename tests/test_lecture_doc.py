@@ -9,9 +9,9 @@ import pytest
 
 import sample
 import train
-from gptjax import corpus, data
 from gptjax.lecture import __main__ as lecture
 from gptjax.lecture import ladder, results
+from gptjax.text import corpora, splitting
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = (DOCS / "lecture.md").read_text()
@@ -28,8 +28,8 @@ STAND_IN = CHARACTERS + STAND_IN.translate(dict.fromkeys(map(ord, "0123456789"))
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """An empty folder to work in, with the stand-in in the text's place."""
-    text = corpus.Text(STAND_IN, "shakespeare", "0" * 64)
-    for module in (corpus, data, lecture):
+    text = corpora.Text(STAND_IN, "shakespeare", "0" * 64)
+    for module in (corpora, splitting, lecture):
         monkeypatch.setattr(module, "load_text", lambda *_, **__: text)
     monkeypatch.chdir(tmp_path)
 

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
 from gptjax.lecture import attention, averaging, training_set
-from gptjax.lecture.initial import like_pytorch
-from gptjax.lecture.positions import Sinusoids, WithoutPositions, sinusoids
-from gptjax.lecture.rungs import RUNGS, VARIANTS
 from gptjax.model import GPT, Head, attention_weights, forward
 from gptjax.presets import PRESETS
-from gptjax.runs import make_model
+from gptjax.rungs import RUNGS, VARIANTS, Sinusoids, WithoutPositions, like_pytorch, sinusoids
+from gptjax.store.runs import make_model
 from gptjax.training import init_params
 
 SMALL = GPTConfig(vocab_size=7, block_size=6, n_layer=2, n_head=2, n_embd=8, dropout=0.0)

@@ -10,8 +10,8 @@ import pytest
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
 from gptjax.lecture import pictures
-from gptjax.lecture.rungs import RUNGS
 from gptjax.model import GPT
+from gptjax.rungs import RUNGS
 from gptjax.training import init_params
 
 

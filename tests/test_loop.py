@@ -2,7 +2,7 @@
 
 import pytest
 
-from gptjax.loop import Timer
+from gptjax.app.loop import Timer
 
 
 def test_the_speed_is_of_dispatches_that_were_waited_for():

@@ -4,18 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from optax import contrib
 
 from gptjax.config import TrainConfig
-from gptjax.optimizer import (
-    COEFFICIENTS,
-    ITERATIONS,
-    decay_mask,
-    direction_of,
-    learning_rate_schedule,
-    make_optimizer,
-    orthogonal,
-)
+from gptjax.optimizer import decay_mask, direction_of, learning_rate_schedule, make_optimizer
 
 from conftest import init, tiny_config
 
@@ -152,27 +143,6 @@ def test_muons_update_has_equal_singular_values_and_the_size_of_adams():
         assert float(jnp.sqrt((matrix**2).mean())) == pytest.approx(0.2, rel=0.25)
     for adams in (block["fc"]["bias"], updates["lm_head"]["kernel"]):
         np.testing.assert_allclose(jnp.abs(adams), 1, rtol=1e-2)  # epsilon, under a small gradient
-
-
-@pytest.mark.parametrize("columns", [16, 24, 64])
-def test_orthogonal_is_optaxs_newton_schulz_iteration(columns):
-    """Narrow, where x is iterated, and wide, where a polynomial is; each matrix by itself."""
-    x_NRC = jax.random.normal(jax.random.key(0), (3, 16, columns))
-    x_NRC = x_NRC.at[1].multiply(1e-4).at[2].set(0)
-    optaxs = contrib.scale_by_muon(COEFFICIENTS, ITERATIONS, beta=0.0, preconditioning="schatten")
-    for x_RC, y_RC in zip(x_NRC[:2], orthogonal(x_NRC)[:2], strict=True):
-        expected, _ = optaxs.update(x_RC, optaxs.init(x_RC))
-        np.testing.assert_allclose(y_RC, expected, atol=1e-5)
-    assert (orthogonal(x_NRC)[2] == 0).all()
-
-
-@pytest.mark.parametrize("columns", [64, 256])
-def test_orthogonal_survives_a_matrix_of_low_rank(columns):
-    """Rounding makes eigenvalues below 0 of those that are 0; iterations must not blow them up."""
-    u, v = (jax.random.normal(jax.random.key(i), (1, n, 3)) for i, n in enumerate((64, columns)))
-    sizes = np.linalg.svd(orthogonal(u @ v.swapaxes(1, 2))[0], compute_uv=False)
-    assert ((sizes[:3] > 0.65) & (sizes[:3] < 1.25)).all()
-    assert sizes[3:].max() < 0.01
 
 
 def test_muon_descends_where_the_gradient_says():

@@ -13,13 +13,13 @@ import gptjax
 from gptjax import interop
 from gptjax.config import GPTConfig, RunConfig
 from gptjax.data import sample_batch
-from gptjax.generation import generate
+from gptjax.inference.generation import generate
 from gptjax.model import GPT, forward
 from gptjax.presets import PRESETS
 from gptjax.tokenizer import CharTokenizer
 from gptjax.training import init_params, init_state, make_train_step
 
-torch = pytest.importorskip("torch", reason="parity needs requirements-compare.txt")
+torch = pytest.importorskip("torch", reason="parity needs the extra `compare`")
 
 from parity import (  # noqa: E402
     FEW,
@@ -135,7 +135,7 @@ def training_curves(config, params, model, steps=200):
 
 
 # Something to learn, and always at hand: what English and Python the package itself is made of.
-TEXT = "".join(path.read_text() for path in sorted(Path(gptjax.__file__).parent.glob("*.py")))
+TEXT = "".join(path.read_text() for path in sorted(Path(gptjax.__file__).parent.rglob("*.py")))
 TOKENS = jnp.asarray(CharTokenizer.from_text(TEXT).encode(TEXT))
 
 

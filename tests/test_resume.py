@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import train
-from gptjax import execution, runs
-from gptjax.execution import suited
+from gptjax.app import train as story
+from gptjax.backends import execution
+from gptjax.backends.execution import suited
+from gptjax.store import runs
 
 from conftest import damage_newest
 from outcomes import TIMES, assert_same_state, final_state, go, metrics
@@ -19,15 +21,15 @@ from outcomes import TIMES, assert_same_state, final_state, go, metrics
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path, text_file, finished_run):
     """Stopped after step 4, between two evaluations, as a signal stops it."""
 
-    class StoppedAtFour(train.Report):
+    class StoppedAtFour(story.Report):
         def stepped(self, line):
             super().stepped(line)
             if line["step"] == 3:  # step 4 is in flight by then
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "Report", StoppedAtFour)
-        patch.setattr("gptjax.loop.DISPATCH_SECONDS", 0.0)
+        patch.setattr(story, "Report", StoppedAtFour)
+        patch.setattr("gptjax.app.loop.DISPATCH_SECONDS", 0.0)
         assert go(tmp_path / "run", text_file, "--eval-interval", "6") == 143
     assert int(final_state(tmp_path / "run").step) == 4
     assert train.main(["--out-dir", str(tmp_path / "run"), "--resume", "--eval-interval", "3"]) == 0
@@ -91,7 +93,7 @@ def test_remat_is_how_a_run_is_computed_and_a_resume_may_change_it(
         used.append(found[0].execution.remat)
         return found
 
-    monkeypatch.setattr(train, "suited", spy)
+    monkeypatch.setattr(story, "suited", spy)
     run = tmp_path / "run"
     assert go(run, text_file, "--remat") == 0
     ours, plain = ([x["train_loss"] for x in metrics(p)] for p in (run, finished_run))

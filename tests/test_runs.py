@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import gptjax
-from gptjax import runs
 from gptjax.errors import InputError
-from gptjax.metrics import MetricsLog, read_metrics
+from gptjax.store import runs
+from gptjax.store.metrics import MetricsLog, read_metrics
 
 from conftest import damage_newest
 
@@ -81,7 +81,7 @@ def test_files_that_no_run_writes_are_refused(run_copy, file, content, message):
 
 
 def test_a_huge_config_is_not_read(run_copy, monkeypatch):
-    monkeypatch.setattr("gptjax.runs.MAX_CONFIG_BYTES", 100)
+    monkeypatch.setattr("gptjax.store.runs.MAX_CONFIG_BYTES", 100)
     with pytest.raises(InputError, match="larger than 100 bytes"):
         runs.load_run(run_copy)
 

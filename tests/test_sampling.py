@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.sampling import filter_logits, make_sampling, penalize
+from gptjax.inference.sampling import filter_logits, make_sampling, penalize
 
 
 def kept(probabilities, **settings):
@@ -73,7 +73,7 @@ def test_the_penalty_by_hand():
 )
 def test_the_order_is_hugging_faces(settings):
     """Against transformers' own processors, in the order in which its `generate` builds them."""
-    torch = pytest.importorskip("torch", reason="pip install -r requirements-compare.txt")
+    torch = pytest.importorskip("torch", reason="needs the extra `compare`")
     from transformers.generation import logits_process as hf
 
     generator = np.random.default_rng(5)

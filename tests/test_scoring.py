@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.adapt import with_block_size, with_dtype
 from gptjax.errors import InputError
+from gptjax.inference.adapt import with_block_size, with_dtype
+from gptjax.inference.scoring import score
 from gptjax.loss import token_losses
 from gptjax.model import GPT, config_of
-from gptjax.scoring import score
 from gptjax.training import evaluate
 
 from conftest import init, run_model, tiny_config

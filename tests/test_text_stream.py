@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptjax.decoding import ROOM, Drawn
-from gptjax.text_stream import LINE, Pace, SampleWriter, TextStream
+from gptjax.inference.decoding import ROOM, Drawn
+from gptjax.inference.text_stream import LINE, Pace, SampleWriter, TextStream
 from gptjax.tokenizer import CharTokenizer
 
 LETTERS = CharTokenizer("abcd")

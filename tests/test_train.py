@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import train
-from gptjax import checkpoint, corpus, loop
+from gptjax.app import loop
+from gptjax.store import listing, manifest
+from gptjax.text import corpora
 
 from conftest import TEXT, TINY
 from outcomes import go, metrics
@@ -24,7 +26,7 @@ def test_a_run_holds_what_the_design_says(finished_run):
     assert sorted(p.name for p in (finished_run / "checkpoints").iterdir()) == ["3", "6"]
     stored = json.loads((finished_run / "config.json").read_text())["config"]
     assert stored["model_name"] == "gpt"
-    assert stored["data_sha256"] == corpus._sha256(TEXT.encode())
+    assert stored["data_sha256"] == corpora._sha256(TEXT.encode())
     assert stored["model"]["vocab_size"] == len(set(TEXT))
     lines = metrics(finished_run)
     assert [x["step"] for x in lines] == [1, 2, 3, 4, 6]
@@ -104,8 +106,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_kept(tmp_path, text
     assert len(err.splitlines()) == 1
     assert "of step" in err or "after step" in err
     assert "nan" in err or "inf" in err
-    for found in checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[0]:
-        checkpoint.verify(found.path)
+    for found in listing.list_checkpoints(tmp_path / "run" / "checkpoints")[0]:
+        manifest.verify(found.path)
         assert found.val_loss is None or np.isfinite(found.val_loss)
 
 
@@ -153,8 +155,8 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, text_file, numbe
     assert process.returncode == status
     assert err == ""
     assert "saved; go on with" in out
-    [found] = checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[0]
-    checkpoint.verify(found.path)
+    [found] = listing.list_checkpoints(tmp_path / "run" / "checkpoints")[0]
+    manifest.verify(found.path)
     assert metrics(tmp_path / "run")[-1]["step"] <= found.step
     assert found.val_loss is None
 

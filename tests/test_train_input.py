@@ -1,11 +1,15 @@
 """Every wrong input of train.py: one line, status 2, nothing lost."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import train
-from gptjax import corpus, runs
+from gptjax.app.script import SCRIPTS
+from gptjax.app.train import parse
+from gptjax.store import runs
+from gptjax.text import corpora
 
 from conftest import TEXT, TINY
 
@@ -74,9 +78,9 @@ def test_no_source_of_the_corpus(refused, tmp_path, monkeypatch):
     def down():
         raise OSError("unreachable")
 
-    monkeypatch.setattr(train, "DATA_DIR", tmp_path / "data")
-    monkeypatch.setattr(corpus, "from_web", down)
-    monkeypatch.setattr(corpus, "from_wheel", down)
+    monkeypatch.setattr(train, "main", partial(train.main, data_dir=tmp_path / "data"))
+    monkeypatch.setattr(corpora, "from_web", down)
+    monkeypatch.setattr(corpora, "from_wheel", down)
     error = refused(train, "--out-dir", tmp_path / "run")
     assert "by hand" in error
     assert not (tmp_path / "run").exists()
@@ -144,11 +148,11 @@ def test_repeating_what_the_run_has_is_no_contradiction(run_copy):
 def test_no_flags_at_all(refused, tmp_path, monkeypatch):
     """What the README types first: the preset of this backend and the corpus (not reachable)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "DATA_DIR", tmp_path)
-    (tmp_path / corpus.FILE).write_text("another text")
+    monkeypatch.setattr(train, "main", partial(train.main, data_dir=tmp_path))
+    (tmp_path / corpora.FILE).write_text("another text")
     assert "is not tiny Shakespeare" in refused(train)
-    assert train.parse([]) == {}
-    assert train.parse(["--preset", "shakespeare", "--n_layer=3"]) == {
+    assert parse([], SCRIPTS) == {}
+    assert parse(["--preset", "shakespeare", "--n_layer=3"], SCRIPTS) == {
         "preset": "shakespeare",
         "n_layer": 3,
     }

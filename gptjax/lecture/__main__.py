@@ -8,6 +8,7 @@ An interrupted climb goes on at the rung it was in when the command is given aga
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gptjax import data, runs, scripts
-from gptjax.backend import describe
+from gptjax import data
+from gptjax.app.flags import FlagParser
+from gptjax.app.report import duration
+from gptjax.app.script import run_script
+from gptjax.backends.devices import describe
 from gptjax.config import check_seed
-from gptjax.corpus import Text, load_text
 from gptjax.errors import ConfigError, InputError
 from gptjax.lecture import pictures, results
 from gptjax.lecture.ladder import BESIDE, LADDER, Climbed, choose, climb, rung_config
-from gptjax.report import duration
+from gptjax.store import runs
+from gptjax.text.corpora import Text, load_text
 from gptjax.tokenizer import CharTokenizer
 
 DEFAULTS: dict[str, Any] = {"seeds": 5, "out": "docs", "data": "shakespeare"}
@@ -32,14 +36,22 @@ PLAIN_WIDTH = 160  # of the table in a file or a pipe, so that nothing in it is 
 FIRST_SEED = 1337  # the lecture's, and train.py's default
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C."""
-    return scripts.run_script("gptjax.lecture", run, argv)
+def main(argv: list[str] | None = None, *, command: str = "python -m gptjax.lecture") -> int:
+    """Trains the lecture's models, or draws its pictures, as the flags say.
+
+    Args:
+        argv: the flags; None is the process's own.
+        command: what the user typed, for help and errors.
+
+    Returns:
+        Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C.
+    """
+    return run_script(command, partial(run, command=command), argv)
 
 
-def run(argv: list[str]) -> int:
+def run(argv: list[str], command: str) -> int:
     """The body; raises what `run_script` turns into a line."""
-    flags = DEFAULTS | parse(argv)
+    flags = DEFAULTS | parse(argv, command)
     out = Path(flags["out"])
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give the path of a folder")
@@ -56,9 +68,9 @@ def run(argv: list[str]) -> int:
     return climb_all(out, chosen, flags)
 
 
-def parse(argv: list[str]) -> dict[str, Any]:
+def parse(argv: list[str], command: str) -> dict[str, Any]:
     """Flags to values; absent when not given."""
-    parser = scripts.FlagParser("python -m gptjax.lecture", __doc__ or "")
+    parser = FlagParser(command, (__doc__ or "").replace("python -m gptjax.lecture", command))
     parser.add("seeds", int, "runs of each rung, trained at once", DEFAULTS["seeds"])
     parser.add(
         "rungs", str, f"comma-separated, of {','.join(LADDER)} [these] and {','.join(BESIDE)}"

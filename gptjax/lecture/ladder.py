@@ -17,11 +17,11 @@ from flax import linen as nn
 from gptjax.config import RunConfig
 from gptjax.data import sample_batch
 from gptjax.errors import InputError, RunError
-from gptjax.generation import generate
+from gptjax.inference.generation import generate
 from gptjax.loss import cross_entropy
 from gptjax.model import config_of, forward, num_params
 from gptjax.presets import PRESETS
-from gptjax.runs import make_model
+from gptjax.store.runs import make_model
 from gptjax.training import (
     Keys,
     Metrics,

@@ -12,8 +12,9 @@ from flax import linen as nn
 from gptjax.errors import InputError
 from gptjax.files import write_whole
 from gptjax.lecture.averaging import average_by_affinity, softmax_weights, triangular_weights
-from gptjax.lecture.positions import sinusoids
+from gptjax.lecture.positions import similarity
 from gptjax.model import attention_weights, config_of
+from gptjax.rungs import sinusoids
 
 Array = jax.Array
 # A line of the play, so that trained heads have something to look at.
@@ -94,8 +95,7 @@ def draw_positions(path: Path, table_TC: np.ndarray) -> Path:
     left.set_xlabel("channel")
     left.set_ylabel("position")
     figure.colorbar(image, ax=left)
-    rows = table_TC / np.linalg.norm(table_TC, axis=1, keepdims=True).clip(1e-12)
-    image = right.imshow(rows @ rows.T, cmap="RdBu", vmin=-1, vmax=1)
+    image = right.imshow(similarity(table_TC), cmap="RdBu", vmin=-1, vmax=1)
     right.set_title("cosine similarity of its rows", fontsize=10)
     right.set_xlabel("position")
     right.set_ylabel("position")

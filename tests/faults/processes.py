@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import train
-from gptjax import runs
+from gptjax.store import runs
 
 from conftest import TINY
 

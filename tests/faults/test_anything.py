@@ -114,8 +114,10 @@ def outcome(name: str, argv: list[str]) -> int:
 def check(name: str, status: object, err: str) -> None:
     assert status in (0, 1, 2), status
     assert "Traceback" not in err
-    lines = [x for x in err.split("\n") if x.startswith(f"{name}: error: ")]
-    assert len(lines) == (status != 0 and name != "gptjax") or name == "gptjax", err
+    lines = [
+        x for x in err.split("\n") if x.startswith((f"{name}: error: ", f"{name} verify: error: "))
+    ]
+    assert len(lines) == (status == 2 or (status == 1 and name != "gptjax")), err
 
 
 def property_test(examples):

@@ -10,9 +10,10 @@ import pytest
 
 import sample
 import train
-from gptjax import checkpoint, files, runs
+from gptjax import files
 from gptjax.files import write_whole
-from gptjax.metrics import MetricsLog, read_metrics
+from gptjax.store import checkpoint, listing, manifest, runs
+from gptjax.store.metrics import MetricsLog, read_metrics
 
 from outcomes import metrics
 from processes import ENVIRONMENT, ROOT, one_line, saved_steps, start, train_flags
@@ -36,7 +37,7 @@ def test_a_full_disk_is_told_with_its_path_and_leaves_the_earlier_checkpoints_wh
     """
     path, before = run_copy, saved_steps(run_copy)
     script = (
-        "import sys, resource, train; from gptjax import report\n"
+        "import sys, resource, train; from gptjax.app import report\n"
         "report.draw_losses = lambda path: None\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
         "sys.exit(train.main(sys.argv[1:]))"
@@ -51,8 +52,8 @@ def test_a_full_disk_is_told_with_its_path_and_leaves_the_earlier_checkpoints_wh
     assert f"could not be written to {path / runs.CHECKPOINTS}" in one_line(done.stderr)
     assert "File too large" in done.stderr
     assert saved_steps(path)[-1] == before[-1]
-    for found in checkpoint.list_checkpoints(path / runs.CHECKPOINTS)[0]:
-        checkpoint.verify(found.path)
+    for found in listing.list_checkpoints(path / runs.CHECKPOINTS)[0]:
+        manifest.verify(found.path)
     assert metrics(path)[-1]["step"] < 30
     assert sample.main(["--out-dir", str(path), "--max-new-tokens", "3"]) == 0
     assert train.main(["--out-dir", str(path), "--resume"]) == 0
@@ -73,8 +74,8 @@ def test_checkpoints_that_vanish_are_told_at_the_next_save(tmp_path, text_file):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert str(path / runs.CHECKPOINTS) in one_line(err)
-    for found in checkpoint.list_checkpoints(tmp_path / "vanished")[0]:
-        checkpoint.verify(found.path)
+    for found in listing.list_checkpoints(tmp_path / "vanished")[0]:
+        manifest.verify(found.path)
 
 
 @needs_mount
@@ -110,11 +111,11 @@ def test_a_disk_of_its_own(tmp_path, text_file, trouble):
     assert str(disk / "run") in one_line(err)
     assert says in err
     assert int((outside / "status").read_text()) in statuses
-    found, problems = checkpoint.list_checkpoints(outside / "run" / runs.CHECKPOINTS)
+    found, problems = listing.list_checkpoints(outside / "run" / runs.CHECKPOINTS)
     assert found
     assert problems == []
     for one in found:
-        checkpoint.verify(one.path)
+        manifest.verify(one.path)
     metrics(outside / "run")
     assert (
         train.main(["--resume", "--out-dir", str(outside / "run"), "--max-minutes", "0.001"]) == 0
@@ -174,6 +175,6 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_that_follows_them(
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(monkeypatch.context())
         patch.setattr(MetricsLog, "flush", flush)
-        patch.setattr("gptjax.loop.Saver.save", save)
+        patch.setattr("gptjax.app.loop.Saver.save", save)
         assert train.main(train_flags(tmp_path / "run", text_file)) == 0
     assert seen == [(3, 3), (6, 6)]

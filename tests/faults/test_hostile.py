@@ -12,11 +12,11 @@ import tensorstore
 
 import sample
 import train
-from gptjax import checkpoint, runs
 from gptjax.__main__ import main as check
 from gptjax.files import MAX_JSON_BYTES
-from gptjax.manifest import write_manifest
-from gptjax.metrics import read_metrics
+from gptjax.store import checkpoint, listing, manifest, runs
+from gptjax.store.manifest import write_manifest
+from gptjax.store.metrics import read_metrics
 
 from processes import ENVIRONMENT, ROOT
 
@@ -71,7 +71,7 @@ def test_links_out_of_a_run_are_not_followed(run_copy, tmp_path, refused, name):
         with pytest.raises(ValueError, match="is a link"):
             checkpoint.Saver(run_copy / name, 1)
         with pytest.raises(ValueError, match="is a link"):
-            checkpoint.set_newer_aside(run_copy / name, 1)
+            listing.set_newer_aside(run_copy / name, 1)
     assert sorted(outside.rglob("*")) == there
 
 
@@ -194,8 +194,8 @@ def test_manifests_with_numbers_that_are_none(run_copy):
 
 def test_a_file_beside_those_of_the_manifest_is_damage(run_copy):
     (run_copy / NEWEST / "params" / "checkpoint").write_bytes(pickle.dumps({}))
-    with pytest.raises(checkpoint.DamagedError, match="params/checkpoint was not saved with it"):
-        checkpoint.verify(run_copy / NEWEST)
+    with pytest.raises(manifest.DamagedError, match="params/checkpoint was not saved with it"):
+        manifest.verify(run_copy / NEWEST)
 
 
 def test_a_forged_checkpoint_of_another_size_is_refused_before_it_is_read(run_copy, monkeypatch):
@@ -204,13 +204,13 @@ def test_a_forged_checkpoint_of_another_size_is_refused_before_it_is_read(run_co
     with arrays.open("r+b") as file:
         file.truncate(65 * 2**20)
     seal(run_copy / NEWEST)
-    with pytest.raises(checkpoint.DamagedError, match="its files have 68"):
+    with pytest.raises(manifest.DamagedError, match="its files have 68"):
         runs.load_run(run_copy, 6)
     for name in ("_METADATA", "array_metadatas/process_0"):
         whole = (params / name).read_bytes()
         (params / name).write_bytes(b" " * (17 * 2**20))
         seal(run_copy / NEWEST)
-        with pytest.raises(checkpoint.DamagedError, match=f"{name} is too large"):
+        with pytest.raises(manifest.DamagedError, match=f"{name} is too large"):
             runs.load_run(run_copy, 6)
         (params / name).write_bytes(whole)
 
@@ -228,7 +228,7 @@ def test_a_forged_chunk_larger_than_its_array_is_refused(run_copy):
     stored = json.loads(text) | {"shape": [16]}
     store.write(name, json.dumps(stored).encode()).result()
     seal(run_copy / NEWEST)
-    with pytest.raises(checkpoint.DamagedError, match=r"chunks differs|cannot be read"):
+    with pytest.raises(manifest.DamagedError, match=r"chunks differs|cannot be read"):
         runs.load_run(run_copy, 6)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 import sample
 import train
-from gptjax import runs
-from gptjax.lock import locked
+from gptjax.store import runs
+from gptjax.store.lock import locked
 
 from conftest import TEXT
 from outcomes import TIMES, assert_same_state, metrics
@@ -90,7 +90,7 @@ def test_where_there_are_no_locks_it_says_so_and_goes_on(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("gptjax.lock.fcntl.flock", flock)
+    monkeypatch.setattr("gptjax.store.lock.fcntl.flock", flock)
     told = []
     with locked(tmp_path, told.append):
         assert "cannot be locked (Operation not supported)" in told[0]
@@ -139,7 +139,7 @@ def test_a_second_signal_leaves_at_once(second):
     """Whatever the process is at, a save or a step that takes minutes: the first was heeded."""
     script = f"""
 import os, signal, time
-from gptjax.loop import StopRequest
+from gptjax.app.loop import StopRequest
 with StopRequest() as stop:
     os.kill(os.getpid(), signal.SIGINT)
     print(int(stop.signal), flush=True)

@@ -10,8 +10,8 @@ import pytest
 
 import sample
 import train
-from gptjax import runs
 from gptjax.__main__ import main as check
+from gptjax.store import runs
 
 from outcomes import final_state, metrics
 from processes import ENVIRONMENT, call, saved_steps, train_flags

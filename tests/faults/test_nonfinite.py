@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import train
-from gptjax import checkpoint, training
+from gptjax import training
 from gptjax.__main__ import main as check
+from gptjax.store import listing, manifest
 
 from outcomes import TIMES, assert_same_state, final_state, metrics
 from processes import call, one_line, saved_steps, train_flags
@@ -86,7 +87,7 @@ def test_skipped_steps_are_counted_shown_and_resumed_bit_for_bit(
     assert [x.get("skipped") for x in lines] == [None, 1, 1, 2, 3, 3]
     assert ["train_loss" in x for x in lines] == [True, False, True, False, False, True]
     assert all(np.isfinite(x["val_loss"]) for x in lines if "val_loss" in x)
-    found, _ = checkpoint.list_checkpoints(whole / "checkpoints")
+    found, _ = listing.list_checkpoints(whole / "checkpoints")
     assert [(c.step, c.skipped) for c in found][-2:] == [(4, 2), (6, 3)]
     # Adam has not counted the skipped, and the schedule has: it must end at the last step.
     _, adam, *_, rates = final_state(whole).opt_state
@@ -128,6 +129,6 @@ def test_the_real_script_stops_before_infinite_parameters_are_saved(tmp_path, te
     )
     assert status == 1
     assert re.search(r"step \d+ (is|are) |validation loss after step", one_line(err))
-    for found in checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[0]:
-        checkpoint.verify(found.path)
+    for found in listing.list_checkpoints(tmp_path / "run" / "checkpoints")[0]:
+        manifest.verify(found.path)
         assert found.val_loss is not None

@@ -9,7 +9,7 @@ import pytest
 
 import sample
 import train
-from gptjax import runs
+from gptjax.store import runs
 from gptjax.tokenizer import CharTokenizer
 
 from conftest import TEXT

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from gptjax import checkpoint
 from gptjax.__main__ import main
+from gptjax.store import checkpoint, manifest
 
 from conftest import damage_newest
 from outcomes import final_state
@@ -51,10 +51,10 @@ def test_a_bit_in_any_file_of_a_checkpoint_is_found(run_copy):
         content[len(content) // 3] ^= 4
         whole = file.read_bytes()
         file.write_bytes(content)
-        with pytest.raises(checkpoint.DamagedError, match=file.name):
-            checkpoint.verify(newest)
+        with pytest.raises(manifest.DamagedError, match=file.name):
+            manifest.verify(newest)
         file.write_bytes(whole)
-    checkpoint.verify(newest)
+    manifest.verify(newest)
 
 
 def test_numbers_that_are_not_finite_are_no_good_checkpoint(run_copy, capsys):

@@ -1,7 +1,4 @@
-"""Weights from and to other implementations: the lecture's, nanoGPT's, Hugging Face's GPT-2.
-
-    config, params = from_lecture(model.state_dict())
-    logits_BTV = GPT(config).apply({"params": params}, x_BT, deterministic=True)
+"""What each implementation is in our configuration, and its weights read and written.
 
 A state dict is a mapping of the original's parameter names to arrays or PyTorch tensors. Names may
 carry the prefixes that wrappers add (`transformer.`, `_orig_mod.`), and causal masks that were
@@ -15,8 +12,8 @@ import numpy as np
 
 from gptjax.config import Activation, GPTConfig
 from gptjax.errors import InputError
-from gptjax.layouts import gpt2_layout, lecture_layout
-from gptjax.state_dicts import count, read_entries, table_sizes, to_entries, to_params
+from gptjax.interop.layouts import gpt2_layout, lecture_layout
+from gptjax.interop.state_dicts import count, read_entries, table_sizes, to_entries, to_params
 
 # What each original is, in our configuration; what is not named here, weights do not tell.
 LECTURE: dict[str, Any] = {

@@ -10,11 +10,11 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gptjax import runs
 from gptjax.config import RunConfig
 from gptjax.files import write_whole
 from gptjax.loss import bits_per_character
-from gptjax.metrics import read_metrics
+from gptjax.store import runs
+from gptjax.store.metrics import read_metrics
 
 # Seconds between plain lines where there is no terminal.
 PLAIN_EVERY = 5.0

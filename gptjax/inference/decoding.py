@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptjax.cache import (
+from gptjax.inference.cache import (
     Cache,
     decode_step,
     init_cache,
@@ -23,8 +23,8 @@ from gptjax.cache import (
     slide,
     unpack_heads,
 )
+from gptjax.inference.sampling import Sampling, penalize, sample_token
 from gptjax.model import GPT, config_of, forward
-from gptjax.sampling import Sampling, penalize, sample_token
 
 Array = jax.Array
 Window = Literal["exact", "chunked"]

@@ -19,14 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptjax import runs
-from gptjax.backend import platform
-from gptjax.checkpoint import Saver
+from gptjax.app.health import Health, kept
+from gptjax.backends.devices import platform
+from gptjax.backends.execution import start
 from gptjax.config import RunConfig, TrainConfig
 from gptjax.errors import RunError
-from gptjax.execution import start
-from gptjax.health import Health, kept
-from gptjax.metrics import MetricsLog
+from gptjax.store import runs
+from gptjax.store.checkpoint import Saver
+from gptjax.store.metrics import MetricsLog
 from gptjax.training import (
     LoopMetrics,
     TrainState,

@@ -17,32 +17,9 @@ from orbax.checkpoint import v1 as ocp
 
 from gptjax.errors import RunError
 from gptjax.files import flush
-from gptjax.manifest import (
-    Checkpoint,
-    DamagedError,
-    best,
-    check_no_link,
-    discard,
-    list_checkpoints,
-    set_newer_aside,
-    verify,
-    write_manifest,
-)
+from gptjax.store.listing import Checkpoint, best, check_no_link, discard, list_checkpoints
+from gptjax.store.manifest import DamagedError, verify, write_manifest
 from gptjax.training import TrainState
-
-__all__ = [
-    "Checkpoint",
-    "DamagedError",
-    "Saver",
-    "best",
-    "check_no_link",
-    "list_checkpoints",
-    "load_params",
-    "load_state",
-    "newest_whole",
-    "set_newer_aside",
-    "verify",
-]
 
 # Files of a checkpoint beyond its arrays' bytes: metadata, and the tree of their database.
 OVERHEAD_BYTES = 64 * 2**20

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from gptjax.app.script import run_script
 from gptjax.errors import ConfigError, InputError, RunError
-from gptjax.scripts import run_script
 
 
 @pytest.fixture(autouse=True)

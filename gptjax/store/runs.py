@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from gptjax import checkpoint as checkpoints
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.files import read_json, temporary_prefix, write_json
-from gptjax.lecture.rungs import RUNGS, VARIANTS
 from gptjax.model import GPT
+from gptjax.rungs import RUNGS, VARIANTS
+from gptjax.store import checkpoint as checkpoints
+from gptjax.store import listing, manifest
 from gptjax.tokenizer import CharTokenizer
 from gptjax.training import TrainState, init_params, init_state
 from gptjax.version import __version__
@@ -83,14 +84,14 @@ def load_run(
     path = Path(path)
     config, tokenizer = read_run(path)
     model = make_model(config)
-    found, problems = checkpoints.list_checkpoints(path / CHECKPOINTS)
+    found, problems = listing.list_checkpoints(path / CHECKPOINTS)
     for problem in problems:
         tell(problem)
     for chosen in _candidates(path, found, step):
         try:
             params = checkpoints.load_params(chosen.path, abstract_params(model))
             return Run(model, config, params, tokenizer, chosen.step)
-        except checkpoints.DamagedError as error:
+        except manifest.DamagedError as error:
             if isinstance(step, int):
                 raise
             tell(str(error))
@@ -98,8 +99,8 @@ def load_run(
 
 
 def _candidates(
-    path: Path, found: list[checkpoints.Checkpoint], step: str | int
-) -> list[checkpoints.Checkpoint]:
+    path: Path, found: list[listing.Checkpoint], step: str | int
+) -> list[listing.Checkpoint]:
     """The checkpoints to try, in order: what was asked for, then the newest."""
     newest_first = found[::-1]
     if step == "latest":
@@ -182,7 +183,7 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 def remove_run(path: Path) -> None:
     """Removes what a run writes and nothing else; config.json last, so that it stays a run."""
-    checkpoints.check_no_link(path / CHECKPOINTS)
+    listing.check_no_link(path / CHECKPOINTS)
     shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
     remove_temporaries(path)
     for name in WRITTEN:
@@ -229,8 +230,7 @@ def newest_run(runs: Path = RUNS, with_checkpoint: bool = False) -> Path:
     candidates = [
         path
         for path in (runs.iterdir() if runs.is_dir() else ())
-        if is_run(path)
-        and (not with_checkpoint or checkpoints.list_checkpoints(path / CHECKPOINTS)[0])
+        if is_run(path) and (not with_checkpoint or listing.list_checkpoints(path / CHECKPOINTS)[0])
     ]
     if not candidates:
         what = "run with a checkpoint" if with_checkpoint else "run"

@@ -1,6 +1,6 @@
 """State dicts: names with prefixes, shapes that must fit, and errors that name the entry.
 
-interop.py says what the originals are, layouts.py which entry is which parameter; here is what
+weights.py says what the originals are, layouts.py which entry is which parameter; here is what
 holds for all of them.
 """
 
@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
-from gptjax.layouts import Slot
+from gptjax.interop.layouts import Slot
 from gptjax.model import GPT
 from gptjax.training import init_params
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from gptjax.decoding import ROOM, Drawn
+from gptjax.inference.decoding import ROOM, Drawn
 
 LINE = "-" * 15
 SECONDS_A_LOOK = 0.05

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gptjax import checkpoint, runs
 from gptjax.errors import InputError
-from gptjax.manifest import DamagedError
-from gptjax.metrics import count_lines, read_metrics
+from gptjax.store import checkpoint, listing, runs
+from gptjax.store.manifest import DamagedError
+from gptjax.store.metrics import count_lines, read_metrics
 from gptjax.training import init_state, make_keys
 
 
@@ -34,7 +34,7 @@ def check_run(path: Path) -> Iterator[Finding]:
     yield Finding(f"good  {path / runs.CONFIG}, {runs.TOKENIZER}: {config.model_name}")
     yield _check_metrics(path / runs.METRICS)
     abstract = jax.eval_shape(lambda k: init_state(model, config, k), make_keys(0).params)
-    found, problems = checkpoint.list_checkpoints(path / runs.CHECKPOINTS)
+    found, problems = listing.list_checkpoints(path / runs.CHECKPOINTS)
     for problem in problems:
         yield Finding(f"BAD   {problem}", False)
     good = []
@@ -57,7 +57,7 @@ def check_run(path: Path) -> Iterator[Finding]:
     if not good:
         yield Finding("no good checkpoint: --resume would start from step 0", False)
         return
-    best = checkpoint.best(good)
+    best = listing.best(good)
     yield Finding(
         f"--resume would go on from step {good[-1].step}"
         + ("" if best is None else f"; the best is step {best.step}")

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from gptjax.errors import InputError
 from gptjax.files import write_whole
+from gptjax.text.reading import decode, read_bytes
 
 NAME = "shakespeare"
 FILE = "shakespeare.txt"
@@ -30,10 +31,6 @@ SIZE = 1_115_394
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 WHEEL = "dm-sonnet==1.36"
 WHEEL_PARTS = [f"sonnet/examples/data/ts.{part}.txt" for part in ("train", "valid", "test")]
-
-# A place in a text is an int32 on the device.
-MAX_BYTES = 2**31 - 1
-CHUNK = 2**22
 
 # Seconds. A source that is there answers within the first; one that answers may be slow.
 ANSWER_WITHIN = 6.0
@@ -75,66 +72,6 @@ def load_text(
             raise InputError(f"{path}, the text that the run names, is not a file")
     content = read_bytes(path)
     return Text(decode(path, content), source, hashlib.sha256(content).hexdigest())
-
-
-def read_bytes(path: Path) -> bytes:
-    """A data file's bytes.
-
-    Raises:
-        InputError: it is missing, a directory, unreadable, empty, binary or too large.
-    """
-    content = bytearray()
-    try:
-        if path.is_dir():
-            raise InputError(f"{path} is a directory: give the path of one text file")
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                content += chunk
-                # Now, not at the end: some devices have none.
-                check_no_nul(path, chunk, len(content) - len(chunk))
-                if len(content) > MAX_BYTES:
-                    raise InputError(f"{path} is larger than {MAX_BYTES} bytes: give a part of it")
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such file; give the path of a text file, or {NAME!r} for the corpus"
-        ) from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{str(path)!a} cannot be read: {error}") from error
-    if not content:
-        raise InputError(f"{path} is empty: give a file with text in it")
-    return bytes(content)
-
-
-def check_no_nul(path: Path, content: bytes, start: int = 0) -> None:
-    """Takes a NUL byte as the sign of a file that is no text.
-
-    Args:
-        start: where in the file `content` begins.
-
-    Raises:
-        InputError: there is one.
-    """
-    nul = content.find(b"\0")
-    if nul >= 0:
-        raise InputError(f"{path} is binary, not text: byte {start + nul} is NUL")
-
-
-def decode(path: Path, content: bytes) -> str:
-    """The text of a file.
-
-    Raises:
-        InputError: a NUL byte shows that it is binary, or it is not UTF-8.
-    """
-    check_no_nul(path, content)
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8: byte {error.start} (0x{content[error.start]:02x}); "
-            "convert it first, for instance with `iconv -t UTF-8`"
-        ) from error
 
 
 def fetch(data_dir: Path, tell: Callable[[str], None] = lambda _: None) -> Path:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptjax.decoding import ROOM, Drawn, Window, advance, start
 from gptjax.errors import ConfigError, InputError
+from gptjax.inference.decoding import ROOM, Drawn, Window, advance, start
+from gptjax.inference.sampling import Sampling, make_sampling
 from gptjax.model import config_of
-from gptjax.sampling import Sampling, make_sampling
 
 Array = jax.Array
 WINDOWS = ("exact", "chunked")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gptjax import cpu
+from gptjax.backends import cpu
 from gptjax.config import GPTConfig, RunConfig
 from gptjax.model import GPT, Execution
 from gptjax.training import Keys, TrainState

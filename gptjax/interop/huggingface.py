@@ -12,7 +12,7 @@ import numpy as np
 from gptjax.config import Activation, GPTConfig
 from gptjax.errors import InputError
 from gptjax.files import read_json
-from gptjax.interop import from_huggingface
+from gptjax.interop.weights import from_huggingface
 from gptjax.model import GPT
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -32,6 +32,8 @@ FIXED: dict[str, Any] = {
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
 }
+# Of the extra `huggingface` in pyproject.toml.
+PACKAGES = {"safetensors": "safetensors>=0.5,<1", "tokenizers": "tokenizers>=0.20,<1"}
 
 
 class Pretrained(NamedTuple):
@@ -150,5 +152,5 @@ def _import(name: str) -> Any:
         package = name.split(".")[0]
         raise InputError(
             f"--from-huggingface needs the package {package}: "
-            "python -m pip install -r requirements-extra.txt"
+            f'python -m pip install "{PACKAGES[package]}"'
         ) from error

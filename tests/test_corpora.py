@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gptjax import corpus
 from gptjax.errors import InputError
+from gptjax.text import corpora
 
 CONTENT = b"First Citizen:\nSpeak.\n"
 
@@ -17,8 +17,8 @@ CONTENT = b"First Citizen:\nSpeak.\n"
 @pytest.fixture
 def small_corpus(monkeypatch):
     """A corpus of a few bytes in tiny Shakespeare's place."""
-    monkeypatch.setattr(corpus, "SIZE", len(CONTENT))
-    monkeypatch.setattr(corpus, "SHA256", corpus._sha256(CONTENT))
+    monkeypatch.setattr(corpora, "SIZE", len(CONTENT))
+    monkeypatch.setattr(corpora, "SHA256", corpora._sha256(CONTENT))
 
 
 def fail(message):
@@ -31,10 +31,10 @@ def fail(message):
 def test_a_file_is_read_as_it_is(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes("a\r\nb\n\u00e9\U0001f600".encode())
-    text = corpus.load_text(str(path), tmp_path)
+    text = corpora.load_text(str(path), tmp_path)
     assert text.text == "a\r\nb\n\u00e9\U0001f600"
     assert text.source == str(path)
-    assert text.sha256 == corpus._sha256(path.read_bytes())
+    assert text.sha256 == corpora._sha256(path.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -50,72 +50,72 @@ def test_files_that_are_no_text_are_refused(tmp_path, content, message):
     path = tmp_path / "text.txt"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        corpus.load_text(str(path), tmp_path)
+        corpora.load_text(str(path), tmp_path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        corpus.load_text(str(tmp_path / "nope"), tmp_path)
+        corpora.load_text(str(tmp_path / "nope"), tmp_path)
     with pytest.raises(InputError, match="is a directory"):
-        corpus.load_text(str(tmp_path), tmp_path)
+        corpora.load_text(str(tmp_path), tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
-        corpus.load_text("a\0b", tmp_path)
+        corpora.load_text("a\0b", tmp_path)
 
 
 def test_the_first_source_that_answers_is_used_and_kept(tmp_path, small_corpus, monkeypatch):
-    monkeypatch.setattr(corpus, "from_web", fail("no route"))
-    monkeypatch.setattr(corpus, "from_wheel", lambda: CONTENT)
+    monkeypatch.setattr(corpora, "from_web", fail("no route"))
+    monkeypatch.setattr(corpora, "from_wheel", lambda: CONTENT)
     told = []
-    text = corpus.load_text("shakespeare", tmp_path / "data", told.append)
+    text = corpora.load_text("shakespeare", tmp_path / "data", told.append)
     assert (text.text.encode(), text.source) == (CONTENT, "shakespeare")
     assert len(told) == 2
-    monkeypatch.setattr(corpus, "from_wheel", fail("not asked again"))
-    assert corpus.load_text("shakespeare", tmp_path / "data").text.encode() == CONTENT
-    assert [p.name for p in (tmp_path / "data").iterdir()] == [corpus.FILE]
+    monkeypatch.setattr(corpora, "from_wheel", fail("not asked again"))
+    assert corpora.load_text("shakespeare", tmp_path / "data").text.encode() == CONTENT
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [corpora.FILE]
 
 
 def test_a_source_with_another_text_is_passed_over(tmp_path, small_corpus, monkeypatch):
-    monkeypatch.setattr(corpus, "from_web", lambda: b"a captive portal's page")
-    monkeypatch.setattr(corpus, "from_wheel", lambda: CONTENT)
-    assert corpus.fetch(tmp_path).read_bytes() == CONTENT
+    monkeypatch.setattr(corpora, "from_web", lambda: b"a captive portal's page")
+    monkeypatch.setattr(corpora, "from_wheel", lambda: CONTENT)
+    assert corpora.fetch(tmp_path).read_bytes() == CONTENT
 
 
 def test_when_no_source_answers_all_are_named_and_nothing_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "from_web", fail("no route to host"))
-    monkeypatch.setattr(corpus, "from_wheel", lambda: b"x")
+    monkeypatch.setattr(corpora, "from_web", fail("no route to host"))
+    monkeypatch.setattr(corpora, "from_wheel", lambda: b"x")
     with pytest.raises(InputError) as caught:
-        corpus.fetch(tmp_path)
+        corpora.fetch(tmp_path)
     message = str(caught.value)
     for part in (
-        corpus.URL,
+        corpora.URL,
         "no route to host",
         "dm-sonnet",
         "sha256",
-        str(tmp_path / corpus.FILE),
+        str(tmp_path / corpora.FILE),
     ):
         assert part in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_local_copy_of_another_text_is_refused_and_stays(tmp_path):
-    path = tmp_path / corpus.FILE
+    path = tmp_path / corpora.FILE
     path.write_bytes(CONTENT)
     with pytest.raises(InputError, match="is not tiny Shakespeare"):
-        corpus.fetch(tmp_path)
+        corpora.fetch(tmp_path)
     assert path.read_bytes() == CONTENT
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, small_corpus, monkeypatch):
-    monkeypatch.setattr(corpus, "from_web", lambda: CONTENT)
+    monkeypatch.setattr(corpora, "from_web", lambda: CONTENT)
 
     def interrupted(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("gptjax.files.os.replace", interrupted)
     with pytest.raises(OSError, match="No space"):
-        corpus.fetch(tmp_path)
+        corpora.fetch(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,23 +146,23 @@ def web_server():
 def test_the_web_source_reads_a_page(web_server):
     address, pages = web_server
     pages["/input.txt"] = CONTENT * 1000
-    assert corpus.from_web(f"{address}/input.txt") == CONTENT * 1000
+    assert corpora.from_web(f"{address}/input.txt") == CONTENT * 1000
     with pytest.raises(OSError, match="404"):
-        corpus.from_web(f"{address}/nope")
+        corpora.from_web(f"{address}/nope")
 
 
 def test_the_web_source_does_not_read_on_for_ever(web_server, monkeypatch):
     address, pages = web_server
-    monkeypatch.setattr(corpus, "SIZE", 100)
+    monkeypatch.setattr(corpora, "SIZE", 100)
     pages["/"] = b"x" * 5_000_000
-    assert len(corpus.from_web(f"{address}/")) < 200_000
+    assert len(corpora.from_web(f"{address}/")) < 200_000
 
 
 def test_a_server_that_never_answers_costs_only_the_time_given():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(OSError, match=r"no answer within|timed out"):
-            corpus.from_web(f"http://127.0.0.1:{silent.getsockname()[1]}/", answer_within=0.3)
+            corpora.from_web(f"http://127.0.0.1:{silent.getsockname()[1]}/", answer_within=0.3)
         assert time.monotonic() - began < 3
 
 
@@ -170,18 +170,18 @@ def test_the_wheel_is_its_three_parts_in_order(monkeypatch):
     def pip(command, **_):
         folder = Path(command[command.index("--dest") + 1])
         with zipfile.ZipFile(folder / "dm_sonnet-1.36-py3-none-any.whl", "w") as wheel:
-            for part, text in zip(corpus.WHEEL_PARTS, (b"one ", b"two ", b"three"), strict=True):
+            for part, text in zip(corpora.WHEEL_PARTS, (b"one ", b"two ", b"three"), strict=True):
                 wheel.writestr(part, text)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(corpus.subprocess, "run", pip)
-    assert corpus.from_wheel() == b"one two three"
+    monkeypatch.setattr(corpora.subprocess, "run", pip)
+    assert corpora.from_wheel() == b"one two three"
 
 
 def test_a_python_without_pip_is_no_answer(monkeypatch):
-    monkeypatch.setattr(corpus.sys, "executable", "/bin/false")
+    monkeypatch.setattr(corpora.sys, "executable", "/bin/false")
     with pytest.raises(OSError, match="pip failed"):
-        corpus.from_wheel()
+        corpora.from_wheel()
 
 
 def test_what_pip_says_is_passed_on(monkeypatch):
@@ -189,9 +189,9 @@ def test_what_pip_says_is_passed_on(monkeypatch):
         error = "WARNING: a\nERROR: No matching distribution found for dm-sonnet==1.36\nnotice\n"
         return subprocess.CompletedProcess(command, 1, "", error)
 
-    monkeypatch.setattr(corpus.subprocess, "run", pip)
+    monkeypatch.setattr(corpora.subprocess, "run", pip)
     with pytest.raises(OSError, match="No matching distribution"):
-        corpus.from_wheel()
+        corpora.from_wheel()
 
 
 def test_prepare_fetches_into_data(tmp_path, small_corpus, monkeypatch, capsys):
@@ -205,10 +205,10 @@ def test_prepare_fetches_into_data(tmp_path, small_corpus, monkeypatch, capsys):
     prepare = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(prepare)
     monkeypatch.setattr(prepare, "DATA_DIR", tmp_path)
-    monkeypatch.setattr(corpus, "from_web", fail("down"))
-    monkeypatch.setattr(corpus, "from_wheel", fail("down"))
+    monkeypatch.setattr(corpora, "from_web", fail("down"))
+    monkeypatch.setattr(corpora, "from_wheel", fail("down"))
     assert prepare.main([]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    monkeypatch.setattr(corpus, "from_wheel", lambda: CONTENT)
+    monkeypatch.setattr(corpora, "from_wheel", lambda: CONTENT)
     assert prepare.main([]) == 0
-    assert (tmp_path / corpus.FILE).read_bytes() == CONTENT
+    assert (tmp_path / corpora.FILE).read_bytes() == CONTENT

@@ -1,0 +1,35 @@
+"""The command `verify`: which checkpoints of a run are good."""
+
+from functools import partial
+from pathlib import Path
+
+from gptjax.app.script import FAILED, run_script
+from gptjax.errors import InputError
+from gptjax.store.verify import check_run
+
+
+def main(argv: list[str] | None = None, *, command: str = "gptjax verify") -> int:
+    """Checks every file of the run that is named.
+
+    Args:
+        argv: the run's folder alone; None is the process's own arguments.
+        command: what the user typed, for errors.
+
+    Returns:
+        Exit status: 0 all is well, 1 something is damaged, 2 wrong input.
+    """
+    return run_script(command, partial(run, command=command), argv)
+
+
+def run(argv: list[str], command: str) -> int:
+    """The command's body; raises what `run_script` turns into a line."""
+    if argv in (["-h"], ["--help"]):
+        print(f"{command} RUN\n\nChecks every file of a run: which checkpoints are good.")
+        return 0
+    if len(argv) != 1:
+        raise InputError(f"the command is `{command} RUN`, RUN the folder of a run")
+    well = True
+    for finding in check_run(Path(argv[0])):
+        well &= finding.well
+        print(finding.text, flush=True)
+    return 0 if well else FAILED

@@ -1,0 +1,1 @@
+"""What suits a machine, injected into the model: execution, kernels of a CPU, devices."""

@@ -1,0 +1,1 @@
+"""From a trained model to text: the cache, sampling, generation, scoring, text as it comes."""

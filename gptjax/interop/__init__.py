@@ -1,0 +1,27 @@
+"""Weights from and to other implementations: the lecture's, nanoGPT's, Hugging Face's GPT-2.
+
+from gptjax.interop import from_lecture
+
+config, params = from_lecture(model.state_dict())
+logits_BTV = GPT(config).apply({"params": params}, x_BT, deterministic=True)
+"""
+
+from gptjax.interop.weights import (
+    from_huggingface,
+    from_lecture,
+    from_nanogpt,
+    to_huggingface,
+    to_lecture,
+    to_nanogpt,
+    to_torch,
+)
+
+__all__ = [
+    "from_huggingface",
+    "from_lecture",
+    "from_nanogpt",
+    "to_huggingface",
+    "to_lecture",
+    "to_nanogpt",
+    "to_torch",
+]

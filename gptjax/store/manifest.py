@@ -1,0 +1,133 @@
+"""What a checkpoint folder says of itself, and whether it still is what was saved.
+
+`manifest.json` holds step, validation loss, updates skipped, and the sha256 of every file: Orbax
+reads a flipped bit without noticing. A folder is whole when it has exactly those files.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gptjax.errors import InputError
+from gptjax.files import flush, open_regular, read_json, write_json
+from gptjax.version import __version__
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+MAX_MANIFEST_BYTES = 4 * 2**20  # 100 bytes a file, and Orbax writes about ten a gigabyte
+MAX_METADATA_BYTES = 16 * 2**20  # of a file that is not arrays, which are in folders named d
+ITEMS = ("params", "opt_state")
+
+
+class DamagedError(InputError):
+    """A checkpoint is not what was saved; the message names the file."""
+
+
+def write_manifest(path: Path, step: int, val_loss: float | None, skipped: int) -> None:
+    """Flushes a checkpoint's files to the disk, and writes the manifest that lists them."""
+    files = sorted(name for name in _files(path) if name != MANIFEST)
+    manifest = {
+        "format": FORMAT,
+        "version": __version__,
+        "step": step,
+        "val_loss": val_loss,
+        "skipped": skipped,
+        "files": {name: _sha256(path / name) for name in files},
+    }
+    for name in files:
+        flush(path / name)
+    for folder in {(path / name).parent for name in files}:
+        flush(folder)
+    write_json(path / MANIFEST, manifest)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest, its fields checked; no other file is read.
+
+    Raises:
+        DamagedError: it is missing, of another format, or none that `write_manifest` writes.
+    """
+    if path.is_symlink():
+        raise DamagedError(f"checkpoint {path} is a link: nothing in a run may lead out of it")
+    try:
+        manifest = read_json(path / MANIFEST, MAX_MANIFEST_BYTES)
+    except InputError as error:
+        raise DamagedError(f"checkpoint {path} is incomplete: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise DamagedError(
+            f"checkpoint {path} has format {manifest.get('format')!r}, written by gptjax "
+            f"{manifest.get('version')}; this is gptjax {__version__}, which reads format {FORMAT}"
+        )
+    val_loss, files, skipped = (manifest.get(k) for k in ("val_loss", "files", "skipped"))
+    no_loss = val_loss is not None and not (isinstance(val_loss, float) and math.isfinite(val_loss))
+    no_count = skipped is not None and not (type(skipped) is int and 0 <= skipped < 2**31)
+    other_step = manifest.get("step") != int(path.name)
+    if not isinstance(files, dict) or no_loss or no_count or other_step:
+        raise DamagedError(f"checkpoint {path} is damaged: {MANIFEST} is no manifest")
+    if any(".." in name.split("/") or name.startswith("/") for name in files):
+        raise DamagedError(f"checkpoint {path} is damaged: {MANIFEST} leads out of it")
+    return manifest
+
+
+def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
+    """Compares the files of a checkpoint with its manifest.
+
+    Args:
+        items: what is about to be read; other items' files are not looked at.
+
+    Returns:
+        How many bytes those files have.
+
+    Raises:
+        DamagedError: a file is missing, has other bytes than were saved, was not saved, is no
+            file but a link or a device, or is too large to be parsed.
+    """
+
+    def is_read(name: str) -> bool:
+        return "/" not in name or name.split("/")[0] in items
+
+    digests = {name: d for name, d in read_manifest(path)["files"].items() if is_read(name)}
+    there = {name for name in _files(path) if is_read(name) and name != MANIFEST}
+    for name in sorted(there ^ digests.keys()):
+        if name in there:
+            raise DamagedError(f"checkpoint {path} is damaged: {name} was not saved with it")
+        raise DamagedError(f"checkpoint {path} is incomplete: {name} is missing")
+    total = 0
+    for name, digest in digests.items():
+        size = (path / name).stat(follow_symlinks=False).st_size
+        if (path / name).parent.name != "d" and size > MAX_METADATA_BYTES:
+            raise DamagedError(f"checkpoint {path} is damaged: {name} is too large")
+        try:
+            same = _sha256(path / name) == digest
+        except InputError as error:
+            raise DamagedError(f"checkpoint {path} is damaged: {error}") from error
+        if not same:
+            raise DamagedError(f"checkpoint {path} is damaged: {name} is not as it was saved")
+        total += size
+    return total
+
+
+def _files(path: Path) -> Iterator[str]:
+    """The names of all that is no folder under a checkpoint, relative to it; no link is followed.
+
+    Raises:
+        DamagedError: the checkpoint itself is a link.
+    """
+    if path.is_symlink():
+        raise DamagedError(f"checkpoint {path} is a link: nothing in a run may lead out of it")
+    folders = [path]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                else:
+                    yield Path(entry.path).relative_to(path).as_posix()
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Where text comes from: corpora by name, files, and a run's text in two splits."""

@@ -1,0 +1,113 @@
+"""What is installed, and the command that comes with it."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import gptjax
+from gptjax import __main__ as command
+from gptjax.interop.huggingface import PACKAGES
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def test_requirements_are_the_dependencies_and_the_test_runner():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    listed = {line.split("#")[0].strip() for line in lines} - {""}
+    assert listed == set(PROJECT["dependencies"]) | set(EXTRAS["test"])
+
+
+def test_a_library_user_installs_no_test_runner():
+    needed = " ".join(PROJECT["dependencies"])
+    assert not [name for name in ("pytest", "hypothesis", "torch", "ruff") if name in needed]
+    assert set(EXTRAS) == {"test", "huggingface", "compare", "dev"}
+
+
+def test_every_requirement_has_a_lower_and_an_upper_bound():
+    everything = [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
+    for requirement in everything:
+        own = requirement.startswith("gptjax[")
+        assert own or "==" in requirement or (">=" in requirement and ",<" in requirement)
+
+
+def test_the_advice_for_hugging_face_installs_the_extra():
+    assert set(PACKAGES.values()) == set(EXTRAS["huggingface"])
+
+
+def test_no_address_stands_in_the_metadata():
+    assert "urls" not in PROJECT
+
+
+def test_every_public_name_is_there():
+    assert set(gptjax.__all__) <= set(vars(gptjax))
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["-V"]])
+def test_the_version(argv, capsys):
+    assert command.main(argv) == 0
+    assert capsys.readouterr().out == f"gptjax {gptjax.__version__}\n"
+
+
+def test_help_names_every_command(capsys):
+    assert command.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"gptjax {name}" in out for name in command.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "needs a command: it has train, sample, verify, lecture"),
+        (["trian"], "no command 'trian': did you mean train?"),
+        (["--resume"], "no command '--resume': it has train, sample"),
+        (["train", "--n-layer", "0"], "gptjax train: error: --n-layer (0) must be at least 1"),
+        (["sample", "--top-k", "0"], "gptjax sample: error: --top-k (0) must be at least 1"),
+        (["verify"], "gptjax verify: error: the command is `gptjax verify RUN`"),
+        (["lecture", "--seeds", "0"], "gptjax lecture: error: --seeds (0) must be at least 1"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_is_one_line(argv, said, capsys):
+    assert command.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["train", "sample", "lecture"])
+def test_each_commands_help_speaks_of_itself(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main([name, "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert f"usage: gptjax {name} [flags]" in out
+    assert f"\ngptjax {name} " in out
+    assert ".py" not in out.partition("options:")[0]
+
+
+def test_the_command_trains_and_samples_in_any_folder(tmp_path, text_file):
+    """As `pip install .` brings it: data and runs are of the folder that it is called in."""
+    flags = "--n-layer 1 --n-head 1 --n-embd 8 --block-size 8 --batch-size 2 --max-iters 2"
+    here = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+    gptjax = [sys.executable, "-m", "gptjax"]
+    done = subprocess.run(
+        [*gptjax, "train", *flags.split(), "--data", str(text_file)],
+        capture_output=True,
+        text=True,
+        check=True,
+        **here,
+    )
+    [run] = (tmp_path / "runs").iterdir()
+    hint = f"python -m gptjax sample --out-dir runs/{run.name} --prompt"
+    assert hint in done.stdout
+    out = subprocess.run(
+        [*gptjax, "sample", "--max-new-tokens", "3"], capture_output=True, check=True, **here
+    ).stdout
+    assert out.count(b"-" * 15) == 1
