@@ -76,7 +76,7 @@ def build(name: str, config: RunConfig) -> Contestant:
     Raises:
         ConfigError: it has what this project's training alone has.
     """
-    has = {"gradient_accumulation_steps": 1, "optimizer": "adamw", "schedule": "cosine"}
+    has = {"gradient_accumulation_steps": 1, "optimizer": "adamw"}
     for field, only in has.items():
         value = getattr(config.train, field)
         if name != "linen" and value != only:

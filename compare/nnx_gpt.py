@@ -167,11 +167,14 @@ def make(config: RunConfig, seed: int) -> tuple[NnxGPT, nnx.Optimizer]:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW with warm-up and cosine, after clipping by the global norm."""
+    """AdamW with warm-up and a cosine or linear decay, after clipping by the global norm."""
     warmup = min(config.warmup_iters, config.max_iters // 10)
     peak, length = config.learning_rate, max(config.max_iters - warmup, 1)
     ramp = optax.linear_schedule(peak / (warmup + 1), peak, max(warmup, 1))
-    cosine = optax.cosine_decay_schedule(peak, length, config.min_lr / peak if peak else 0.0)
+    if config.schedule == "linear":
+        fall = optax.linear_schedule(peak, config.min_lr, length)
+    else:
+        fall = optax.cosine_decay_schedule(peak, length, config.min_lr / peak if peak else 0.0)
 
     def decays(params: Any) -> Any:  # kernels and embeddings, not biases and scales
         def is_matrix(path: Any, _: Any) -> bool:
@@ -185,7 +188,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity(),
         optax.scale_by_adam(config.beta1, config.beta2),
         optax.add_decayed_weights(config.weight_decay, mask),
-        optax.scale_by_learning_rate(optax.join_schedules([ramp, cosine], [warmup])),
+        optax.scale_by_learning_rate(optax.join_schedules([ramp, fall], [warmup])),
     )
 
 

@@ -154,8 +154,10 @@ def _fair(results: Results) -> str:
     return f"""## What was done to be fair
 
 - **The same work**: the same weights, ids, AdamW (decay of matrices only where the preset says so),
-  clipping, warm-up and cosine; float32 for parameters, moments, softmax and loss on all sides, and
-  the same greedy decoding. The table above shows that it is the same.
+  clipping, warm-up and schedule; float32 for parameters, moments, softmax and loss on all sides,
+  and the same greedy decoding. The table above shows that it is the same. Where the preset has
+  Muon, all have AdamW in its place: Muon's iterations are this project's own code, and would add
+  the same work to every JAX contestant.
 - **The same machine at the same time**: {same}, one process at work and the others waiting,
   in an order that changes with each round. Batches are in memory before the clock starts. Each
   turn ends when its last loss is known.
@@ -164,6 +166,8 @@ def _fair(results: Results) -> str:
 - **PyTorch** has `scaled_dot_product_attention` (its own fused kernel), one projection for query,
   key and value, fused AdamW, `zero_grad(set_to_none=True)`, `inference_mode` and a cache of keys
   and values for sampling; and once more `torch.compile`. Its process imports no JAX.
+- **NNX** and **plain JAX** train with plain einsums and plain attention. **Linen** does not, see
+  below, so a difference between them is not that of two designs alone.
 - **NNX** has `nnx.jit` with donated model and optimizer, driven through `nnx.cached_partial` as its
   guide advises, `nnx.Optimizer` with `wrt`, and a cache for sampling inside one compiled loop.
 - **Linen** is this project's own code: `gptjax.generate` with its cache, and the products and the

@@ -125,13 +125,13 @@ def make(config: RunConfig, seed: int) -> dict[str, Any]:
 
 
 def learning_rate(config: RunConfig, step: Array) -> Array:
-    """Linear warm-up over a tenth of the run at most, then a cosine from the peak to `min_lr`."""
+    """Linear warm-up over a tenth of the run at most, then a cosine or a line down to `min_lr`."""
     cfg = config.train
     warmup = min(cfg.warmup_iters, cfg.max_iters // 10)
     ramp = cfg.learning_rate * (step + 1) / (warmup + 1)
     done = jnp.clip((step - warmup) / max(cfg.max_iters - warmup, 1), 0, 1)
-    cosine = cfg.min_lr + (cfg.learning_rate - cfg.min_lr) * 0.5 * (1 + jnp.cos(jnp.pi * done))
-    return jnp.where(step < warmup, ramp, cosine)
+    left = 1 - done if cfg.schedule == "linear" else 0.5 * (1 + jnp.cos(jnp.pi * done))
+    return jnp.where(step < warmup, ramp, cfg.min_lr + (cfg.learning_rate - cfg.min_lr) * left)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)

@@ -169,7 +169,7 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
 
 
 def make_schedule(config: TrainConfig, optimizer: Optimizer) -> Schedule:
-    """Linear warm-up over a tenth of the run at most, then a cosine down to `min_lr`."""
+    """Linear warm-up over a tenth of the run at most, then a cosine or a line down to `min_lr`."""
     warmup = min(config.warmup_iters, config.max_iters // 10)
     floor = config.min_lr / config.learning_rate if config.learning_rate else 0.0
 
@@ -177,7 +177,9 @@ def make_schedule(config: TrainConfig, optimizer: Optimizer) -> Schedule:
         if step < warmup:
             return (step + 1) / (warmup + 1)
         done = min((step - warmup) / max(config.max_iters - warmup, 1), 1.0)
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+        linear = config.schedule == "linear"
+        left = 1 - done if linear else 0.5 * (1 + math.cos(math.pi * done))
+        return floor + (1 - floor) * left
 
     return Schedule(optimizer, factor)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from compare import contestants, equality, linen_gpt, nnx_gpt, plain_gpt, weights
+from compare import __main__ as command
+from compare import contestants, ease, equality, linen_gpt, measure, nnx_gpt, plain_gpt, weights
 from compare.contestants import CONTESTANTS, flatten
 from gptjax.errors import ConfigError
+from gptjax.text.corpora import Text
 
 from conftest import tiny_config
 
@@ -83,11 +86,16 @@ def test_all_have_the_same_logits_and_gradients(fields):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decay", ["matrices", "all"])
-def test_all_take_the_same_updates(decay):
-    """Warm-up, cosine, clipping and decay are all in these six."""
+@pytest.mark.parametrize(("decay", "schedule"), [("matrices", "cosine"), ("all", "linear")])
+def test_all_take_the_same_updates(decay, schedule):
+    """Warm-up, the decay of the rate, clipping and weight decay are all in these six."""
     config, params, x, y = problem(
-        decay=decay, max_iters=20, warmup_iters=2, grad_clip=0.5, weight_decay=0.5
+        decay=decay,
+        schedule=schedule,
+        max_iters=20,
+        warmup_iters=2,
+        grad_clip=0.5,
+        weight_decay=0.5,
     )
     after = {}
     for name in ["linen", *OTHERS]:
@@ -179,10 +187,25 @@ def test_a_contestants_process_does_not_pay_for_the_others():
     [
         ("gradient_accumulation_steps", 2, 1),
         ("optimizer", "muon", "adamw"),
-        ("schedule", "linear", "cosine"),
     ],
 )
 def test_what_only_this_project_has_is_refused(name, field, value, only):
     config = tiny_config(**{field: value})
     with pytest.raises(ConfigError, match=f"{field} .*must be {only}: {name} has no other"):
         contestants.build(name, config)
+
+
+@pytest.mark.slow
+def test_the_whole_command_trains_every_contestant(tmp_path, monkeypatch, capsys):
+    """As README types it, its preset included; each amount is at its smallest."""
+    text = Text("".join(path.read_text() for path in sorted(ROOT.glob("compare/*.py"))), "us", "")
+    monkeypatch.setattr(command, "load_text", lambda *_, **__: text)
+    monkeypatch.setattr(equality.prove, "__defaults__", (2,))
+    monkeypatch.setattr(measure, "Amounts", lambda: measure.QUICK._replace(rounds=2, steps=1))
+    monkeypatch.setattr(ease, "TOPICS", ())
+    monkeypatch.chdir(tmp_path)
+    assert command.main([]) == 0, capsys.readouterr()
+    results = json.loads((tmp_path / "docs" / "comparison.json").read_text())
+    assert set(results["measures"]) == {n for n in CONTESTANTS if TORCH or "torch" not in n}
+    assert all(len(found["step"]) == 2 for found in results["measures"].values())
+    assert results["preset"] == command.PRESET
