@@ -1,6 +1,9 @@
 """Strictness for every test, and the small things that many of them share."""
 
 import contextlib
+import dataclasses
+import functools
+import gc
 import logging
 import os
 import shutil
@@ -9,33 +12,43 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-# Nearly all of the suite's time is compiling programs that run for milliseconds, so LLVM is told
-# not to optimize them, and XLA, where it can be told, not to write fusions in its newer, slower
-# way. Set XLA_FLAGS to test what users run, as .ci/run does on the newer Python.
+# Nearly all of the suite's time is compiling programs that run for milliseconds. So LLVM does not
+# optimize them or split them among threads (the workers keep the cores busy), and XLA, where it
+# can be told, does not write fusions in its newer, slower way. XLA_FLAGS has the last word.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0"
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     # JAX 0.11 and later do not know this one, and abort.
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 
 import jax
 import pytest
+from flax import linen as nn
 
 import train
+from gptjax import training
+from gptjax.app import loop, report
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.model import GPT, forward
 from gptjax.store import runs
 from gptjax.training import init_params
 
-# Many tests compile the same small program; a cache in a folder of this session compiles it once.
+# Some tests compile the same program; a cache in a folder of this session compiles it once. Small
+# programs are left out: to write and read them takes longer than to compile them.
 CACHE = tempfile.TemporaryDirectory(prefix="gptjax-tests-")
 jax.config.update("jax_compilation_cache_dir", CACHE.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # The scripts in processes of their own get another one: they are killed, and JAX writes in place.
 os.environ["XDG_CACHE_HOME"] = CACHE.name + "/home"
+
+# Tracing makes many small objects, and JAX's modules hold very many that stay: the garbage
+# collector need not look at those again and again.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)
 
 # A (V,) added to a (B, V) by accident is a bug that broadcasting hides.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -66,6 +79,48 @@ def init(config: GPTConfig, key: jax.Array):
 def run_model(config: GPTConfig, params, x_BT: jax.Array, dropout_key: jax.Array | None = None):
     """Logits, likewise."""
     return forward(GPT(config), params, x_BT, dropout_key)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _init_state(model: GPT, config: RunConfig, key: jax.Array):
+    return training.init_state(model, config, key)
+
+
+def fresh_state(config: RunConfig, key: jax.Array) -> training.TrainState:
+    """The state before the first update, by a program for all runs that start alike."""
+    model = dataclasses.replace(config.model, dropout=0.0, dtype="float32")
+    train = TrainConfig(optimizer=config.train.optimizer, grad_clip=config.train.grad_clip)
+    return _init_state(GPT(model), RunConfig(model, train), key)
+
+
+# What of a run's configuration the host alone reads: the program is the same without it.
+OF_THE_HOST = {
+    name: RunConfig().flat(name)
+    for name in (
+        "preset data data_sha256 seed eval_interval eval_iters log_interval keep max_minutes "
+        "save_interval_minutes"
+    ).split()
+}
+
+
+@functools.lru_cache(maxsize=32)
+def _train_loop(step: object, model: nn.Module, config: RunConfig):
+    """Keyed by the step's maker too: a test may put another in its place."""
+    del step
+    return training.make_train_loop(model, config)
+
+
+@pytest.fixture(autouse=True)
+def quick_runs(monkeypatch: pytest.MonkeyPatch):
+    """Runs of equal configuration share their traced loop; of the pictures, one is enough."""
+    monkeypatch.setattr(
+        loop,
+        "make_train_loop",
+        lambda model, config: _train_loop(
+            training.make_train_step, model, config.replace(**OF_THE_HOST)
+        ),
+    )
+    monkeypatch.setattr(report, "draw_losses", lambda path: (path / runs.PICTURE).write_bytes(b""))
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def run(section, torch_side, names, other):
             exec(compile(block, f"docs/functional.md, {title}", "exec"), names)
 
 
+@pytest.mark.slow
 def test_each_pair_runs_and_agrees():
     """Without PyTorch, this project's side of each runs alone."""
     torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None

@@ -34,6 +34,7 @@ def stand_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_every_block_of_code_runs_in_order(stand_in):
     namespace: dict[str, object] = {"__name__": "lecture"}
     for number, block in enumerate(BLOCKS, start=1):

@@ -12,9 +12,9 @@ from gptjax.config import GPTConfig
 from gptjax.data import Batch
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, Block, Head, MultiHeadAttention, attention_weights, forward
-from gptjax.training import init_state, make_train_step
+from gptjax.training import make_train_step
 
-from conftest import init, run_model, tiny_config
+from conftest import fresh_state, init, run_model, tiny_config
 
 KEY = jax.random.key(0)
 TINY = tiny_config(n_layer=2).model
@@ -93,9 +93,10 @@ def all_configs():
         )
 
 
-def test_every_combination_of_options_traces_to_float32_logits_and_the_right_parameters():
-    """All 384 are traced; a covering set is run below, because each run costs a compile."""
-    for config in all_configs():
+@pytest.mark.parametrize("some", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_combinations_of_options_trace_to_float32_logits_and_the_right_parameters(some):
+    """All 384 only in the slow tests; else those in which every pair of values meets."""
+    for config in covering_set() if some else all_configs():
         model = GPT(config)
         x_BT = jax.ShapeDtypeStruct((1, 4), jnp.int32)
         init = partial(model.init_with_output, deterministic=True)
@@ -128,11 +129,18 @@ def covering_set():
     return chosen
 
 
-@pytest.mark.parametrize("config", covering_set())
+# The first few of the covering set have most pairs.
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(c, marks=() if i < 3 else pytest.mark.slow)
+        for i, c in enumerate(covering_set())
+    ],
+)
 def test_a_step_of_training_moves_every_parameter(config):
     run_config = dataclasses.replace(tiny_config(), model=config)
     model = GPT(config)
-    state = jax.jit(lambda key: init_state(model, run_config, key))(KEY)
+    state = fresh_state(run_config, KEY)
     x_BT = jax.random.randint(KEY, (4, 4), 0, 7)
     batch = Batch(x_BT, jnp.roll(x_BT, -1, 1))
     new, metrics = jax.jit(make_train_step(model, run_config))(state, batch, KEY)
@@ -172,10 +180,12 @@ def test_no_gradient_flows_from_the_future():
 def test_modules_are_causal_too(module):
     layer = module(TINY)
     x_TC = jax.random.normal(KEY, (8, 16))
-    params = layer.init(KEY, x_TC[None], deterministic=True)
-    jacobian = jax.jacobian(lambda x: layer.apply(params, x[None], deterministic=True)[0].sum(-1))(
-        x_TC
-    )
+    params = jax.jit(partial(layer.init, deterministic=True))(KEY, x_TC[None])
+
+    def totals(x_TC):
+        return layer.apply(params, x_TC[None], deterministic=True)[0].sum(-1)
+
+    jacobian = jax.jit(jax.jacobian(totals))(x_TC)
     influence_TS = np.abs(jacobian).sum(-1)
     assert (influence_TS[np.triu_indices(8, 1)] == 0).all()
     assert (influence_TS[np.tril_indices(8)] > 0).all()
@@ -218,11 +228,12 @@ def test_equal_scores_average_the_past():
 def test_vmapped_heads_are_the_lectures_list_of_heads():
     layer = MultiHeadAttention(TINY)
     x_BTC = jax.random.normal(KEY, (2, 8, 16))
-    params = layer.init(KEY, x_BTC, deterministic=True)["params"]
+    params = jax.jit(partial(layer.init, deterministic=True))(KEY, x_BTC)["params"]
     one_by_one = [jax.tree.map(lambda a, h=h: a[h], params["heads"]) for h in range(2)]
-    outputs = [Head(TINY).apply({"params": head}, x_BTC, True) for head in one_by_one]
+    apply_head = jax.jit(Head(TINY).apply, static_argnums=2)
+    outputs = [apply_head({"params": head}, x_BTC, True) for head in one_by_one]
     y_BTC = jnp.concatenate(outputs, axis=-1) @ params["proj"]["kernel"]
-    together = layer.apply({"params": params}, x_BTC, deterministic=True)
+    together = jax.jit(partial(layer.apply, deterministic=True))({"params": params}, x_BTC)
     np.testing.assert_allclose(together, y_BTC, rtol=1e-5, atol=1e-6)
     kernels = params["heads"]["query"]["kernel"]
     assert (kernels[0] != kernels[1]).any(), "each head has its own parameters"
@@ -252,11 +263,11 @@ def test_heads_drop_different_weights():
     """Two heads with the same parameters differ only by their dropout keys."""
     layer = MultiHeadAttention(dataclasses.replace(TINY, dropout=0.5))
     x_BTC = jax.random.normal(KEY, (1, 8, 16))
-    params = layer.init(KEY, x_BTC, deterministic=True)["params"]
+    params = jax.jit(partial(layer.init, deterministic=True))(KEY, x_BTC)["params"]
     same = jax.tree.map(lambda a: jnp.stack([a[0], a[0]]), params["heads"])
     identity = {"kernel": jnp.eye(16), "bias": jnp.zeros(16)}
     variables = {"params": {"heads": same, "proj": identity}}
-    y = layer.apply(variables, x_BTC, deterministic=False, rngs={"dropout": KEY})
+    y = jax.jit(partial(layer.apply, deterministic=False))(variables, x_BTC, rngs={"dropout": KEY})
     kept = y != 0  # the projection's own dropout zeroes entries of either half
     both = kept[..., :8] & kept[..., 8:]
     assert (y[..., :8] != y[..., 8:])[both].any()

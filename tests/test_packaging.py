@@ -1,8 +1,5 @@
 """What is installed, and the command that comes with it."""
 
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +8,8 @@ import pytest
 import gptjax
 from gptjax import __main__ as command
 from gptjax.interop.huggingface import PACKAGES
+
+from conftest import TINY
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -92,22 +91,15 @@ def test_each_commands_help_speaks_of_itself(name, capsys):
     assert ".py" not in out.partition("options:")[0]
 
 
-def test_the_command_trains_and_samples_in_any_folder(tmp_path, text_file):
+def test_the_command_trains_and_samples_in_any_folder(tmp_path, text_file, monkeypatch, capsys):
     """As `pip install .` brings it: data and runs are of the folder that it is called in."""
-    flags = "--n-layer 1 --n-head 1 --n-embd 8 --block-size 8 --batch-size 2 --max-iters 2"
-    here = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
-    gptjax = [sys.executable, "-m", "gptjax"]
-    done = subprocess.run(
-        [*gptjax, "train", *flags.split(), "--data", str(text_file)],
-        capture_output=True,
-        text=True,
-        check=True,
-        **here,
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["/usr/bin/gptjax"])
+    assert command.main(["train", *TINY, "--data", str(text_file)]) == 0
     [run] = (tmp_path / "runs").iterdir()
-    hint = f"python -m gptjax sample --out-dir runs/{run.name} --prompt"
-    assert hint in done.stdout
-    out = subprocess.run(
-        [*gptjax, "sample", "--max-new-tokens", "3"], capture_output=True, check=True, **here
-    ).stdout
-    assert out.count(b"-" * 15) == 1
+    assert f"gptjax sample --out-dir runs/{run.name} --prompt" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["gptjax/__main__.py"])
+    assert command.main(["sample", "--max-new-tokens", "3"]) == 0
+    assert capsys.readouterr().out.count("-" * 15) == 1
+    assert command.main(["verify", "nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("gptjax verify: error: nowhere")

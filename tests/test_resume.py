@@ -18,25 +18,38 @@ from conftest import damage_newest
 from outcomes import TIMES, assert_same_state, final_state, go, metrics
 
 
-def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path, text_file, finished_run):
-    """Stopped after step 4, between two evaluations, as a signal stops it."""
+class StoppedAtFour(story.Report):
+    """A run that a signal stops after step 4, between two evaluations."""
 
-    class StoppedAtFour(story.Report):
-        def stepped(self, line):
-            super().stepped(line)
-            if line["step"] == 3:  # step 4 is in flight by then
-                os.kill(os.getpid(), signal.SIGTERM)
+    def stepped(self, line):
+        super().stepped(line)
+        if line["step"] == 3:  # step 4 is in flight by then
+            os.kill(os.getpid(), signal.SIGTERM)
 
+
+def stop_and_resume(path, text_file, *flags):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(story, "Report", StoppedAtFour)
         patch.setattr("gptjax.app.loop.DISPATCH_SECONDS", 0.0)
-        assert go(tmp_path / "run", text_file, "--eval-interval", "6") == 143
-    assert int(final_state(tmp_path / "run").step) == 4
-    assert train.main(["--out-dir", str(tmp_path / "run"), "--resume", "--eval-interval", "3"]) == 0
+        assert go(path, text_file, "--eval-interval", "6", *flags) == 143
+    assert int(final_state(path).step) == 4
+    assert train.main(["--out-dir", str(path), "--resume", "--eval-interval", "3"]) == 0
+
+
+def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path, text_file, finished_run):
+    stop_and_resume(tmp_path / "run", text_file)
     assert_same_state(tmp_path / "run", finished_run)
     stopped = [x for x in metrics(tmp_path / "run", *TIMES, "val_loss") if x["step"] != 3]
     whole = [x for x in metrics(finished_run, *TIMES, "val_loss") if x["step"] != 3]
     assert stopped == whole
+
+
+def test_a_run_with_muon_goes_on_bit_for_bit(tmp_path, text_file):
+    assert go(tmp_path / "whole", text_file, "--optimizer", "muon") == 0
+    stop_and_resume(tmp_path / "parts", text_file, "--optimizer", "muon")
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+    muon = final_state(tmp_path / "whole").opt_state[1].inner_states["muon"]
+    assert any(np.abs(x).max() > 0 for x in jax.tree.leaves(muon))
 
 
 @pytest.mark.parametrize("how", ["truncated", "missing manifest", "gone"])
@@ -62,17 +75,6 @@ def test_resuming_a_finished_run_says_so(run_copy, capsys):
     assert train.main(["--out-dir", str(run_copy), "--resume"]) == 0
     assert "this run is finished: 6 of 6 steps" in capsys.readouterr().out
     assert (run_copy / "metrics.jsonl").read_bytes() == before
-
-
-def test_a_run_with_muon_goes_on_bit_for_bit(tmp_path, text_file):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = ["--optimizer", "muon", "--min-lr", "0.004"]  # a constant rate: max_iters differs
-    assert go(whole, text_file, *flags) == 0
-    assert go(parts, text_file, *flags, "--max-iters", "3") == 0
-    assert train.main(["--out-dir", str(parts), "--resume", "--max-iters", "6"]) == 0
-    assert_same_state(whole, parts)
-    muon = final_state(whole).opt_state[1].inner_states["muon"]
-    assert any(np.abs(x).max() > 0 for x in jax.tree.leaves(muon))
 
 
 def test_a_larger_max_iters_extends_a_run(run_copy, capsys):

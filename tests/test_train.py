@@ -141,7 +141,10 @@ def start(tmp_path, text_file, *flags):
     )
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, text_file, number, status):
     process = start(tmp_path, text_file)
     log = tmp_path / "run" / "metrics.jsonl"

@@ -10,21 +10,19 @@ from gptjax.loss import cross_entropy, token_losses
 from gptjax.model import GPT
 from gptjax.training import (
     evaluate,
-    init_state,
     make_keys,
     make_train_loop,
     make_train_step,
 )
 
-from conftest import init, run_model, tiny_config
+from conftest import fresh_state, init, run_model, tiny_config
 
 TOKENS = jax.random.randint(jax.random.key(7), (300,), 0, 11).astype(jnp.uint8)
 KEYS = make_keys(1)
 
 
 def start(config):
-    model = GPT(config.model)
-    return model, jax.jit(lambda key: init_state(model, config, key))(KEYS.params)
+    return GPT(config.model), fresh_state(config, KEYS.params)
 
 
 def run(config, stops):
@@ -52,6 +50,7 @@ def test_overfits_one_batch():
     assert metrics.loss < 0.1 < math.log(11)
 
 
+@pytest.mark.slow
 def test_jit_equals_no_jit():
     config = tiny_config(dropout=0.2)
     model, state = start(config)
@@ -71,7 +70,7 @@ def test_accumulated_micro_batches_equal_one_big_batch():
     gradients."""
     batch = sample_batch(TOKENS, KEYS.data, 0, 8, 8)
     results = []
-    for size, parts, at_once in ((8, 1, 0), (2, 4, 0), (8, 1, 2), (4, 2, 2), (4, 2, 4)):
+    for size, parts, at_once in ((8, 1, 0), (2, 4, 0), (4, 2, 2)):
         config = tiny_config(
             batch_size=size, gradient_accumulation_steps=parts, micro_batch_size=at_once
         )

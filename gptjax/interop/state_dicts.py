@@ -4,6 +4,7 @@ weights.py says what the originals are, layouts.py which entry is which paramete
 holds for all of them.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -130,6 +131,7 @@ def to_entries(config: GPTConfig, layout: list[Slot], params: Any) -> dict[str, 
     return entries
 
 
+@functools.lru_cache(maxsize=8)
 def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """Our parameters' shapes by path."""
     tree: Any = jax.eval_shape(lambda key: init_params(GPT(config), key), jax.random.key(0))

@@ -30,6 +30,7 @@ CAN_MOUNT = (
 needs_mount = pytest.mark.skipif(not CAN_MOUNT, reason="this user may mount nothing")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_with_its_path_and_leaves_the_earlier_checkpoints_whole(run_copy):
     """No file may grow to what a checkpoint's need: what a quota does.
 

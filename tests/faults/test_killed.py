@@ -33,6 +33,7 @@ def undisturbed(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_the_undisturbed_run_and_is_refused_to_a_second_process(
     tmp_path, text_file, undisturbed, refused
 ):

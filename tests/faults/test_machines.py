@@ -26,6 +26,7 @@ def devices(n):
     return ENVIRONMENT | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
+@pytest.mark.slow
 def test_a_bfloat16_run_of_two_devices_goes_on_with_one(tmp_path, text_file, capsys):
     path = tmp_path / "run"
     flags = train_flags(path, text_file, "--dtype", "bfloat16")
