@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -114,11 +115,11 @@ def test_works_with_any_module_of_the_same_call():
 def test_a_rung_has_no_cache_and_generates_all_the_same():
     config = tiny_config(n_head=1).model
     model = RUNGS["head"](config)
-    params = model.init(KEY, PROMPT, deterministic=True)["params"]
+    params = jax.jit(partial(model.init, deterministic=True))(KEY, PROMPT)["params"]
     y = generate(model, params, PROMPT, KEY, max_new_tokens=12, temperature=0)
-    tokens = PROMPT
+    tokens, logits_of = PROMPT, jax.jit(partial(forward, model))
     for _ in range(12):
-        logits_BTV = forward(model, params, tokens[:, -8:])
+        logits_BTV = logits_of(params, tokens[:, -8:])
         tokens = jnp.concatenate([tokens, logits_BTV[:, -1:].argmax(-1)], axis=1)
     assert (y == tokens).all()
 

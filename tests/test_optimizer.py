@@ -133,7 +133,7 @@ def test_muons_update_has_equal_singular_values_and_the_size_of_adams():
         "lm_head": {"kernel": jax.random.normal(keys[3], (32, 65))},
     }
     optimizer = make_optimizer(config)
-    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(params, optimizer.init(params), params)
     block = updates["block_0"]
     heads = block["query"]["kernel"].transpose(1, 0, 2).reshape(32, 32)
     for matrix in (heads, block["fc"]["kernel"], block["proj"]["kernel"]):

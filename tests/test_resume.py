@@ -52,7 +52,9 @@ def test_a_run_with_muon_goes_on_bit_for_bit(tmp_path, text_file):
     assert any(np.abs(x).max() > 0 for x in jax.tree.leaves(muon))
 
 
-@pytest.mark.parametrize("how", ["truncated", "missing manifest", "gone"])
+@pytest.mark.parametrize(
+    "how", ["missing manifest", "gone", pytest.param("truncated", marks=pytest.mark.slow)]
+)
 def test_resuming_uses_the_newest_whole_checkpoint(run_copy, finished_run, how, capsys):
     damage_newest(run_copy, how)
     assert train.main(["--out-dir", str(run_copy), "--resume"]) == 0
