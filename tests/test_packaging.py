@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import gptjax
+import sample
+import train
 from gptjax import __main__ as command
 from gptjax.interop.huggingface import PACKAGES
 
@@ -14,6 +16,12 @@ from conftest import TINY
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch):
+    """As if the installed command had been typed, not `python -m gptjax`."""
+    monkeypatch.setattr("sys.argv", ["/usr/bin/gptjax"])
 
 
 def test_requirements_are_the_dependencies_and_the_test_runner():
@@ -53,6 +61,14 @@ def test_the_version(argv, capsys):
     assert capsys.readouterr().out == f"gptjax {gptjax.__version__}\n"
 
 
+@pytest.mark.parametrize("script", [train, sample])
+def test_the_scripts_versions(script, capsys):
+    with pytest.raises(SystemExit) as caught:
+        script.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"gptjax {gptjax.__version__}\n"
+
+
 def test_help_names_every_command(capsys):
     assert command.main(["--help"]) == 0
     out = capsys.readouterr().out
@@ -70,7 +86,7 @@ def test_help_names_every_command(capsys):
         (["verify"], "gptjax verify: error: the command is `gptjax verify RUN`"),
         (["lecture", "--seeds", "0"], "gptjax lecture: error: --seeds (0) must be at least 1"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_command_is_one_line(argv, said, capsys):
     assert command.main(argv) == 2
@@ -94,7 +110,6 @@ def test_each_commands_help_speaks_of_itself(name, capsys):
 def test_the_command_trains_and_samples_in_any_folder(tmp_path, text_file, monkeypatch, capsys):
     """As `pip install .` brings it: data and runs are of the folder that it is called in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["/usr/bin/gptjax"])
     assert command.main(["train", *TINY, "--data", str(text_file)]) == 0
     [run] = (tmp_path / "runs").iterdir()
     assert f"gptjax sample --out-dir runs/{run.name} --prompt" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn
 
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import InputError
+from gptjax.version import __version__
 
 
 def as_flag(field: str) -> str:
@@ -32,6 +33,9 @@ class FlagParser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        if add_help:
+            version = f"gptjax {__version__}"
+            self.add_argument("--version", action="version", version=version, help="print it")
 
     def error(self, message: str) -> NoReturn:
         """Raises what `run_script` prints."""
