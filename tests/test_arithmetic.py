@@ -1,5 +1,7 @@
 """The count of operations that benchmarks divide by: against the traced model, and XLA's count."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,8 +10,9 @@ from jax.extend.core import ClosedJaxpr
 from benchmarks.arithmetic import matmul_rate, terms, train_flops
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, forward
+from gptjax.training import init_params
 
-from conftest import init, tiny_config
+from conftest import tiny_config
 
 SHAPES = [
     {},
@@ -36,7 +39,7 @@ def products(jaxpr):
 
 
 def losses(config):
-    params = init(config, jax.random.key(0))
+    params = jax.eval_shape(partial(init_params, GPT(config)), jax.random.key(0))
     x_BT = jnp.zeros((BATCH, config.block_size), jnp.int32)
     return params, lambda p: cross_entropy(forward(GPT(config), p, x_BT), x_BT)
 

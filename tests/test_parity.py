@@ -158,18 +158,21 @@ def check_training(config, params, model):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TRAINING)
 
 
+@pytest.mark.slow
 def test_the_lectures_training_is_ours_step_by_step():
     config = GPTConfig(**SMALL, dropout=0.0)
     params = start_of_training(config)
     check_training(config, params, lecture_twin(config, params))
 
 
+@pytest.mark.slow
 def test_nanogpts_training_is_ours_step_by_step():
     config = GPTConfig(**SMALL, **NANOGPT, dropout=0.0, bias=False, ln_bias=False)
     params = start_of_training(config)
     check_training(config, params, nanogpt_twin(config, params))
 
 
+@pytest.mark.slow
 def test_transformers_training_is_ours_step_by_step():
     theirs = GPTConfig(**SMALL, dropout=0.0)
     config, params = interop.from_huggingface(

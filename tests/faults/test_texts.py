@@ -31,7 +31,7 @@ TEXTS = {
 
 
 # Each is a vocabulary of its own, and so a compilation of its own.
-QUICK = ("one character", "validation alone has some")
+QUICK = ("validation alone has some",)
 
 
 @pytest.mark.parametrize(
