@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -121,9 +122,12 @@ def check(name: str, status: object, err: str) -> None:
 
 
 def property_test(examples):
-    """The same examples every time, and without a deadline: compiling takes long."""
+    """The same examples every time, and without a deadline: compiling takes long.
+
+    GPTJAX_EXAMPLES=10 tries ten times as many.
+    """
     return settings(
-        max_examples=examples,
+        max_examples=int(examples * float(os.environ.get("GPTJAX_EXAMPLES", 1))),
         deadline=None,
         derandomize=True,
         database=None,
@@ -145,7 +149,7 @@ def damage(run: Path, where: float, at: float, what: bytes | None) -> None:
 
 
 @pytest.mark.slow
-@property_test(900)
+@property_test(500)
 @given(argv=SAMPLING)
 def test_sampling(finished_run, argv):
     outcome("sample.py", ["--out-dir", str(finished_run), *argv])
@@ -162,7 +166,7 @@ def test_flags(tmp_path_factory, argv):
 
 
 @pytest.mark.slow
-@property_test(400)
+@property_test(200)
 @given(change=CHANGES, step=st.sampled_from(["best", "latest", "6"]))
 def test_damaged_runs(finished_run, tmp_path_factory, change, step):
     path = tmp_path_factory.getbasetemp() / "damaged"
@@ -185,7 +189,7 @@ def test_resuming(finished_run, tmp_path_factory, argv, flag):
 
 
 @pytest.mark.slow
-@property_test(40)
+@property_test(25)
 @given(argv=TRAINING, more=BOOLEANS)
 def test_training(finished_run, tmp_path_factory, argv, more):
     path = tmp_path_factory.mktemp("any") / "run"
@@ -213,7 +217,7 @@ def test_texts(tmp_path_factory, content):
 
 
 @pytest.mark.slow
-@property_test(30)
+@property_test(20)
 @given(data=st.data())
 def test_processes(finished_run, tmp_path_factory, data):
     """The same as real processes, whose arguments can hold neither NUL nor a lone surrogate."""

@@ -259,7 +259,8 @@ def test_hostile_files_take_no_more_memory_than_a_gigabyte(run_copy):
     """In a process that may not have more: JSON of empty lists, and a line without an end."""
     (run_copy / "tokenizer.json").write_text("[" + "[]," * (16 * 2**20 // 3 - 9) + "[]]")
     script = (
-        "import sys, resource; from pathlib import Path; from gptjax import files, metrics\n"
+        "import sys, resource; from pathlib import Path; from gptjax import files\n"
+        "from gptjax.store import metrics\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))\n"
     )
     for line in (

@@ -40,8 +40,9 @@ def test_a_bfloat16_run_of_two_devices_goes_on_with_one(tmp_path, text_file, cap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("first", "then"), [(1, 8), (8, 2)])
+@pytest.mark.parametrize(
+    ("first", "then", "dtype"), [(1, 8, "float32"), (8, 2, "bfloat16")], ids=str
+)
 def test_devices_and_dtypes(tmp_path, text_file, first, then, dtype):
     """What is trained on, saved by, and resumed on any number of devices is the same run."""
     path, whole = tmp_path / "run", tmp_path / "whole"
