@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from gptjax.app.flags import FlagParser, as_flag, whole_number
-from gptjax.app.script import Commands, run_script
+from gptjax.app.script import INSTALLED, Commands, run_script
 from gptjax.backends.devices import describe, platform, use_compilation_cache
 from gptjax.config import Dtype, check_seed
 from gptjax.errors import ConfigError, InputError
@@ -73,7 +73,7 @@ class Row(NamedTuple):
 def main(
     argv: list[str] | None = None,
     *,
-    commands: Commands = Commands(),  # noqa: B008  # a frozen value
+    commands: Commands = INSTALLED,
 ) -> int:
     """Samples, or scores a text, as the flags say.
 

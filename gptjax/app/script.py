@@ -22,6 +22,7 @@ class Commands(NamedTuple):
     sample: str = "gptjax sample"
 
 
+INSTALLED = Commands()
 SCRIPTS = Commands("python train.py", "python sample.py")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from gptjax.app.flags import FlagParser, as_flag
 from gptjax.app.loop import Result, StopRequest, train
 from gptjax.app.report import Report, duration, loss_text
-from gptjax.app.script import Commands, run_script, warner
+from gptjax.app.script import INSTALLED, Commands, run_script, warner
 from gptjax.backends.devices import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.backends.execution import suited, with_micro_batches
 from gptjax.config import RunConfig
@@ -50,7 +50,7 @@ CHANGEABLE = (
 def main(
     argv: list[str] | None = None,
     *,
-    commands: Commands = Commands(),  # noqa: B008  # a frozen value
+    commands: Commands = INSTALLED,
     data_dir: Path = Path("data"),
 ) -> int:
     """Trains as the flags say.

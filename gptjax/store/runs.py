@@ -33,6 +33,7 @@ CONFIG, TOKENIZER, METRICS = "config.json", "tokenizer.json", "metrics.jsonl"
 CHECKPOINTS, PICTURE = "checkpoints", "loss.png"
 WRITTEN = (METRICS, PICTURE, TOKENIZER, CONFIG)
 MAX_CONFIG_BYTES = 2**20
+TRAIN = "`gptjax train` (in a clone, `python train.py`)"
 MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT, **RUNGS, **VARIANTS}
 
 
@@ -128,7 +129,7 @@ def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
         InputError: there is no such folder or no run in it, or a file is not what a run writes.
     """
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; train a model first, with `python train.py`")
+        raise InputError(f"{path}: no such folder; train a model first, with {TRAIN}")
     if not is_run(path):
         raise InputError(f"{path} holds no run ({CONFIG} is missing): give a folder of train.py's")
     stored = read_json(path / CONFIG, MAX_CONFIG_BYTES)
@@ -234,9 +235,7 @@ def newest_run(runs: Path = RUNS, with_checkpoint: bool = False) -> Path:
     ]
     if not candidates:
         what = "run with a checkpoint" if with_checkpoint else "run"
-        raise InputError(
-            f"no {what} under {runs}/: train one with `python train.py`, or give --out-dir"
-        )
+        raise InputError(f"no {what} under {runs}/: train one with {TRAIN}, or give --out-dir")
 
     def written(path: Path) -> float:
         return max(p.stat().st_mtime for p in (path / CONFIG, path / METRICS) if p.exists())
