@@ -8,6 +8,7 @@ import pytest
 from gptjax.data import Batch, sample_batch
 from gptjax.loss import cross_entropy, token_losses
 from gptjax.model import GPT
+from gptjax.optimizer import learning_rate_schedule
 from gptjax.training import (
     evaluate,
     make_keys,
@@ -121,6 +122,8 @@ def test_loop_is_the_step_repeated():
     looped, looped_metrics = run(config, [3])
     np.testing.assert_allclose(metrics, looped_metrics[:3], rtol=1e-5)
     assert int(state.step) == int(looped.step) == 3
+    rate = learning_rate_schedule(config.train)(2)  # of the third update, the last of the warm-up
+    assert float(looped_metrics.learning_rate) == pytest.approx(float(rate), rel=1e-6)
 
 
 def test_same_seed_same_run_and_another_seed_another():
