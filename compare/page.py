@@ -61,8 +61,9 @@ depends on one, was written by `{results["command"]}` in {results["minutes"]:.1f
 {rows}
 
 Linen and plain JAX are the functional side: values in, values out. NNX and PyTorch are the side of
-objects that hold their state. Linen and NNX run on the same compiler, so that what differs between
-them is the design and its library; between JAX and PyTorch everything differs.{left_out}
+objects that hold their state. Linen and NNX run on the same compiler, but Linen trains with this
+project's own products and attention, so that more than the design differs between them (see below);
+between JAX and PyTorch everything differs.{left_out}
 """
 
 
