@@ -195,6 +195,7 @@ def test_what_only_this_project_has_is_refused(name, field, value, only):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")  # torch.compile's own
 def test_the_whole_command_trains_every_contestant(tmp_path, monkeypatch, capsys):
     """As README types it, with its preset's settings: each trains once. --quick tries the rest."""
     text = Text("".join(path.read_text() for path in sorted(ROOT.glob("compare/*.py"))), "us", "")

@@ -166,7 +166,7 @@ def test_flags(tmp_path_factory, argv):
 
 
 @pytest.mark.slow
-@property_test(200)
+@property_test(120)
 @given(change=CHANGES, step=st.sampled_from(["best", "latest", "6"]))
 def test_damaged_runs(finished_run, tmp_path_factory, change, step):
     path = tmp_path_factory.getbasetemp() / "damaged"
@@ -217,7 +217,7 @@ def test_texts(tmp_path_factory, content):
 
 
 @pytest.mark.slow
-@property_test(20)
+@property_test(12)
 @given(data=st.data())
 def test_processes(finished_run, tmp_path_factory, data):
     """The same as real processes, whose arguments can hold neither NUL nor a lone surrogate."""
