@@ -26,7 +26,7 @@ LONGEST = 10_000.0
 
 
 def like_pytorch(params: Any, key: Array) -> Any:
-    """Draws parameters anew, as PyTorch draws those of its layers unless told otherwise.
+    """Draws fresh parameters, as PyTorch draws those of its layers unless told otherwise.
 
     A table starts at N(0, 1). A linear layer's kernel (..., in, out) and its bias start uniform
     between -1 / sqrt(in) and 1 / sqrt(in). LayerNorm keeps its ones and zeros.

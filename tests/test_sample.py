@@ -142,7 +142,7 @@ def test_what_happens_past_the_block_is_said_once(finished_run, capsys):
     for flags, said in (
         (["--max-new-tokens", "16"], None),
         (["--max-new-tokens", "60"], "the last 8 to 16; --window exact"),
-        (["--max-new-tokens", "60", "--window", "exact"], "the last 16, encoded anew"),
+        (["--max-new-tokens", "60", "--window", "exact"], "the last 16, encoded again"),
     ):
         sample.main(["--out-dir", str(finished_run), *flags])
         notes = [x for x in capsys.readouterr().err.splitlines() if x.startswith("past 16 tokens")]

@@ -222,7 +222,7 @@ def slide_note(model: Any, window: Window) -> str:
         return f"past {block_size} tokens: each token sees the last {block_size}"
     if window == "exact":
         return (
-            f"past {block_size} tokens: each token sees the last {block_size}, encoded anew for "
+            f"past {block_size} tokens: each token sees the last {block_size}, encoded again for "
             "each; --window chunked is faster"
         )
     return (

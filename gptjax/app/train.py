@@ -77,7 +77,9 @@ def run(argv: list[str], commands: Commands, data_dir: Path) -> int:
     if out_dir == "":
         raise InputError("--out-dir is empty: give the path of a folder")
     if overwrite and (resume or eval_only):
-        raise InputError("--overwrite starts anew, so it cannot go with --resume or --eval-only")
+        raise InputError(
+            "--overwrite starts from step 0, so it cannot go with --resume or --eval-only"
+        )
 
     # 2. The folder. A new run's is made only once its text is known to be good.
     if resume or eval_only:
