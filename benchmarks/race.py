@@ -87,7 +87,7 @@ def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
     from gptjax.backends.execution import with_micro_batches
     from gptjax.files import write_json
     from gptjax.presets import PRESETS, preset_for
-    from gptjax.text.splitting import read_texts
+    from gptjax.text.splitting import read_texts, with_text
 
     if contestant == "torch":
         config = PRESETS["shakespeare"].replace(
@@ -98,7 +98,7 @@ def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
     config = config.replace(max_iters=steps, seed=seed, dtype="float32")
     texts = read_texts(config, ROOT / "data", lambda line: None)
     with tempfile.TemporaryDirectory(prefix="gptjax-race-") as folder:
-        write_json(Path(folder) / "config.json", texts.config.to_dict())
+        write_json(Path(folder) / "config.json", with_text(config, texts).to_dict())
         np.savez(Path(folder) / "text.npz", train=texts.train, val=texts.val)
         began = time.time()
         done = subprocess.run(
@@ -120,7 +120,8 @@ def ours(folder: Path) -> dict[str, float]:
 
     import jax
 
-    from gptjax.backends.execution import start, suited
+    from gptjax.app.loop import compile_and_initialize
+    from gptjax.backends.execution import suited
     from gptjax.config import RunConfig
     from gptjax.model import GPT
     from gptjax.training import evaluate, init_state, make_keys, make_train_loop
@@ -128,14 +129,14 @@ def ours(folder: Path) -> dict[str, float]:
     config = RunConfig.from_dict(json.loads((folder / "config.json").read_text()))
     with np.load(folder / "text.npz") as text:
         train, val = (jax.numpy.asarray(text[name]) for name in ("train", "val"))
-    model, _ = suited(GPT(config.model), config, "cpu")
+    model = suited(GPT(config.model), config, "cpu")
     keys, steps = make_keys(config.seed), config.train.max_iters
     loop = make_train_loop(model, config)
-    state = start(partial(init_state, model, config), loop, train, keys, "cpu")
+    state = compile_and_initialize(partial(init_state, model, config), loop, train, keys)
     times = []
     for until in (steps // 2, steps):
         state, metrics = loop(state, train, keys, until)
-        metrics.loss.item()
+        metrics.last.loss.item()
         times.append(time.time())
     step = (times[1] - times[0]) / (steps - steps // 2)
     return {"ended": times[1], "step": step, "val_loss": evaluate(model, state.params, val)}

@@ -26,10 +26,11 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from compare.machine import versions  # noqa: E402
-from gptjax.files import write_json, write_whole  # noqa: E402
+from gptjax.app.pictures import new_figure, save_png  # noqa: E402
+from gptjax.files import write_json  # noqa: E402
 from gptjax.inference.adapt import with_dtype  # noqa: E402
 from gptjax.inference.generation import stream  # noqa: E402
-from gptjax.inference.sampling import make_sampling  # noqa: E402
+from gptjax.inference.sampling import Sampling  # noqa: E402
 from gptjax.model import GPT, config_of, forward, num_params  # noqa: E402
 from gptjax.presets import PRESETS  # noqa: E402
 from gptjax.training import init_params  # noqa: E402
@@ -77,7 +78,7 @@ def main() -> int:
     print(table(results))
     if not args.quick:
         write_json(args.out / "sampling.json", results)
-        write_whole(args.out / "sampling.png", picture(results["positions"], config_of(model)))
+        draw(args.out / "sampling.png", results["positions"], config_of(model))
     return 0
 
 
@@ -105,7 +106,7 @@ def cached(model: Any, params: Any, prompt_BT: np.ndarray, n: int, greedy: bool 
         params,
         list(prompt_BT),
         jax.random.key(0),
-        make_sampling(0.0 if greedy else 1.0),
+        Sampling(temperature=0.0 if greedy else 1.0),
         max_new_tokens=n,
         window="chunked",
     )
@@ -199,7 +200,7 @@ def by_position(model: GPT, params: Any, repeats: int) -> dict[str, list[list[fl
                 params,
                 [np.zeros(1, np.int32)],
                 jax.random.key(0),
-                make_sampling(),
+                Sampling(),
                 max_new_tokens=end,
                 window=window,  # type: ignore[arg-type]
                 at_once=lambda: step,
@@ -262,13 +263,9 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def picture(positions: dict[str, list[list[float]]], config: Any) -> bytes:
+def draw(path: Path, positions: dict[str, list[list[float]]], config: Any) -> None:
     """Time per token against position, as a PNG."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     for window, color in (("exact", "tab:red"), ("chunked", "tab:blue")):
         axes.plot(*zip(*positions[window], strict=True), "o-", ms=3, color=color, label=window)
@@ -281,9 +278,7 @@ def picture(positions: dict[str, list[list[float]]], config: Any) -> bytes:
     axes.set_ylabel("ms per token, batch 1")
     axes.grid(alpha=0.3)
     axes.legend(title="--window")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110)
-    return png.getvalue()
+    save_png(figure, path)
 
 
 if __name__ == "__main__":

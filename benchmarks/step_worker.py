@@ -41,7 +41,7 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
     from jax import numpy as jnp
 
     from gptjax.backends.devices import describe, platform
-    from gptjax.backends.execution import suited, with_micro_batches
+    from gptjax.backends.execution import describe_attention, suited, with_micro_batches
     from gptjax.config import RunConfig
     from gptjax.model import GPT
     from gptjax.training import init_state, make_keys, make_train_loop
@@ -49,7 +49,8 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
     config = RunConfig.from_dict(json.loads(path.read_text()))
     config = with_micro_batches(config, platform())
     keys = make_keys(config.seed)
-    model, attention = suited(GPT(config.model), config, platform())
+    model = suited(GPT(config.model), config, platform())
+    attention = describe_attention(model, platform())
     loop = make_train_loop(model, config)
     on_device = jnp.asarray(tokens.astype(np.uint8))
     state = jax.jit(lambda key: init_state(model, config, key))(keys.params)
@@ -59,7 +60,7 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
         nonlocal state, done
         done += count
         state, metrics = loop(state, on_device, keys, done)
-        return metrics.loss.item()
+        return metrics.last.loss.item()
 
     def memory() -> float:
         stats = jax.devices()[0].memory_stats()

@@ -57,7 +57,7 @@ def train_step(
     Args:
         key: of the run; the step derives its own from its number.
     """
-    model, _ = execution.suited(gptjax.GPT(config.model), config, jax.default_backend())
+    model = execution.suited(gptjax.GPT(config.model), config, jax.default_backend())
     step = training.make_train_step(model, config)
     state, metrics = step(state, Batch(x_BT, y_BT), key)
     return state, metrics.loss

@@ -18,6 +18,7 @@ Decay = Literal["matrices", "all"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear"]
 
+MAX_SEED = 2**32
 # What a config.json may ask for before anything is compared with the arrays that are there. No
 # transformer that was published comes near.
 MAX_LAYERS = 1024
@@ -30,7 +31,7 @@ def check_seed(seed: int) -> None:
     Raises:
         ConfigError: it is not.
     """
-    check(0 <= seed < 2**32, "seed", seed, "must be at least 0 and below 2**32")
+    check(0 <= seed < MAX_SEED, "seed", seed, "must be at least 0 and below 2**32")
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,16 @@ class TrainConfig:
         False, "skip and count an update whose loss or gradient is not finite, instead of stopping"
     )
 
+    @property
+    def sequences_per_update(self) -> int:
+        """Sequences in the batch of one update, all its micro-batches together."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    @property
+    def eval_windows(self) -> int:
+        """Windows of the validation split that an evaluation reads; 0 is all of them."""
+        return self.eval_iters * self.batch_size
+
     def __post_init__(self) -> None:
         check_types(self)
         for name in (
@@ -184,8 +195,13 @@ class RunConfig:
     preset: str = "shakespeare"
     data: str = flag("shakespeare", "`shakespeare` or the path of a UTF-8 text file")
     data_sha256: str = ""
-    seed: int = flag(1337, "seed of parameters, batches and dropout")
+    seed: int = flag(1337, "seed of parameters, batches and dropout", below=None)
     deterministic: bool = flag(False, "on a GPU, use deterministic kernels only (slower)")
+
+    @property
+    def tokens_per_update(self) -> int:
+        """Targets that one update learns from."""
+        return self.train.sequences_per_update * self.model.block_size
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -197,7 +213,7 @@ class RunConfig:
             train.remat,
             f"must be False for {self.model_name!r}: of the models, the GPT alone has it",
         )
-        tokens = train.batch_size * train.gradient_accumulation_steps * (self.model.block_size + 1)
+        tokens = train.sequences_per_update * (self.model.block_size + 1)
         check(
             tokens < MAX_INT,
             "batch_size",

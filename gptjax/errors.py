@@ -6,6 +6,11 @@ Anything else that escapes is a defect of this project and keeps its traceback.
 from typing import Any
 
 
+def one_line(error: BaseException | str, most: int = 300) -> str:
+    """What an error says, as one line of at most `most` characters; its type if it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 class InputError(ValueError):
     """Something the user gave is wrong: a flag, a file, a prompt, a folder (exit status 2).
 

@@ -13,9 +13,15 @@ MAX_INT = 2**31
 MAX_FLOAT = 3.4e38  # what a float32 holds
 
 
-def flag(default: Any, help: str) -> Any:
-    """A dataclass field with its one line of help, which is also the help of its flag."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def flag(default: Any, help: str, *, below: int | None = MAX_INT, off: Any = None) -> Any:
+    """A dataclass field with its one line of help, which is also the help of its flag.
+
+    Args:
+        below: of a whole number, the bound that it must stay under; steps and places in the text
+            are int32 on the device.
+        off: of a field that may be None, the number that has the same effect as None.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "below": below, "off": off})
 
 
 def check(ok: bool, name: str, value: Any, rule: str) -> None:
@@ -27,31 +33,53 @@ def check(ok: bool, name: str, value: Any, rule: str) -> None:
 def check_types(config: Any) -> None:
     """Holds each field to its annotation.
 
-    A float field takes an int, no bool is a number, and no float may be infinite or NaN.
+    A float field takes an int, no bool is a number, and no float may be infinite or NaN. A field
+    of `type | None` may be None.
 
     Raises:
         ConfigError: one does not fit.
     """
     hints = typing.get_type_hints(type(config))
-    for name, hint in hints.items():
-        value = getattr(config, name)
-        if typing.get_origin(hint) is Literal:
-            choices = typing.get_args(hint)
-            check(value in choices, name, repr(value), f"must be one of {', '.join(choices)}")
-        elif hint is float:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            # Not isfinite: an int of 400 digits has no float to ask.
-            check(
-                number and abs(value) <= MAX_FLOAT, name, value, "must be a finite float32 number"
-            )
-            object.__setattr__(config, name, float(value))  # 1 and 1.0 must hash and store alike
-        elif hint is int:
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            check(whole, name, repr(value), "must be a whole number")
-            # Steps and places in the text are int32 on the device; a seed has a rule of its own.
-            check(value < MAX_INT or name == "seed", name, value, "must be below 2**31")
-        elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
-            check(isinstance(value, hint), name, repr(value), f"must be a {hint.__name__}")
+    for field in dataclasses.fields(config):
+        kind, value = without_none(hints[field.name]), getattr(config, field.name)
+        if value is None and kind != hints[field.name]:
+            continue
+        object.__setattr__(config, field.name, _checked(field, kind, value))
+
+
+def _checked(field: Any, kind: Any, value: Any) -> Any:
+    """A field's value if it is of its kind: an int as a float where it should be one, so that 1 and
+    1.0 hash and are stored alike.
+    """
+    name = field.name
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        check(value in choices, name, repr(value), f"must be one of {', '.join(choices)}")
+    elif kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # Not isfinite: an int of 400 digits has no float to ask.
+        ok = number and abs(value) <= MAX_FLOAT
+        check(ok, name, value, "must be a finite float32 number")
+        return float(value)
+    elif kind is int:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        check(whole, name, repr(value), "must be a whole number")
+        below = field.metadata.get("below", MAX_INT)
+        check(below is None or value < below, name, value, f"must be below {_power(below)}")
+    elif isinstance(kind, type) and not isinstance(kind, types.GenericAlias):
+        check(isinstance(value, kind), name, repr(value), f"must be a {kind.__name__}")
+    return value
+
+
+def without_none(hint: Any) -> Any:
+    """The type of a field that may be None besides: int for `int | None`."""
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    return kinds[0] if is_union and len(kinds) == 1 else hint
+
+
+def _power(bound: int | None) -> str:
+    return f"2**{bound.bit_length() - 1}" if bound and bound.bit_count() == 1 else str(bound)
 
 
 def from_dict(cls: type[T], values: Any) -> T:

@@ -60,6 +60,12 @@ class Past(NamedTuple):
     seen_BS: Array
 
 
+def causal_mask(T: int, S: int | None = None) -> Array:
+    """True where one of the last T of S positions may look: at itself and before. (T, S)."""
+    S = T if S is None else S
+    return jnp.tril(jnp.ones((T, S), bool), k=S - T)
+
+
 def attention_weights(q_BTD: Array, k_BSD: Array, past: Past | None = None) -> Array:
     """How much each position takes from itself and from each position before it.
 
@@ -82,7 +88,7 @@ def attention_weights(q_BTD: Array, k_BSD: Array, past: Past | None = None) -> A
         return jnp.where(visible, scores_BTS * q_BTD.shape[-1] ** -0.5, -jnp.inf)
 
     T, S = q_BTD.shape[-2], k_BSD.shape[-2]
-    scores_BTS = scores(k_BSD, jnp.tril(jnp.ones((T, S), bool), k=S - T)[None])
+    scores_BTS = scores(k_BSD, causal_mask(T, S)[None])
     if past is not None:
         before_BTS = scores(past.key_BSD, past.seen_BS[:, None])
         scores_BTS = jnp.concatenate([before_BTS, scores_BTS], axis=-1)
@@ -125,7 +131,7 @@ class Head(nn.Module):
 
 
 def many_heads(
-    config: GPTConfig,
+    model_config: GPTConfig,
     x_BTC: Array,
     deterministic: bool,
     past: Past | None = None,
@@ -145,9 +151,9 @@ def many_heads(
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         out_axes=-2,
-        axis_size=config.n_head,
+        axis_size=model_config.n_head,
     )
-    return heads(config, execution, name="heads")(x_BTC, deterministic, past)
+    return heads(model_config, execution, name="heads")(x_BTC, deterministic, past)
 
 
 class MultiHeadAttention(nn.Module):
@@ -194,7 +200,7 @@ class Block(nn.Module):
     execution: Execution = PLAIN
 
     @nn.compact
-    def __call__(self, x_BTC: Array, *, deterministic: bool, past: Past | None = None) -> Array:
+    def __call__(self, x_BTC: Array, deterministic: bool, past: Past | None = None) -> Array:
         cfg = self.config
         attn = MultiHeadAttention(cfg, self.execution, name="attn")
         mlp = FeedForward(cfg, self.execution, name="mlp")
@@ -242,15 +248,11 @@ class GPT(nn.Module):
         x_BTC = wte(x_BT) + wpe(position_BT)
         if cfg.embd_dropout:
             x_BTC = Dropout(cfg.dropout)(x_BTC, deterministic=deterministic)
+        # `remat` passes its arguments through a trace, but for the static ones: deterministic.
+        make_block = nn.remat(Block, static_argnums=2) if self.execution.remat else Block
         for i in range(cfg.n_layer):
-
-            def run(block: Block, x_BTC: Array, past: Past | None) -> Array:
-                return block(x_BTC, deterministic=deterministic, past=past)
-
-            if self.execution.remat:
-                run = nn.remat(run)
-            block = Block(cfg, self.execution, name=f"block_{i}")
-            x_BTC = run(block, x_BTC, past[i] if past else None)
+            block = make_block(cfg, self.execution, name=f"block_{i}")
+            x_BTC = block(x_BTC, deterministic, past[i] if past else None)
         x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
         if cfg.tie_embeddings:
             logits_BTV = TiedHead(cfg, name="lm_head")(x_BTC, wte)

@@ -1,5 +1,6 @@
 """AdamW, or Muon, from its parts: clip, direction, decay of the matrices, the rate's schedule."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ DECAYED = frozenset({"kernel", "embedding"})
 NOT_DECAYED = frozenset({"bias", "scale"})
 
 
-def learning_rate_schedule(config: TrainConfig) -> Callable[[Any], Any]:
+def learning_rate_schedule(train_config: TrainConfig) -> Callable[[Any], Any]:
     """Linear warm-up to `learning_rate`, then a fall that reaches `min_lr` at max_iters.
 
     The fall is half a cosine, as nanoGPT's, or a straight line, which ends lower here and elsewhere
@@ -27,10 +28,10 @@ def learning_rate_schedule(config: TrainConfig) -> Callable[[Any], Any]:
     Returns:
         A function from the update's number to its learning rate.
     """
-    peak, floor = config.learning_rate, config.min_lr
-    warmup = min(config.warmup_iters, config.max_iters // 10)
-    length = max(config.max_iters - warmup, 1)
-    if config.schedule == "linear":
+    peak, floor = train_config.learning_rate, train_config.min_lr
+    warmup = min(train_config.warmup_iters, train_config.max_iters // 10)
+    length = max(train_config.max_iters - warmup, 1)
+    if train_config.schedule == "linear":
         fall = optax.linear_schedule(peak, floor, length)
     else:
         fall = optax.cosine_decay_schedule(peak, length, alpha=floor / peak if peak else 0.0)
@@ -60,32 +61,33 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(train_config: TrainConfig) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2) after
     clipping by the global norm. Decay is scaled by the learning rate, as in PyTorch.
 
     With `optimizer` muon, the blocks' matrices take Muon's direction instead of Adam's.
     """
-    direction = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=1e-8)
-    if config.optimizer == "muon":
-        direction = optax.partition({"adam": direction, "muon": muon(config.beta1)}, direction_of)
-    parts = [
+    direction = optax.scale_by_adam(b1=train_config.beta1, b2=train_config.beta2, eps=1e-8)
+    if train_config.optimizer == "muon":
+        direction = optax.partition(
+            {"adam": direction, "muon": muon(train_config.beta1)}, direction_of
+        )
+    clip = train_config.grad_clip or math.inf
+    mask = decay_mask if train_config.decay == "matrices" else None
+    # The same links whatever their values: a checkpoint's arrays are called by their places here.
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
         direction,
-        optax.add_decayed_weights(
-            config.weight_decay, mask=decay_mask if config.decay == "matrices" else None
-        ),
-        optax.scale_by_learning_rate(learning_rate_schedule(config)),
-    ]
-    if config.grad_clip > 0:
-        parts.insert(0, optax.clip_by_global_norm(config.grad_clip))
-    return optax.chain(*parts)
+        optax.add_decayed_weights(train_config.weight_decay, mask=mask),
+        optax.scale_by_learning_rate(learning_rate_schedule(train_config)),
+    )
 
 
 def direction_of(params: Any) -> Any:
     """`muon` for the matrices between the embeddings and the output layer, `adam` for the rest."""
 
-    def of(path: Any, _: Any) -> str:
+    def direction(path: Any, _: Any) -> str:
         inner = path[-1].key == "kernel" and path[0].key != "lm_head"
         return "muon" if inner else "adam"
 
-    return jax.tree_util.tree_map_with_path(of, params)
+    return jax.tree_util.tree_map_with_path(direction, params)

@@ -6,27 +6,32 @@ from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import InputError
 
 
-def _rung(name: str, **changes: Any) -> RunConfig:
-    """A rung of the lecture: 32 wide, contexts of 8, PyTorch's AdamW at its defaults."""
-    rung = RunConfig(
-        preset=name,
-        model_name=name,
-        model=GPTConfig(block_size=8, n_layer=1, n_head=1, n_embd=32, dropout=0.0),
-        train=TrainConfig(
-            batch_size=32,
-            max_iters=5000,
-            learning_rate=1e-3,
-            min_lr=1e-3,
-            warmup_iters=0,
-            weight_decay=0.01,
-            decay="all",
-            beta2=0.999,
-            grad_clip=0.0,
-            eval_interval=500,
-        ),
-    )
-    return rung.replace(**changes)
+def derive(preset: RunConfig, name: str, **changes: Any) -> RunConfig:
+    """A preset of this name from another, with some fields changed, each named flat."""
+    return preset.replace(preset=name, **changes)
 
+
+def _rung(name: str, **changes: Any) -> RunConfig:
+    """A rung of the lecture: the model of that name, trained as the lecture trains."""
+    return derive(_LECTURE, name, **{"model_name": name, **changes})
+
+
+# 32 wide, contexts of 8, PyTorch's AdamW at its defaults.
+_LECTURE = RunConfig(
+    model=GPTConfig(block_size=8, n_layer=1, n_head=1, n_embd=32, dropout=0.0),
+    train=TrainConfig(
+        batch_size=32,
+        max_iters=5000,
+        learning_rate=1e-3,
+        min_lr=1e-3,
+        warmup_iters=0,
+        weight_decay=0.01,
+        decay="all",
+        beta2=0.999,
+        grad_clip=0.0,
+        eval_interval=500,
+    ),
+)
 
 PRESETS: dict[str, RunConfig] = {
     # The lecture's last model and nanoGPT's train_shakespeare_char, for a GPU or a TPU.
@@ -73,16 +78,10 @@ PRESETS: dict[str, RunConfig] = {
     "residual": _rung("residual", n_head=4, n_layer=3),
     # From here on it is the GPT itself.
     "layernorm": _rung("layernorm", model_name="gpt", n_head=4, n_layer=3),
-    "notebook": _rung(
-        "notebook",
-        model_name="gpt",
-        n_head=4,
-        n_layer=4,
-        n_embd=64,
-        block_size=32,
-        batch_size=16,
-    ),
 }
+PRESETS["notebook"] = derive(
+    PRESETS["layernorm"], "notebook", n_layer=4, n_embd=64, block_size=32, batch_size=16
+)
 
 
 def preset_for(platform: str, name: str | None = None) -> RunConfig:

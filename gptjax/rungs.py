@@ -225,7 +225,7 @@ class Trunk(nn.Module):
     def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
         cfg = self.config
         for i in range(cfg.n_layer):
-            x_BTC = Block(cfg, name=f"block_{i}")(x_BTC, deterministic=deterministic)
+            x_BTC = Block(cfg, name=f"block_{i}")(x_BTC, deterministic)
         x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
         head = dense(cfg, cfg.vocab_size, use_bias=cfg.head_bias, name="lm_head")
         return head(x_BTC).astype(jnp.float32)

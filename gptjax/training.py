@@ -60,14 +60,12 @@ class LoopMetrics(NamedTuple):
     """What a dispatch of many updates tells, as scalars on the device.
 
     Attributes:
-        loss, grad_norm, learning_rate: the last update's, as in `Metrics`.
+        last: of the last update.
         finite: whether the last update was: its loss, its gradient and the parameters it made.
         skipped: int32, how many updates of this dispatch were not, and were skipped.
     """
 
-    loss: Array
-    grad_norm: Array
-    learning_rate: Array
+    last: Metrics
     finite: Array
     skipped: Array
 
@@ -108,11 +106,11 @@ def make_train_step(
         micro_batch_size, each of which has dropout masks of its own; `key` is the
         run's dropout key, from which the step derives its own by its number.
     """
-    config = run_config.train
-    optimizer = make_optimizer(config)
-    schedule = learning_rate_schedule(config)
-    at_once = config.micro_batch_size or config.batch_size
-    micro_batches = config.gradient_accumulation_steps * config.batch_size // at_once
+    train_config = run_config.train
+    optimizer = make_optimizer(train_config)
+    schedule = learning_rate_schedule(train_config)
+    at_once = train_config.micro_batch_size or train_config.batch_size
+    micro_batches = train_config.sequences_per_update // at_once
 
     def loss_of(params: Params, batch: Batch, key: Array) -> Array:
         return cross_entropy(forward(model, params, batch.x_BT, dropout_key=key), batch.y_BT)
@@ -156,9 +154,9 @@ def make_train_loop(
         parameters and moments as they are, and counts as a step, so that the next one has another
         batch and the schedule's next rate.
     """
-    config = run_config.train
+    train_config = run_config.train
     step = make_train_step(model, run_config)
-    batch_size = config.batch_size * config.gradient_accumulation_steps
+    batch_size = train_config.sequences_per_update
     block_size = run_config.model.block_size
 
     @partial(jax.jit, donate_argnums=0)
@@ -167,20 +165,20 @@ def make_train_loop(
     ) -> tuple[TrainState, LoopMetrics]:
         def go_on(carry: tuple[TrainState, LoopMetrics]) -> Array:
             state, metrics = carry
-            return (state.step < until) & (metrics.finite | config.skip_nonfinite)
+            return (state.step < until) & (metrics.finite | train_config.skip_nonfinite)
 
         def one(carry: tuple[TrainState, LoopMetrics]) -> tuple[TrainState, LoopMetrics]:
             state, before = carry
             batch = sample_batch(tokens, keys.data, state.step, batch_size, block_size)
             new, metrics = step(state, batch, keys.dropout)
             good = is_finite(metrics, new.params)
-            state = _choose(good, new, state, skip=config.skip_nonfinite)
+            state = _choose(good, new, state, skip=train_config.skip_nonfinite)
             skipped = before.skipped + (~good).astype(jnp.int32)
-            return state, LoopMetrics(**metrics._asdict(), finite=good, skipped=skipped)
+            return state, LoopMetrics(metrics, good, skipped)
 
         zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
-        start = LoopMetrics(zero, zero, zero, jnp.ones((), bool), none)
-        return jax.lax.while_loop(go_on, one, (state, start))
+        nothing = LoopMetrics(Metrics(zero, zero, zero), jnp.ones((), bool), none)
+        return jax.lax.while_loop(go_on, one, (state, nothing))
 
     return loop
 

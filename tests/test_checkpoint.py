@@ -52,6 +52,18 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
     assert_same(checkpoint.load_state(tmp_path / "7", ABSTRACT), state_at(7))
 
 
+def test_a_checkpoint_of_an_optimizer_that_had_no_link_for_clipping_is_read(tmp_path):
+    """Version 0.1.0 left the link out where grad_clip was 0, and a rung's run has none."""
+    state = state_at(7)
+    assert jax.tree.leaves(state.opt_state[0]) == []
+    saver = checkpoint.Saver(tmp_path, keep=1)
+    saver.save(state.replace(opt_state=state.opt_state[1:]), 1.5)
+    saver.wait()
+    loaded = checkpoint.load_state(tmp_path / "7", ABSTRACT)
+    assert jax.tree.structure(loaded) == jax.tree.structure(state)
+    assert_same(loaded, state)
+
+
 def test_parameters_come_back_without_the_optimizer(tmp_path):
     """Even when the optimizer's files are gone."""
     save(tmp_path, [(7, 1.5)])

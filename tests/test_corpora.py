@@ -9,20 +9,22 @@ from pathlib import Path
 import pytest
 
 from gptjax.errors import InputError
-from gptjax.text import corpora
+from gptjax.text import corpora, fetching
 
+SHAKESPEARE = corpora.CORPORA["shakespeare"]
 CONTENT = b"First Citizen:\nSpeak.\n"
 
 
 @pytest.fixture
 def small_corpus(monkeypatch):
     """A corpus of a few bytes in tiny Shakespeare's place."""
-    monkeypatch.setattr(corpora, "SIZE", len(CONTENT))
-    monkeypatch.setattr(corpora, "SHA256", corpora._sha256(CONTENT))
+    small = SHAKESPEARE._replace(size=len(CONTENT), sha256=corpora._sha256(CONTENT))
+    monkeypatch.setitem(corpora.CORPORA, "shakespeare", small)
+    return small
 
 
 def fail(message):
-    def source():
+    def source(*_):
         raise OSError(message)
 
     return source
@@ -65,57 +67,57 @@ def test_missing_files_and_folders_are_refused(tmp_path):
 
 
 def test_the_first_source_that_answers_is_used_and_kept(tmp_path, small_corpus, monkeypatch):
-    monkeypatch.setattr(corpora, "from_web", fail("no route"))
-    monkeypatch.setattr(corpora, "from_wheel", lambda: CONTENT)
+    monkeypatch.setattr(fetching, "from_web", fail("no route"))
+    monkeypatch.setattr(fetching, "from_wheel", lambda *_: CONTENT)
     told = []
     text = corpora.load_text("shakespeare", tmp_path / "data", told.append)
     assert (text.text.encode(), text.source) == (CONTENT, "shakespeare")
     assert len(told) == 2
-    monkeypatch.setattr(corpora, "from_wheel", fail("not asked again"))
+    monkeypatch.setattr(fetching, "from_wheel", fail("not asked again"))
     assert corpora.load_text("shakespeare", tmp_path / "data").text.encode() == CONTENT
-    assert [p.name for p in (tmp_path / "data").iterdir()] == [corpora.FILE]
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [SHAKESPEARE.file]
 
 
 def test_a_source_with_another_text_is_passed_over(tmp_path, small_corpus, monkeypatch):
-    monkeypatch.setattr(corpora, "from_web", lambda: b"a captive portal's page")
-    monkeypatch.setattr(corpora, "from_wheel", lambda: CONTENT)
-    assert corpora.fetch(tmp_path).read_bytes() == CONTENT
+    monkeypatch.setattr(fetching, "from_web", lambda *_: b"a captive portal's page")
+    monkeypatch.setattr(fetching, "from_wheel", lambda *_: CONTENT)
+    assert corpora.fetch(corpora.CORPORA["shakespeare"], tmp_path).read_bytes() == CONTENT
 
 
 def test_when_no_source_answers_all_are_named_and_nothing_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "from_web", fail("no route to host"))
-    monkeypatch.setattr(corpora, "from_wheel", lambda: b"x")
+    monkeypatch.setattr(fetching, "from_web", fail("no route to host"))
+    monkeypatch.setattr(fetching, "from_wheel", lambda *_: b"x")
     with pytest.raises(InputError) as caught:
-        corpora.fetch(tmp_path)
+        corpora.fetch(corpora.CORPORA["shakespeare"], tmp_path)
     message = str(caught.value)
     for part in (
-        corpora.URL,
+        SHAKESPEARE.url,
         "no route to host",
         "dm-sonnet",
         "sha256",
-        str(tmp_path / corpora.FILE),
+        str(tmp_path / SHAKESPEARE.file),
     ):
         assert part in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_local_copy_of_another_text_is_refused_and_stays(tmp_path):
-    path = tmp_path / corpora.FILE
+    path = tmp_path / SHAKESPEARE.file
     path.write_bytes(CONTENT)
     with pytest.raises(InputError, match="is not tiny Shakespeare"):
-        corpora.fetch(tmp_path)
+        corpora.fetch(corpora.CORPORA["shakespeare"], tmp_path)
     assert path.read_bytes() == CONTENT
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, small_corpus, monkeypatch):
-    monkeypatch.setattr(corpora, "from_web", lambda: CONTENT)
+    monkeypatch.setattr(fetching, "from_web", lambda *_: CONTENT)
 
     def interrupted(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("gptjax.files.os.replace", interrupted)
     with pytest.raises(OSError, match="No space"):
-        corpora.fetch(tmp_path)
+        corpora.fetch(corpora.CORPORA["shakespeare"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,23 +148,24 @@ def web_server():
 def test_the_web_source_reads_a_page(web_server):
     address, pages = web_server
     pages["/input.txt"] = CONTENT * 1000
-    assert corpora.from_web(f"{address}/input.txt") == CONTENT * 1000
+    assert fetching.from_web(f"{address}/input.txt", 10**6) == CONTENT * 1000
     with pytest.raises(OSError, match="404"):
-        corpora.from_web(f"{address}/nope")
+        fetching.from_web(f"{address}/nope", 10**6)
 
 
 def test_the_web_source_does_not_read_on_for_ever(web_server, monkeypatch):
     address, pages = web_server
-    monkeypatch.setattr(corpora, "SIZE", 100)
     pages["/"] = b"x" * 5_000_000
-    assert len(corpora.from_web(f"{address}/")) < 200_000
+    assert len(fetching.from_web(f"{address}/", 100)) < 200_000
 
 
 def test_a_server_that_never_answers_costs_only_the_time_given():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(OSError, match=r"no answer within|timed out"):
-            corpora.from_web(f"http://127.0.0.1:{silent.getsockname()[1]}/", answer_within=0.3)
+            fetching.from_web(
+                f"http://127.0.0.1:{silent.getsockname()[1]}/", 100, answer_within=0.3
+            )
         assert time.monotonic() - began < 3
 
 
@@ -170,18 +173,20 @@ def test_the_wheel_is_its_three_parts_in_order(monkeypatch):
     def pip(command, **_):
         folder = Path(command[command.index("--dest") + 1])
         with zipfile.ZipFile(folder / "dm_sonnet-1.36-py3-none-any.whl", "w") as wheel:
-            for part, text in zip(corpora.WHEEL_PARTS, (b"one ", b"two ", b"three"), strict=True):
+            for part, text in zip(
+                SHAKESPEARE.wheel_parts, (b"one ", b"two ", b"three"), strict=True
+            ):
                 wheel.writestr(part, text)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(corpora.subprocess, "run", pip)
-    assert corpora.from_wheel() == b"one two three"
+    monkeypatch.setattr(fetching.subprocess, "run", pip)
+    assert fetching.from_wheel(SHAKESPEARE.wheel, SHAKESPEARE.wheel_parts) == b"one two three"
 
 
 def test_a_python_without_pip_is_no_answer(monkeypatch):
-    monkeypatch.setattr(corpora.sys, "executable", "/bin/false")
+    monkeypatch.setattr(fetching.sys, "executable", "/bin/false")
     with pytest.raises(OSError, match="pip failed"):
-        corpora.from_wheel()
+        fetching.from_wheel(SHAKESPEARE.wheel, SHAKESPEARE.wheel_parts)
 
 
 def test_what_pip_says_is_passed_on(monkeypatch):
@@ -189,9 +194,9 @@ def test_what_pip_says_is_passed_on(monkeypatch):
         error = "WARNING: a\nERROR: No matching distribution found for dm-sonnet==1.36\nnotice\n"
         return subprocess.CompletedProcess(command, 1, "", error)
 
-    monkeypatch.setattr(corpora.subprocess, "run", pip)
+    monkeypatch.setattr(fetching.subprocess, "run", pip)
     with pytest.raises(OSError, match="No matching distribution"):
-        corpora.from_wheel()
+        fetching.from_wheel(SHAKESPEARE.wheel, SHAKESPEARE.wheel_parts)
 
 
 def test_prepare_fetches_into_data(tmp_path, small_corpus, monkeypatch, capsys):
@@ -205,10 +210,10 @@ def test_prepare_fetches_into_data(tmp_path, small_corpus, monkeypatch, capsys):
     prepare = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(prepare)
     monkeypatch.setattr(prepare, "DATA_DIR", tmp_path)
-    monkeypatch.setattr(corpora, "from_web", fail("down"))
-    monkeypatch.setattr(corpora, "from_wheel", fail("down"))
+    monkeypatch.setattr(fetching, "from_web", fail("down"))
+    monkeypatch.setattr(fetching, "from_wheel", fail("down"))
     assert prepare.main([]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    monkeypatch.setattr(corpora, "from_wheel", lambda: CONTENT)
+    monkeypatch.setattr(fetching, "from_wheel", lambda *_: CONTENT)
     assert prepare.main([]) == 0
-    assert (tmp_path / corpora.FILE).read_bytes() == CONTENT
+    assert (tmp_path / SHAKESPEARE.file).read_bytes() == CONTENT

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from gptjax.backends import cpu, execution
-from gptjax.backends.execution import compile_once_options, micro_batch_size, start, suited
+from gptjax.backends.execution import (
+    compile_once_options,
+    describe_attention,
+    micro_batch_size,
+    suited,
+)
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, Execution, Head, attention_weights, forward, weighted_values
 from gptjax.presets import PRESETS
-from gptjax.training import init_params, init_state, make_keys, make_train_loop
+from gptjax.training import init_params
 
 from conftest import init, run_model, tiny_config
 
@@ -95,23 +100,23 @@ def test_a_kernel_is_used_where_it_applies_and_only_there():
 )
 def test_why_attention_is_plain(platform, changes, says):
     config = tiny_config(**{"n_embd": 16, "dtype": "bfloat16", **changes})
-    model, said = suited(GPT(config.model), config, platform)
-    assert says in said
+    model = suited(GPT(config.model), config, platform)
+    assert says in describe_attention(model, platform)
     assert model.execution.attention is None
 
 
 def test_on_a_cpu_in_float32_attention_is_said_to_be_in_parts():
     config = tiny_config()
-    model, said = suited(GPT(config.model), config, "cpu")
-    assert said.startswith("in parts")
+    model = suited(GPT(config.model), config, "cpu")
+    assert describe_attention(model, "cpu").startswith("one block of queries at a time")
     assert model.execution.attention is cpu.attention
 
 
 def test_cudnns_kernel_is_chosen_where_it_runs(monkeypatch):
-    monkeypatch.setattr(execution, "_runs", lambda config: True)
+    monkeypatch.setattr(execution, "_cudnn_runs", lambda config: True)
     config = tiny_config(n_embd=16, dtype="bfloat16", remat=True)
-    model, said = suited(GPT(config.model), config, "gpu")
-    assert said == "cuDNN's"
+    model = suited(GPT(config.model), config, "gpu")
+    assert describe_attention(model, "gpu") == "cuDNN's"
     assert model.execution == Execution(execution.cudnn_attention, remat=True)
 
 
@@ -141,7 +146,7 @@ def test_projections_of_all_heads_at_once_are_those_of_each(qkv_bias, remat):
     config = tiny_config(n_layer=2, n_head=3, n_embd=12, dropout=0.3, qkv_bias=qkv_bias)
     config = config.replace(remat=remat)
     params = init(config.model, KEY)
-    model, _ = suited(GPT(config.model), config, "cpu")
+    model = suited(GPT(config.model), config, "cpu")
     assert model.execution.projection is not None
     found = value_and_gradient(model, config.model, params, KEY)
     same(found, value_and_gradient(GPT(config.model), config.model, params, KEY))
@@ -220,23 +225,3 @@ def test_initial_values_compiled_quickly_are_the_same():
     quick = jax.jit(partial(init_params, model), compiler_options=compile_once_options("cpu"))(KEY)
     same(quick, jax.jit(partial(init_params, model))(KEY))
     assert compile_once_options("gpu") is None
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_start_compiles_the_loop_once_and_makes_the_initial_state(optimizer, count_compiles):
-    config = tiny_config(optimizer=optimizer)
-    model, keys = suited(GPT(config.model), config, "cpu")[0], make_keys(3)
-    tokens = jnp.arange(100, dtype=jnp.uint8) % config.model.vocab_size
-    loop = make_train_loop(model, config)
-    make = partial(init_state, GPT(config.model), config)
-    with count_compiles() as compiled:
-        state = start(make, loop, tokens, keys, "cpu")
-    assert sum("jit(loop)" in line for line in compiled) == 1, compiled
-    expected = jax.jit(make, compiler_options=compile_once_options("cpu"))(keys.params)
-    assert jax.tree.structure(state) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, state, expected)
-    jax.block_until_ready(tokens)
-    with count_compiles() as compiled:
-        state, _ = loop(state, tokens, keys, 2)
-    assert compiled == []
-    assert state.step == 2

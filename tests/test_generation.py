@@ -9,7 +9,7 @@ import pytest
 from gptjax.errors import InputError
 from gptjax.inference.decoding import Drawn
 from gptjax.inference.generation import WINDOWS, generate, stream
-from gptjax.inference.sampling import make_sampling
+from gptjax.inference.sampling import Sampling
 from gptjax.model import GPT, forward
 from gptjax.rungs import RUNGS
 
@@ -126,7 +126,7 @@ def test_a_rung_has_no_cache_and_generates_all_the_same():
 
 def joined(prompts, n, **settings) -> Drawn:
     """All that `stream` yields, as one."""
-    sampling = settings.pop("sampling", make_sampling())
+    sampling = settings.pop("sampling", Sampling())
     parts = list(stream(MODEL, PARAMS, prompts, KEY, sampling, max_new_tokens=n, **settings))
     return Drawn(*(np.concatenate(x, axis=1) for x in zip(*parts, strict=True)))
 
@@ -171,7 +171,7 @@ def test_one_compile_for_each_batch_and_prompt_bucket(count_compiles):
     """Counting every program that JAX compiles, whatever it is called."""
     model = GPT(tiny_config(block_size=40).model)
     params = init(model.config, KEY)
-    sampling = make_sampling()
+    sampling = Sampling()
 
     def run(lengths, n, sampling=sampling, key=KEY):
         prompts = [np.ones(length, np.int32) for length in lengths]
@@ -183,8 +183,8 @@ def test_one_compile_for_each_batch_and_prompt_bucket(count_compiles):
     assert len(compiled) == 1, compiled
     with count_compiles() as compiled:  # the same buckets: 1 row, up to 16 tokens
         run([3], 400)
-        run([1], 5, make_sampling(0.5, 3, 0.9, 0.01, 1.2))
-        run([16], 5, make_sampling(0.0), other)
+        run([1], 5, Sampling(0.5, 3, 0.9, 0.01, 1.2))
+        run([16], 5, Sampling(0.0), other)
     assert compiled == []
     for lengths, again in {(1, 1, 1): [5] * 4, (33,): [99]}.items():
         with count_compiles() as compiled:
@@ -197,7 +197,7 @@ def test_one_compile_for_each_batch_and_prompt_bucket(count_compiles):
 
 def test_log_probabilities_are_the_models_own():
     """Of the token drawn and of the likeliest, before temperature and filters."""
-    sampling = make_sampling(temperature=3.0, top_k=5)
+    sampling = Sampling(temperature=3.0, top_k=5)
     drawn = joined(list(PROMPT), 5, sampling=sampling, alternatives=3)
     text_BT = np.concatenate([PROMPT, drawn.ids_BK], axis=1)
     logprobs_BTV = jax.nn.log_softmax(run_model(MODEL.config, PARAMS, text_BT))[:, 2:-1]
@@ -215,7 +215,7 @@ def test_log_probabilities_are_the_models_own():
 
 def test_a_penalty_counts_the_whole_text_the_prompt_too():
     """So large a penalty that greedy text uses every token before it repeats one."""
-    sampling = make_sampling(temperature=0, repetition_penalty=1e6)
+    sampling = Sampling(temperature=0, repetition_penalty=1e6)
     prompt = np.array([4, 4, 7])
     drawn = joined([prompt], 9, sampling=sampling)
     assert sorted([*drawn.ids_BK[0].tolist(), 4, 7]) == list(range(11))

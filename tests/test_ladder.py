@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,17 @@ import sample
 import train
 from gptjax.lecture import __main__ as lecture
 from gptjax.lecture import ladder, results
+from gptjax.lecture.ladder import LADDER
+from gptjax.lecture.results import mean, spread
 from gptjax.loss import cross_entropy
-from gptjax.model import forward
+from gptjax.model import forward, num_params
 from gptjax.optimizer import learning_rate_schedule
 from gptjax.presets import PRESETS
 from gptjax.store import runs
-from gptjax.store.runs import make_model
+from gptjax.store.runs import abstract_params, make_model
 from gptjax.training import evaluate, init_state, make_keys, make_train_loop
 
+ROOT = Path(__file__).parents[1]
 WORDS = "".join(f"{n}: to be or not to be, that is the question.\n" for n in range(60))
 SMALLER = ["--n-layer", "1"]  # depth is compilation time, and shows nothing here
 TOKENS = np.random.default_rng(0).integers(0, 11, 400).astype(np.uint8)
@@ -253,3 +257,33 @@ def test_one_head_reaches_the_lectures_loss(tmp_path):
     assert climb_lecture("--rungs", "head", "--seeds", 1, "--out", tmp_path) == 0
     stored = json.loads((tmp_path / results.JSON).read_text())
     assert stored["rungs"][0]["losses"][0] == pytest.approx(2.40, abs=0.04)
+
+
+def rows(page: str, columns: int) -> dict[str, list[str]]:
+    """The cells of a page's first table of rungs with so many columns, by rung."""
+    lines = [line.strip("|").split("|") for line in (ROOT / page).read_text().splitlines()]
+    found: dict[str, list[str]] = {}
+    for name, *rest in ([cell.strip() for cell in line] for line in lines if len(line) == columns):
+        if name.strip("`") in LADDER:
+            found.setdefault(name.strip("`"), rest)
+    return found
+
+
+def test_the_tables_of_readme_and_docs_are_those_of_the_rungs_and_of_the_last_climb():
+    """Each figure comes from one place: parameters from the presets, losses from ladder.json."""
+    climbed = {
+        rung["name"]: rung["losses"]
+        for rung in json.loads((ROOT / "docs/ladder.json").read_text())["rungs"]
+    }
+    readme, ladder = rows("README.md", 5), rows("docs/ladder.md", 8)
+    ideas, losses = rows("docs/lecture.md", 3), rows("docs/lecture.md", 4)
+    for name, rung in LADDER.items():
+        model = make_model(PRESETS[name])
+        size = f"{num_params(abstract_params(model)):,}"
+        assert (readme[name][1], ladder[name][1], losses[name][0]) == (size, size, size)
+        assert readme[name][2] == f"{mean(climbed[name]):.2f}"
+        assert ladder[name][2] == losses[name][1] == spread(climbed[name])
+        assert rung.lecture is not None
+        assert ladder[name][0] == rung.adds
+        assert losses[name][2] == ladder[name][4] == f"{rung.lecture:.2f}"
+        assert name in ideas

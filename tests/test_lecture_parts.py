@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
 from gptjax.lecture import attention, averaging, training_set
-from gptjax.model import GPT, Head, attention_weights, forward
+from gptjax.model import GPT, Head, attention_weights, causal_mask, forward
 from gptjax.presets import PRESETS
 from gptjax.rungs import RUNGS, VARIANTS, Sinusoids, WithoutPositions, like_pytorch, sinusoids
 from gptjax.store.runs import make_model
@@ -77,7 +77,7 @@ def test_with_a_question_it_is_the_gpts_head_and_no_average():
 def test_attention_with_a_causal_mask_is_the_gpts():
     q, k, v = normal(0, 2, 5, 4), normal(1, 2, 5, 4), normal(2, 2, 5, 4)
     ours = attention_weights(q, k) @ v
-    np.testing.assert_allclose(attention.attend(q, k, v, attention.causal_mask(5)), ours, atol=1e-6)
+    np.testing.assert_allclose(attention.attend(q, k, v, causal_mask(5)), ours, atol=1e-6)
 
 
 @pytest.mark.parametrize("head_size", [4, 16, 64])

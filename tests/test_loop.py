@@ -1,8 +1,19 @@
 """The host's side of training that a whole run does not show."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from gptjax.app.loop import Timer
+from gptjax.app.loop import compile_and_initialize
+from gptjax.app.pacing import Timer, updates_within
+from gptjax.backends.execution import compile_once_options, suited
+from gptjax.model import GPT
+from gptjax.training import init_state, make_keys, make_train_loop
+
+from conftest import tiny_config
 
 
 def test_the_speed_is_of_dispatches_that_were_waited_for():
@@ -13,15 +24,15 @@ def test_the_speed_is_of_dispatches_that_were_waited_for():
     timer.dispatched()  # steps 2 to 11
     now = 5.0
     timer.landed(1)
-    assert timer.seconds_per_step is None
+    assert timer.seconds_per_update is None
     now = 5.001
     timer.landed(11)
-    assert timer.seconds_per_step is None
+    assert timer.seconds_per_update is None
     timer.restart(11)
     timer.dispatched()
     now = 6.001
     timer.landed(21)
-    assert timer.seconds_per_step == 0.1
+    assert timer.seconds_per_update == 0.1
 
 
 def test_a_time_that_is_seen_a_dispatch_late_makes_no_estimate_wild():
@@ -34,7 +45,7 @@ def test_a_time_that_is_seen_a_dispatch_late_makes_no_estimate_wild():
         timer.dispatched()
         timer.landed(step)
         if step > 20:
-            assert timer.seconds_per_step == pytest.approx(0.2, rel=0.4)
+            assert timer.seconds_per_update == pytest.approx(0.2, rel=0.4)
 
 
 def test_an_evaluation_does_not_halve_the_speed_that_is_shown():
@@ -45,17 +56,43 @@ def test_an_evaluation_does_not_halve_the_speed_that_is_shown():
     timer.dispatched()
     now = 1.0
     timer.landed(10)  # nothing else in flight: 0.1 s a step
-    assert timer.seconds_per_step == pytest.approx(0.1)
+    assert timer.seconds_per_update == pytest.approx(0.1)
     timer.restart(10)
     timer.dispatched()  # steps 11 to 20, and at once 21 to 30
     timer.dispatched()
     now = 3.0
     timer.landed(20, more=True)
-    assert timer.seconds_per_step == pytest.approx(0.1)
+    assert timer.seconds_per_update == pytest.approx(0.1)
     timer.dispatched()
     now = 4.5
     timer.landed(30, more=True)  # steps 31 to 40 took 1.5 s
-    assert timer.seconds_per_step == pytest.approx(0.15)
+    assert timer.seconds_per_update == pytest.approx(0.15)
     now = 4.51
     timer.landed(40)  # and since the evaluation 30 steps took 3.51 s
-    assert timer.seconds_per_step == pytest.approx(0.117)
+    assert timer.seconds_per_update == pytest.approx(0.117)
+
+
+def test_as_many_updates_as_take_the_time_and_never_none():
+    assert updates_within(1.5, None) == 1
+    assert updates_within(1.5, 0.4) == 3
+    assert updates_within(1.5, 60.0) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_start_compiles_the_loop_once_and_makes_the_initial_state(optimizer, count_compiles):
+    config = tiny_config(optimizer=optimizer)
+    model, keys = suited(GPT(config.model), config, "cpu"), make_keys(3)
+    tokens = jnp.arange(100, dtype=jnp.uint8) % config.model.vocab_size
+    loop = make_train_loop(model, config)
+    make = partial(init_state, GPT(config.model), config)
+    with count_compiles() as compiled:
+        state = compile_and_initialize(make, loop, tokens, keys)
+    assert sum("jit(loop)" in line for line in compiled) == 1, compiled
+    expected = jax.jit(make, compiler_options=compile_once_options("cpu"))(keys.params)
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    jax.block_until_ready(tokens)
+    with count_compiles() as compiled:
+        state, _ = loop(state, tokens, keys, 2)
+    assert compiled == []
+    assert state.step == 2

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import tree_leaves_with_path
 
 from gptjax.config import TrainConfig
 from gptjax.optimizer import decay_mask, direction_of, learning_rate_schedule, make_optimizer
@@ -48,7 +49,7 @@ def test_a_floor_as_high_as_the_peak_is_a_constant_rate():
 def test_matrices_decay_and_vectors_do_not_even_where_all_heads_biases_are_a_matrix():
     params = init(tiny_config(qkv_bias=True).model, jax.random.key(0))
     mask = decay_mask(params)
-    for path, decays in jax.tree_util.tree_leaves_with_path(mask):
+    for path, decays in tree_leaves_with_path(mask):
         assert decays == (path[-1].key in ("kernel", "embedding"))
     assert params["block_0"]["attn"]["heads"]["query"]["bias"].ndim == 2
     assert not mask["block_0"]["attn"]["heads"]["query"]["bias"]
@@ -110,9 +111,29 @@ def test_no_clipping_at_zero():
         np.testing.assert_allclose(moments[0], moment, rtol=1e-5)
 
 
+def test_the_state_has_one_structure_whatever_the_values():
+    """So that a resume can change them; which optimizer it is, is no such value."""
+    params = init(tiny_config().model, jax.random.key(0))
+
+    def paths(**changes):
+        state = jax.eval_shape(make_optimizer(TrainConfig(**changes)).init, params)
+        return [(jax.tree_util.keystr(p), x.shape) for p, x in tree_leaves_with_path(state)]
+
+    some = paths()
+    for changes in (
+        {"grad_clip": 0.0},
+        {"decay": "all"},
+        {"weight_decay": 0.0},
+        {"schedule": "linear"},
+        {"warmup_iters": 0, "learning_rate": 0.0, "min_lr": 0.0},
+        {"beta1": 0.0, "beta2": 0.0},
+    ):
+        assert paths(**changes) == some, changes
+
+
 def test_muon_is_for_the_matrices_between_embeddings_and_output():
     params = init(tiny_config(n_layer=2, qkv_bias=True).model, jax.random.key(0))
-    for path, direction in jax.tree_util.tree_leaves_with_path(direction_of(params)):
+    for path, direction in tree_leaves_with_path(direction_of(params)):
         names = [key.key for key in path]
         inner = names[0].startswith("block_") and names[-1] == "kernel"
         assert direction == ("muon" if inner else "adam"), names

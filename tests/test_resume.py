@@ -94,7 +94,7 @@ def test_remat_is_how_a_run_is_computed_and_a_resume_may_change_it(
 
     def spy(model, config, platform):
         found = suited(model, config, platform)
-        used.append(found[0].execution.remat)
+        used.append(found.execution.remat)
         return found
 
     monkeypatch.setattr(story, "suited", spy)

@@ -10,6 +10,7 @@ import gptjax
 from gptjax.errors import InputError
 from gptjax.store import runs
 from gptjax.store.metrics import MetricsLog, read_metrics
+from gptjax.version import __version__
 
 from conftest import damage_newest
 
@@ -59,6 +60,11 @@ def test_no_whole_checkpoint_is_said(run_copy):
         ("config.json", "[]", "expected a JSON object"),
         ("config.json", "[" * 100_000, "not valid JSON"),
         ("config.json", '{"format": 99, "version": "9.9"}', "written by gptjax 9.9"),
+        (
+            "config.json",
+            json.dumps({"format": 1, "version": __version__, "config": {"tomorrow": 1}}),
+            "no field 'tomorrow' (a later gptjax wrote it, or it was edited)",
+        ),
         ("config.json", '{"format": 1, "config": {"model": {"n_layer": -1}}}', "n_layer (-1)"),
         ("config.json", '{"format": 1, "config": {"model_name": "mamba"}}', "'mamba'"),
         ("config.json", '{"format": 1, "config": {"model": {"vocab_size": 5}}}', "vocab_size (5)"),

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.inference.sampling import filter_logits, make_sampling, penalize
+from gptjax.inference.sampling import Sampling, filter_logits, penalize
 
 
 def kept(probabilities, **settings):
-    sampling = make_sampling(**settings)
+    sampling = Sampling(**settings).traced()
     logits = filter_logits(jnp.log(jnp.array([probabilities])), sampling)[0]
     return np.isfinite(logits).tolist()
 
@@ -56,9 +56,9 @@ def test_min_p_comes_after_temperature():
 def test_the_penalty_by_hand():
     logits = jnp.array([[2.0, -2.0, 2.0, -2.0, 0.0]])
     used = jnp.array([[True, True, False, False, True]])
-    found = penalize(logits, used, make_sampling(repetition_penalty=4.0))
+    found = penalize(logits, used, Sampling(repetition_penalty=4.0).traced())
     assert found.tolist() == [[0.5, -8.0, 2.0, -2.0, 0.0]]
-    assert (penalize(logits, used, make_sampling()) == logits).all()
+    assert (penalize(logits, used, Sampling().traced()) == logits).all()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_the_order_is_hugging_faces(settings):
     expected = processors(torch.tensor(text), torch.tensor(logits.copy())).numpy()
     used = np.zeros((4, 40), bool)
     np.put_along_axis(used, text, True, axis=1)
-    sampling = make_sampling(**settings)
+    sampling = Sampling(**settings).traced()
     found = np.asarray(
         filter_logits(penalize(jnp.array(logits), jnp.array(used), sampling), sampling)
     )

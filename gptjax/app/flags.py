@@ -7,8 +7,9 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NoReturn
 
-from gptjax.config import GPTConfig, RunConfig, TrainConfig
+from gptjax.config import RunConfig
 from gptjax.errors import InputError
+from gptjax.fields import without_none
 from gptjax.version import __version__
 
 
@@ -51,12 +52,16 @@ class FlagParser(argparse.ArgumentParser):
         """Adds the flag of a field.
 
         Args:
-            kind: the field's type: bool, int, float, str or a Literal of strings.
+            kind: the field's type: bool, int, float, str, a Literal of strings, or one of these or
+                None; tuple[str, ...] for a flag that may be given again.
             default: shown in the help; the parsed result leaves out what was not given.
         """
         shown = "" if default is None or default == "" else f" [{_show(default)}]"
         text = (help + shown).replace("%", "%%")
-        if kind is bool:
+        kind = without_none(kind)
+        if kind == tuple[str, ...]:
+            self.add_argument(as_flag(name), action="append", metavar="str", help=text)
+        elif kind is bool:
             self.add_argument(as_flag(name), action=argparse.BooleanOptionalAction, help=text)
         elif typing.get_origin(kind) is Literal:
             choices = typing.get_args(kind)
@@ -72,19 +77,19 @@ class FlagParser(argparse.ArgumentParser):
 
     def add_config(self, defaults: RunConfig) -> None:
         """Adds every field of the configuration that has a help text."""
-        for part, cls in (
-            (defaults, RunConfig),
-            (defaults.model, GPTConfig),
-            (defaults.train, TrainConfig),
-        ):
-            hints = typing.get_type_hints(cls)
-            for field in dataclasses.fields(cls):
-                if "help" in field.metadata:
-                    value = getattr(part, field.name)
-                    self.add(field.name, hints[field.name], field.metadata["help"], value)
+        for part in (defaults, defaults.model, defaults.train):
+            self.add_fields(part)
+
+    def add_fields(self, defaults: Any) -> None:
+        """Adds every field of a dataclass that has a help text, with its value as the default."""
+        hints = typing.get_type_hints(type(defaults))
+        for field in dataclasses.fields(defaults):
+            if "help" in field.metadata:
+                value = getattr(defaults, field.name)
+                self.add(field.name, hints[field.name], field.metadata["help"], value)
 
     def parse(self, argv: list[str]) -> dict[str, Any]:
-        """What was given, by field name.
+        """What was given, by field name; a tuple of what was given again and again.
 
         Raises:
             InputError: a flag is unknown, lacks its value, or has one of the wrong type.
@@ -96,7 +101,8 @@ class FlagParser(argparse.ArgumentParser):
                 self.error(f"{flag!r} belongs to no flag")
             near = difflib.get_close_matches(flag, self._option_string_actions, 1)
             self.error(f"unknown flag {flag}" + (f": did you mean {near[0]}?" if near else ""))
-        return vars(known)
+        values = vars(known).items()
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in values}
 
     def parse_some(self, argv: list[str]) -> dict[str, Any]:
         """The same, passing over what is unknown: for a flag that decides the others' defaults."""

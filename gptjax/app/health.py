@@ -4,6 +4,7 @@ The device checks each update and applies none that is not (training.py); this i
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from gptjax.config import TrainConfig
@@ -21,30 +22,31 @@ class Health:
         skipped: updates skipped in all.
     """
 
-    def __init__(self, path: Path, config: TrainConfig, step: int, skipped: int) -> None:
+    def __init__(self, path: Path, train_config: TrainConfig, step: int, skipped: int) -> None:
         self.skipped = skipped
         self._path = path
-        self._config = config
+        self._config = train_config
         self._began = self._step = step
         self._in_a_row = 0
 
-    def check(self, at: int, reached: int, metrics: LoopMetrics) -> None:
+    def watch(self, at: int, metrics: LoopMetrics, reached: Callable[[], int]) -> None:
         """Takes in the metrics of the dispatch that should have come to step `at`.
 
         Args:
-            reached: the step of the last update that was kept, or skipped.
-            metrics: as numbers of Python's.
+            metrics: as Python's numbers.
+            reached: returns the step of the last update that was kept.
 
         Raises:
             RunError: an update is not finite and none may be skipped, or only such were made.
         """
         if not metrics.finite and not self._config.skip_nonfinite:
-            if not math.isfinite(metrics.loss):
-                what = f"the loss of step {reached + 1} is {metrics.loss}"
-            elif not math.isfinite(metrics.grad_norm):
-                what = f"the gradient's norm of step {reached + 1} is {metrics.grad_norm}"
+            step, last = reached() + 1, metrics.last
+            if not math.isfinite(last.loss):
+                what = f"the loss of step {step} is {last.loss}"
+            elif not math.isfinite(last.grad_norm):
+                what = f"the gradient's norm of step {step} is {last.grad_norm}"
             else:
-                what = f"the parameters after step {reached + 1} are not all finite"
+                what = f"the parameters after step {step} are not all finite"
             raise RunError(
                 f"{what}: it was not applied; {kept(self._path)}, and --skip-nonfinite goes on "
                 "without such a step"

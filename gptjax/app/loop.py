@@ -1,14 +1,13 @@
-"""The host's side of training: when to log, evaluate, save and stop. The device never waits for it.
+"""The host's side of training: when to log, evaluate, save and stop.
 
-What happens between two looks at the device is `training.make_train_loop`'s; what a person sees is
-a `Reporter`'s.
+The device's side is `training.make_train_loop`; a `Reporter` shows the run to people.
 """
 
 import math
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,14 +19,16 @@ import numpy as np
 from flax import linen as nn
 
 from gptjax.app.health import Health, kept
+from gptjax.app.pacing import Timer, updates_within
 from gptjax.backends.devices import platform
-from gptjax.backends.execution import start
-from gptjax.config import RunConfig, TrainConfig
+from gptjax.backends.execution import compile_once_options
+from gptjax.config import RunConfig
 from gptjax.errors import RunError
 from gptjax.store import runs
 from gptjax.store.checkpoint import Saver
 from gptjax.store.metrics import MetricsLog
 from gptjax.training import (
+    Keys,
     LoopMetrics,
     TrainState,
     evaluate,
@@ -35,10 +36,9 @@ from gptjax.training import (
     make_train_loop,
 )
 
-# A dispatch is kept about this short, in seconds, so that Ctrl-C is answered and progress moves.
-# Not shorter: on a CPU each dispatch takes its memory anew, at the cost of about half a step.
+# A dispatch takes about this many seconds, so that Ctrl-C is answered and progress moves. Not
+# fewer: on a CPU each dispatch allocates its memory again, which costs about half an update.
 DISPATCH_SECONDS = 1.5
-MARKS = 7  # landings that a step's time is the mean over
 
 
 class Reporter(Protocol):
@@ -93,155 +93,202 @@ class StopRequest:
             signal.signal(waiting, signal.SIG_DFL)
 
 
-def train(
-    path: Path,
-    config: RunConfig,
-    model: nn.Module,
-    restored: TrainState | None,
-    train_tokens: np.ndarray,
-    val_tokens: np.ndarray,
-    reporter: Reporter,
-    stop: StopRequest,
-    clock: Callable[[], float] = time.monotonic,
-    skipped: int = 0,
-) -> Result:
-    """Trains to max_iters, writing metrics and checkpoints into the run at `path`.
+class Dispatch(NamedTuple):
+    """Updates that the device was given: the step they end with, and their metrics to come."""
 
-    Args:
-        model: as it is best trained here, see `execution.suited`.
-        restored: the state to go on from; None starts with fresh values.
-        skipped: updates that were skipped before.
+    until: int
+    metrics: LoopMetrics
 
-    Raises:
-        RunError: an update is not finite (with skip_nonfinite: too many are), or a checkpoint
-            cannot be written. The checkpoints saved before stay.
+
+class Loop:
+    """One training run, on the host: trains to max_iters, writing metrics and checkpoints.
+
+    The device gets many updates at a time, a dispatch. The host gives it the next dispatch before
+    it reads the metrics of the one before, because reading waits: so the device always has work,
+    and metrics lag one dispatch behind.
     """
-    cfg = config.train
-    began = clock()
-    step = int(restored.step) if restored else 0
-    log = MetricsLog(path / runs.METRICS, step)
-    update = make_train_loop(model, config)
-    keys = make_keys(config.seed)
-    tokens, val_on_device = jnp.asarray(train_tokens), jnp.asarray(val_tokens)
-    init = partial(runs.initial_state, config)
-    state = restored or start(init, update, tokens, keys, platform())
-    tokens_per_update = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
-    seconds_before = log.seconds
-    timer = Timer(clock)
-    health = Health(path, cfg, step, skipped)
-    in_flight: tuple[int, LoopMetrics] | None = None
-    saved, saved_at = step, began
-    out_of_time = False
 
-    def seconds() -> float:
-        return seconds_before + clock() - began
+    def __init__(
+        self,
+        path: Path,
+        run_config: RunConfig,
+        model: nn.Module,
+        restored: TrainState | None,
+        tokens: tuple[np.ndarray, np.ndarray],
+        reporter: Reporter,
+        stop: StopRequest,
+        *,
+        skipped: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Compiles, and makes fresh values unless there is a state to go on from.
 
-    def land(flight: tuple[int, LoopMetrics], more: bool = False) -> dict[str, Any]:
-        """Waits for a dispatch, and returns what metrics.jsonl may say of its last update."""
-        at, metrics = flight
-        metrics = LoopMetrics(*(x.item() for x in jax.device_get(metrics)))
-        health.check(at, int(state.step), metrics)
-        timer.landed(at, more)
-        line = {"step": at, "seconds": round(seconds(), 3), "learning_rate": metrics.learning_rate}
+        Args:
+            path: the run's folder.
+            model: with the execution that suits this machine, see `execution.suited`.
+            restored: the state to go on from; None starts with fresh values.
+            tokens: for training and for validation.
+            skipped: updates that were skipped before.
+        """
+        self._config = run_config.train
+        self._path, self._model = path, model
+        self._reporter, self._stop, self._clock = reporter, stop, clock
+        self._began = clock()
+        self._step = int(restored.step) if restored else 0
+        self._log = MetricsLog(path / runs.METRICS, self._step)
+        self._seconds_before = self._log.seconds
+        self._tokens_per_update = run_config.tokens_per_update
+        self._health = Health(path, self._config, self._step, skipped)
+        self._timer = Timer(clock)
+        self._saver = Saver(path / runs.CHECKPOINTS, self._config.keep)
+
+        self._update = make_train_loop(model, run_config)
+        self._keys = make_keys(run_config.seed)
+        self._train_tokens, self._val_tokens = map(jnp.asarray, tokens)
+        self._state = restored or compile_and_initialize(
+            partial(runs.initial_state, run_config), self._update, self._train_tokens, self._keys
+        )
+        self._in_flight: Dispatch | None = None
+        self._is_out_of_time = False
+        self._saved_step, self._saved_at = self._step, self._began
+
+    def run(self) -> Result:
+        """Trains until max_iters, a signal or the end of the time.
+
+        Raises:
+            RunError: an update is not finite (with skip_nonfinite: too many are), or a checkpoint
+                cannot be written. The checkpoints saved before stay.
+        """
+        with self._saver:
+            while not self._is_over():
+                self._dispatch()
+                if self._should_evaluate():
+                    self._evaluate()
+                elif self._should_save():
+                    self._land_and_report()
+                    self._save(None)
+                    self._timer.restart(self._step)
+            self._land_and_report()
+            if self._step != self._saved_step:
+                self._save(None)
+        log = self._log
+        last = log.last.get("val_loss")
+        seconds, signal = self._seconds(), self._stop.signal
+        return Result(self._step, last, log.best, seconds, signal, self._health.skipped)
+
+    def _is_over(self) -> bool:
+        is_done = self._step >= self._config.max_iters
+        return is_done or self._stop.signal is not None or self._is_out_of_time
+
+    def _should_evaluate(self) -> bool:
+        is_last = self._step == self._config.max_iters or self._is_out_of_time
+        return is_last or self._step % self._config.eval_interval == 0
+
+    def _should_save(self) -> bool:
+        interval = self._config.save_interval_minutes * 60
+        return 0 < interval <= self._clock() - self._saved_at
+
+    def _dispatch(self) -> None:
+        """Gives the device its next updates, then reports those it had before."""
+        until = self._next_look()
+        before = self._in_flight
+        self._state, metrics = self._update(self._state, self._train_tokens, self._keys, until)
+        self._timer.dispatched()
+        if before is not None:
+            self._report(self._landed(before, more=True))
+        self._in_flight, self._step = Dispatch(until, metrics), until
+        # Asked once a dispatch: an answer that changed between two questions would skip the last
+        # evaluation.
+        self._is_out_of_time = 0 < self._config.max_minutes * 60 <= self._clock() - self._began
+
+    def _next_look(self) -> int:
+        """The step the next dispatch ends with: a log point, an evaluation, or a while from now.
+
+        The first dispatches are one update each, so that the first loss shows at once.
+        """
+        config, step = self._config, self._step
+        some = updates_within(DISPATCH_SECONDS, self._timer.seconds_per_update)
+        intervals = (config.log_interval, config.eval_interval)
+        points = [(step // interval + 1) * interval for interval in intervals]
+        return min(step + some, config.max_iters, *points)
+
+    def _landed(self, dispatch: Dispatch, more: bool = False) -> dict[str, Any]:
+        """Waits for a dispatch; returns what metrics.jsonl may say of its last update.
+
+        Args:
+            more: another dispatch is in flight already.
+        """
+        metrics: LoopMetrics = jax.tree.map(lambda x: x.item(), jax.device_get(dispatch.metrics))
+        # The state is asked for its step only if something is wrong: asking waits for all updates.
+        self._health.watch(dispatch.until, metrics, lambda: int(self._state.step))
+        self._timer.landed(dispatch.until, more)
+        line = {
+            "step": dispatch.until,
+            "seconds": round(self._seconds(), 3),
+            "learning_rate": metrics.last.learning_rate,
+        }
         if metrics.finite:
-            line["train_loss"] = metrics.loss
-        if health.skipped:
-            line["skipped"] = health.skipped
-        if timer.seconds_per_step is not None:
-            line["tokens_per_second"] = round(tokens_per_update / timer.seconds_per_step, 1)
+            line["train_loss"] = metrics.last.loss
+        if self._health.skipped:
+            line["skipped"] = self._health.skipped
+        if self._timer.seconds_per_update is not None:
+            rate = self._tokens_per_update / self._timer.seconds_per_update
+            line["tokens_per_second"] = round(rate, 1)
         return line
 
-    def note(line: dict[str, Any]) -> None:
-        if line["step"] == 1 or line["step"] % cfg.log_interval == 0:
-            log.add(**line)
-        reporter.stepped(line)
+    def _land_and_report(self) -> None:
+        """Waits for what is in flight, if anything is, and reports it."""
+        if self._in_flight is not None:
+            self._report(self._landed(self._in_flight))
+            self._in_flight = None
 
-    def save(val_loss: float | None) -> None:
-        nonlocal saved, saved_at
-        log.flush()
-        saver.save(state, val_loss, health.skipped)
-        saved, saved_at = step, clock()
+    def _report(self, line: dict[str, Any]) -> None:
+        if line["step"] == 1 or line["step"] % self._config.log_interval == 0:
+            self._log.add(**line)
+        self._reporter.stepped(line)
 
-    with Saver(path / runs.CHECKPOINTS, cfg.keep) as saver:
-        while step < cfg.max_iters and stop.signal is None and not out_of_time:
-            until = _next_look(step, cfg, timer.seconds_per_step)
-            state, metrics = update(state, tokens, keys, until)
-            timer.dispatched()
-            if in_flight is not None:
-                note(land(in_flight, more=True))
-            in_flight, step = (until, metrics), until
-            out_of_time = 0 < cfg.max_minutes * 60 <= clock() - began
-            if step == cfg.max_iters or step % cfg.eval_interval == 0 or out_of_time:
-                line = land(in_flight)
-                in_flight = None
-                windows = cfg.eval_iters * cfg.batch_size
-                val_loss = evaluate(model, state.params, val_on_device, max_windows=windows)
-                if not math.isfinite(val_loss):
-                    raise RunError(
-                        f"the validation loss after step {step} is {val_loss}; {kept(path)}"
-                    )
-                line |= {"seconds": round(seconds(), 3), "val_loss": val_loss}
-                # Before the checkpoint: a resume drops lines after it, and adds none.
-                log.add(**line)
-                save(val_loss)
-                reporter.evaluated(line, state.params)
-                timer.restart(step)
-            elif 0 < cfg.save_interval_minutes * 60 <= clock() - saved_at:
-                note(land(in_flight))
-                in_flight = None
-                save(None)
-                timer.restart(step)
-        if in_flight is not None:
-            note(land(in_flight))
-        if step != saved:
-            save(None)
-    last = log.last.get("val_loss")
-    return Result(step, last, log.best, seconds(), stop.signal, health.skipped)
+    def _evaluate(self) -> None:
+        """Waits for what is in flight, evaluates, and saves."""
+        assert self._in_flight is not None
+        line, self._in_flight = self._landed(self._in_flight), None
+        params = self._state.params
+        windows = self._config.eval_windows
+        val_loss = evaluate(self._model, params, self._val_tokens, max_windows=windows)
+        if not math.isfinite(val_loss):
+            raise RunError(
+                f"the validation loss after step {self._step} is {val_loss}; {kept(self._path)}"
+            )
+        line |= {"seconds": round(self._seconds(), 3), "val_loss": val_loss}
+        # Before the checkpoint: a resume drops the lines after it, and adds none.
+        self._log.add(**line)
+        self._save(val_loss)
+        self._reporter.evaluated(line, params)
+        self._timer.restart(self._step)
+
+    def _save(self, val_loss: float | None) -> None:
+        self._log.flush()
+        self._saver.save(self._state, val_loss, self._health.skipped)
+        self._saved_step, self._saved_at = self._step, self._clock()
+
+    def _seconds(self) -> float:
+        """Seconds spent on this run, earlier processes included."""
+        return self._seconds_before + self._clock() - self._began
 
 
-class Timer:
-    """Seconds per update, from the times at which dispatches land, evaluations left out.
+def compile_and_initialize(
+    init: Callable[[jax.Array], TrainState], update: Any, tokens: jax.Array, keys: Keys
+) -> TrainState:
+    """The state before the first update, computed while `update` is compiled for it.
 
-    The first dispatch compiles, so it is not counted. Nor is one that lands right after another:
-    by the time that is looked at, both have long been done. And where giving the device more waits
-    for what it has, a dispatch's time is seen with the one before: so it is the mean of a few, and
-    between landings alike; the time from a restart is right only when nothing more is in flight.
+    Much of a compile keeps one core busy, so two at once are done sooner than one after the other
+    (docs/performance.md). `jax.jit` keeps what it compiled: the first call of `update` finds it.
+
+    Args:
+        init: a key to a state.
+        update: of `make_train_loop`, to be called with this state, these tokens and keys.
     """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._marks: deque[tuple[int, float]] = deque(maxlen=MARKS)
-        self._restarted: tuple[int, float] | None = None
-        self._dispatched = False
-        self.seconds_per_step: float | None = None
-
-    def dispatched(self) -> None:
-        """The device was given more to do."""
-        self._dispatched = True
-
-    def landed(self, step: int, more: bool = False) -> None:
-        """A dispatch that ended with update `step` has landed; `more` is in flight."""
-        now, begun = self._clock(), None
-        if self._restarted and (not more or self.seconds_per_step is None):
-            begun = self._restarted
-        elif self._dispatched and self._marks:
-            begun = self._marks[0]
-        if begun is not None and step > begun[0]:
-            self.seconds_per_step = (now - begun[1]) / (step - begun[0])
-        self._marks.append((step, now))
-        self._dispatched = False
-
-    def restart(self, step: int) -> None:
-        """Time until now was spent on something else."""
-        self._marks.clear()
-        self._restarted = (step, self._clock())
-
-
-def _next_look(step: int, cfg: TrainConfig, seconds_per_step: float | None) -> int:
-    """Where the next dispatch ends: a log point, an evaluation, the end, or a while from now.
-
-    The first dispatches are one update each, so that the first loss shows as soon as there is one.
-    """
-    steps = 1 if seconds_per_step is None else max(1, int(DISPATCH_SECONDS / seconds_per_step))
-    points = [(step // every + 1) * every for every in (cfg.log_interval, cfg.eval_interval)]
-    return min(step + steps, cfg.max_iters, *points)
+    init = jax.jit(init, compiler_options=compile_once_options(platform()))
+    with ThreadPoolExecutor(1) as another:
+        state = another.submit(init, keys.params)
+        update.lower(jax.eval_shape(init, keys.params), tokens, keys, 1).compile()
+        return state.result()

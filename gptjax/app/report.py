@@ -1,6 +1,5 @@
 """What a person sees of a run: a display on a terminal, plain lines elsewhere, and the picture."""
 
-import io
 import math
 import time
 from collections.abc import Callable
@@ -10,8 +9,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gptjax.app.pictures import new_figure, save_png
 from gptjax.config import RunConfig
-from gptjax.files import write_whole
 from gptjax.loss import bits_per_character
 from gptjax.store import runs
 from gptjax.store.metrics import read_metrics
@@ -26,13 +25,13 @@ class Report:
     def __init__(
         self,
         path: Path,
-        config: RunConfig,
+        run_config: RunConfig,
         sample: Callable[[Any], str],
         stream: TextIO,
         step: int = 0,
     ) -> None:
         self._path = path
-        self._config = config
+        self._config = run_config
         self._sample = sample
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
         self._last_plain = -math.inf
@@ -47,7 +46,7 @@ class Report:
                 transient=True,
             )
             self._task = self._bar.add_task(
-                "compiling", total=config.train.max_iters, completed=step
+                "compiling", total=run_config.train.max_iters, completed=step
             )
 
     def __enter__(self) -> "Report":
@@ -85,24 +84,21 @@ class Report:
         total = self._config.train.max_iters
         left = ""
         if "tokens_per_second" in line:
-            cfg = self._config.train
-            tokens = (total - line["step"]) * cfg.batch_size * cfg.gradient_accumulation_steps
-            seconds = tokens * self._config.model.block_size / line["tokens_per_second"]
+            tokens = (total - line["step"]) * self._config.tokens_per_update
+            seconds = tokens / line["tokens_per_second"]
             left = f"  {_rate(line)}  {duration(seconds)} left"
         return f"step {line['step']:>{len(str(total))}}/{total}  {_loss(line)}{left}"
 
 
 def draw_losses(path: Path) -> None:
     """Draws loss.png of the run at `path` from its metrics.jsonl."""
-    from matplotlib.figure import Figure  # half a second, so only where a picture is drawn
-
     train, val = Thinned(), Thinned()
     for line in read_metrics(path / runs.METRICS):
         if "train_loss" in line:
             train.add(line["step"], line["train_loss"])
         if "val_loss" in line:
             val.add(line["step"], line["val_loss"])
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = new_figure(7, 4.2)
     axes = figure.subplots()
     if train.points:
         axes.plot(
@@ -128,9 +124,7 @@ def draw_losses(path: Path) -> None:
     axes.set_ylabel("loss (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_whole(path / runs.PICTURE, picture.getvalue())
+    save_png(figure, path / runs.PICTURE, dpi=120)
 
 
 class Thinned:

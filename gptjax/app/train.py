@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from gptjax.app.flags import FlagParser, as_flag
-from gptjax.app.loop import Result, StopRequest, train
+from gptjax.app.loop import Loop, Result, StopRequest
 from gptjax.app.report import Report, duration, loss_text
 from gptjax.app.script import INSTALLED, Commands, run_script, warner
 from gptjax.backends.devices import describe, make_deterministic, platform, use_compilation_cache
-from gptjax.backends.execution import suited, with_micro_batches
+from gptjax.backends.execution import describe_attention, suited, with_micro_batches
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.inference.generation import generate
@@ -29,7 +29,7 @@ from gptjax.presets import PRESETS, preset_for
 from gptjax.store import listing, runs
 from gptjax.store.checkpoint import load_state, newest_whole
 from gptjax.store.lock import locked
-from gptjax.text.splitting import Texts, read_texts
+from gptjax.text.splitting import Texts, check_same_text, read_texts, with_text
 from gptjax.training import TrainState, evaluate, make_keys
 
 HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
@@ -85,40 +85,43 @@ def run(argv: list[str], commands: Commands, data_dir: Path) -> int:
     if resume or eval_only:
         path = Path(out_dir) if out_dir else runs.newest_run()
         runs.read_run(path)  # whether it is one is said before anything is opened in it
-        texts = None
+        run_config = texts = None
     else:
         run_config = new_config(given)
         path = Path(out_dir) if out_dir else runs.new_folder(run_config.preset)
         runs.check_free(path, overwrite)
         texts = read_texts(run_config, data_dir, say)
+        run_config = with_text(run_config, texts)
         path.mkdir(parents=True, exist_ok=True)
 
     with nullcontext() if eval_only else locked(path, warn):
         # 3. Configuration and text: stored now, or those of the run.
-        if texts is None:
+        if run_config is None or texts is None:
             run_config = resumed_config(path, given, eval_only)
-            texts = read_texts(run_config, data_dir, say, run=path, given="data" in given)
+            texts = read_texts(run_config, data_dir, say, is_stored="data" not in given)
+            check_same_text(path, run_config, texts)
+            run_config = with_text(run_config, texts)
         else:
             runs.check_free(path, overwrite)  # another process may have been faster
             if overwrite:
                 runs.remove_run(path)
-            runs.write_run(path, texts.config, texts.tokenizer)
+            runs.write_run(path, run_config, texts.tokenizer)
         if eval_only:
             return report_evaluation(path, texts.val, warn)
 
         # 4. Where it starts: at step 0, or at the newest whole checkpoint.
         say(f"run: {path}")
-        state, skipped = restored(path, texts.config, warn) if resume else (None, 0)
-        if state and is_finished(texts.config, int(state.step)):
+        state, skipped = restored(path, run_config, warn) if resume else (None, 0)
+        if state and is_finished(run_config, int(state.step)):
             return 0
         runs.remove_temporaries(path)
         if resume:
-            runs.write_config(path, texts.config)
+            runs.write_config(path, run_config)
 
         # 5. Training, and what to type next.
-        introduce(texts)
-        result = fit(path, texts, state, skipped)
-    return conclude(path, texts.config, result, commands)
+        introduce(run_config, texts)
+        result = train_and_show(path, run_config, texts, state, skipped)
+    return conclude(path, run_config, result, commands)
 
 
 def parse(argv: list[str], commands: Commands) -> dict[str, Any]:
@@ -166,38 +169,38 @@ def resumed_config(path: Path, given: dict[str, Any], eval_only: bool) -> RunCon
                 f"{as_flag(name)} {value} contradicts the run in {path}, which has "
                 f"{stored.flat(name)}: leave the flag out, or start another run"
             )
-    config = stored.replace(**given)
-    if config.train.max_iters < stored.train.max_iters and not eval_only:
+    run_config = stored.replace(**given)
+    if run_config.train.max_iters < stored.train.max_iters and not eval_only:
         raise InputError(
-            f"--max-iters {config.train.max_iters} is less than the run's "
+            f"--max-iters {run_config.train.max_iters} is less than the run's "
             f"{stored.train.max_iters}: a resume can only extend it"
         )
-    if config.train.max_iters > stored.train.max_iters:
+    if run_config.train.max_iters > stored.train.max_iters:
         say(
             f"extending the run and its schedule from {stored.train.max_iters} to "
-            f"{config.train.max_iters} steps"
+            f"{run_config.train.max_iters} steps"
         )
-    return config
+    return run_config
 
 
 def report_evaluation(path: Path, val_tokens: np.ndarray, warn: Callable[[str], None]) -> int:
     """Prints the validation loss of the newest whole checkpoint; writes nothing."""
     began = time.monotonic()
     loaded = runs.load_run(path, "latest", tell=warn)
-    cfg = loaded.config.train
+    windows = loaded.config.train.eval_windows
     val = jax.numpy.asarray(val_tokens)
-    loss = evaluate(loaded.model, loaded.params, val, max_windows=cfg.eval_iters * cfg.batch_size)
+    loss = evaluate(loaded.model, loaded.params, val, max_windows=windows)
     seconds = duration(time.monotonic() - began)
     say(f"{path}, step {loaded.step}: validation loss {loss_text(loss)}, {seconds}")
     return 0
 
 
 def restored(
-    path: Path, config: RunConfig, warn: Callable[[str], None]
+    path: Path, run_config: RunConfig, warn: Callable[[str], None]
 ) -> tuple[TrainState | None, int]:
     """The newest whole checkpoint's state, if there is one, and how many updates it skipped."""
-    key = make_keys(config.seed).params
-    abstract = jax.eval_shape(partial(runs.initial_state, config), key)
+    key = make_keys(run_config.seed).params
+    abstract = jax.eval_shape(partial(runs.initial_state, run_config), key)
     found = newest_whole(path / runs.CHECKPOINTS, lambda p: load_state(p, abstract), tell=warn)
     listing.set_newer_aside(path / runs.CHECKPOINTS, found[0].step if found else -1)
     if not found:
@@ -207,55 +210,55 @@ def restored(
     return found[1], found[0].skipped
 
 
-def is_finished(config: RunConfig, step: int) -> bool:
+def is_finished(run_config: RunConfig, step: int) -> bool:
     """Whether a run has nothing left to do at `step`; says so."""
-    if step < config.train.max_iters:
+    if step < run_config.train.max_iters:
         return False
     say(
-        f"this run is finished: {step} of {config.train.max_iters} steps; "
+        f"this run is finished: {step} of {run_config.train.max_iters} steps; "
         "a larger --max-iters extends it"
     )
     return True
 
 
-def introduce(texts: Texts) -> None:
+def introduce(run_config: RunConfig, texts: Texts) -> None:
     """What is about to happen, in a few lines."""
-    config, text, tokenizer = texts.config, texts.text, texts.tokenizer
-    params = runs.abstract_params(runs.make_model(config))
-    cfg = config.train
-    say(f"{describe()}, preset {config.preset}")
+    text, tokenizer = texts.text, texts.tokenizer
+    params = runs.abstract_params(runs.make_model(run_config))
+    say(f"{describe()}, preset {run_config.preset}")
     say(
         f"text: {text.source}, {len(text.text):,} characters, {tokenizer.vocab_size} distinct, "
         f"{len(texts.train):,} for training and {len(texts.val):,} for validation"
     )
-    tokens = cfg.batch_size * cfg.gradient_accumulation_steps * config.model.block_size
     say(
-        f"model: {num_params(params):,} parameters; {cfg.max_iters:,} steps of {tokens:,} "
-        f"tokens; a model that knows nothing has loss {math.log(tokenizer.vocab_size):.2f}"
+        f"model: {num_params(params):,} parameters; {run_config.train.max_iters:,} steps of "
+        f"{run_config.tokens_per_update:,} tokens; a model that knows nothing has loss "
+        f"{math.log(tokenizer.vocab_size):.2f}"
     )
 
 
-def fit(path: Path, texts: Texts, state: TrainState | None, skipped: int) -> Result:
+def train_and_show(
+    path: Path, run_config: RunConfig, texts: Texts, state: TrainState | None, skipped: int
+) -> Result:
     """Trains from `state`, or from fresh values, and shows how it goes."""
-    config = texts.config
-    plain = runs.make_model(config)
-    model, attention = suited(plain, config, platform())
+    plain = runs.make_model(run_config)
+    model = suited(plain, run_config, platform())
     if platform() != "cpu":
-        say(f"attention: {attention}")
+        say(f"attention: {describe_attention(model, platform())}")
 
     def sample(params: Any, n: int = SAMPLE_TOKENS) -> str:
-        key = jax.random.key(config.seed)
+        key = jax.random.key(run_config.seed)
         ids = generate(plain, params, np.zeros((1, 1), np.int32), key, max_new_tokens=n)
         return texts.tokenizer.decode(np.asarray(ids)[0, 1:])
 
-    report = Report(path, config, sample, sys.stdout, int(state.step) if state else 0)
+    report = Report(path, run_config, sample, sys.stdout, int(state.step) if state else 0)
+    tokens = texts.train, texts.val
     with StopRequest() as stop, report:
-        return train(
-            path, config, model, state, texts.train, texts.val, report, stop, skipped=skipped
-        )
+        loop = Loop(path, run_config, model, state, tokens, report, stop, skipped=skipped)
+        return loop.run()
 
 
-def conclude(path: Path, config: RunConfig, result: Result, commands: Commands) -> int:
+def conclude(path: Path, run_config: RunConfig, result: Result, commands: Commands) -> int:
     """Says how training ended and what to type next; returns the exit status."""
     resume = f"{commands.train} --out-dir {path} --resume"
     if result.skipped:
@@ -267,7 +270,7 @@ def conclude(path: Path, config: RunConfig, result: Result, commands: Commands) 
     if result.val_loss is not None and result.best is not None:
         say(f"final validation loss: {loss_text(result.val_loss)}, best {result.best:.4f}")
     say(f"{duration(result.seconds)} in all, {result.step:,} steps; picture: {path / runs.PICTURE}")
-    if result.step < config.train.max_iters:
+    if result.step < run_config.train.max_iters:
         say(f"--max-minutes is over; go on with\n    {resume}")
     say(f'sample from it with\n    {commands.sample} --out-dir {path} --prompt "ROMEO:"')
     return 0

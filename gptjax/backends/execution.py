@@ -1,7 +1,5 @@
 """What suits a backend: the kernels and products that a model is trained with, injected into it."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -11,7 +9,6 @@ from flax import linen as nn
 from gptjax.backends import cpu
 from gptjax.config import GPTConfig, RunConfig
 from gptjax.model import GPT, Execution
-from gptjax.training import Keys, TrainState
 
 Array = jax.Array
 
@@ -37,58 +34,53 @@ def compile_once_options(platform: str) -> dict[str, Any] | None:
     return {"xla_backend_optimization_level": 0} if platform == "cpu" else None
 
 
-def start(
-    init: Callable[[Array], TrainState], loop: Any, tokens: Array, keys: Keys, platform: str
-) -> TrainState:
-    """The state before the first update, made while the loop is compiled for it.
+def suited(model: nn.Module, run_config: RunConfig, platform: str) -> nn.Module:
+    """The model with the execution that trains it fastest here.
 
-    Much of a compile keeps one core busy, so two at once are done sooner than one after the other
-    (docs/performance.md). `jax.jit` keeps the loop's: the first call finds it.
-
-    Args:
-        init: a key to a state.
-        loop: of `make_train_loop`, to be called with this state, these tokens and keys.
-    """
-    init = jax.jit(init, compiler_options=compile_once_options(platform))
-    with ThreadPoolExecutor(1) as another:
-        state = another.submit(init, keys.params)
-        loop.lower(jax.eval_shape(init, keys.params), tokens, keys, 1).compile()
-        return state.result()
-
-
-def suited(model: nn.Module, run_config: RunConfig, platform: str) -> tuple[nn.Module, str]:
-    """A model as it is best trained here, and what to say of its attention.
-
-    On a CPU, in float32, products and attention are cpu.py's.
-
-    cuDNN's kernel needs a GPU, bfloat16, heads of a width that it knows, and no dropout on the
-    weights, which it never holds. Whether this GPU and this cuDNN have it is found by trying.
+    On a GPU, cuDNN's attention where it can be had; on a CPU, in float32, cpu.py's products and
+    attention.
 
     Args:
         model: a GPT; a rung of the lecture stays as it is.
         platform: `cpu`, `gpu` or `tpu`.
     """
     if not isinstance(model, GPT):
-        return model, "plain"
-    config, why = run_config.model, ""
-    if platform != "gpu":
-        why = f"JAX has no kernel for it on a {platform}"
-    elif config.dtype != "bfloat16":
-        why = f"cuDNN's takes no {config.dtype}"
-    elif config.dropout > 0:
-        why = "cuDNN's has no dropout"
-    elif config.head_size % 8 or config.head_size > 128:
-        why = f"cuDNN's takes heads of 8, 16, ... 128, not {config.head_size}"
-    elif not _runs(config):
-        why = "cuDNN's does not run on this GPU"
+        return model
     remat = run_config.train.remat
-    if not why:
-        return model.clone(execution=Execution(cudnn_attention, remat=remat)), "cuDNN's"
-    if platform == "cpu" and config.dtype == "float32":
-        execution = Execution(cpu.attention, cpu.projection, cpu.product, remat)
-        return model.clone(execution=execution), "in parts of the queries, for a CPU"
+    if not why_not_cudnn(run_config.model, platform):
+        return model.clone(execution=Execution(cudnn_attention, remat=remat))
+    if platform == "cpu" and run_config.model.dtype == "float32":
+        return model.clone(execution=Execution(cpu.attention, cpu.projection, cpu.product, remat))
     # Some bfloat16 products have no kernel on a CPU in JAX 0.10; it is slow there in any case.
-    return model.clone(execution=Execution(remat=remat)), f"plain ({why})"
+    return model.clone(execution=Execution(remat=remat))
+
+
+def describe_attention(model: nn.Module, platform: str) -> str:
+    """The attention that `suited` gave a model, and why not cuDNN's, for a person."""
+    if not isinstance(model, GPT):
+        return "plain"
+    if model.execution.attention is cudnn_attention:
+        return "cuDNN's"
+    if model.execution.attention is cpu.attention:
+        return "one block of queries at a time, for a CPU"
+    return f"plain ({why_not_cudnn(model.config, platform)})"
+
+
+def why_not_cudnn(model_config: GPTConfig, platform: str) -> str:
+    """Why cuDNN's kernel cannot be used; empty if it can.
+
+    It needs a GPU, bfloat16, heads of a width that it supports, and no dropout on the weights,
+    which it never stores. Whether this GPU and this version of cuDNN have it is found by trying.
+    """
+    if platform != "gpu":
+        return f"JAX has no kernel for it on a {platform}"
+    if model_config.dtype != "bfloat16":
+        return f"cuDNN's takes no {model_config.dtype}"
+    if model_config.dropout > 0:
+        return "cuDNN's has no dropout"
+    if model_config.head_size % 8 or model_config.head_size > 128:
+        return f"cuDNN's takes heads of 8, 16, ... 128, not {model_config.head_size}"
+    return "" if _cudnn_runs(model_config) else "cuDNN's does not run on this GPU"
 
 
 def with_micro_batches(run_config: RunConfig, platform: str) -> RunConfig:
@@ -103,18 +95,19 @@ def micro_batch_size(run_config: RunConfig, platform: str) -> int:
     times, and over what does not fit at the speed of memory. It does not look at this machine's
     cache, so that a run's configuration is the same wherever it was started.
     """
-    config, batch_size = run_config.model, run_config.train.batch_size
+    model_config, batch_size = run_config.model, run_config.train.batch_size
     if platform != "cpu" or run_config.model_name != "gpt":
         return 0
-    widest = config.block_size * 4 * config.n_embd * jnp.dtype(config.dtype).itemsize
+    itemsize = jnp.dtype(model_config.dtype).itemsize
+    widest = model_config.block_size * 4 * model_config.n_embd * itemsize
     most = min(batch_size, CACHE // widest)
     best = next((m for m in range(most, 0, -1) if batch_size % m == 0), 1)
     return 0 if best == batch_size else best
 
 
-def _runs(config: GPTConfig) -> bool:
+def _cudnn_runs(model_config: GPTConfig) -> bool:
     """Whether cuDNN's kernel and its gradient compile and run, tried on one sequence."""
-    x_BTD = jnp.zeros((1, config.block_size, config.head_size), jnp.bfloat16)
+    x_BTD = jnp.zeros((1, model_config.block_size, model_config.head_size), jnp.bfloat16)
 
     def total(x_BTD: Array) -> Array:
         return cudnn_attention(x_BTD, x_BTD, x_BTD, None).astype(jnp.float32).sum()

@@ -18,9 +18,9 @@ def with_block_size(model: nn.Module, params: Any, block_size: int) -> tuple[nn.
     Raises:
         ConfigError: `block_size` is not from 1 to the model's.
     """
-    config = config_of(model)
-    if not 1 <= block_size <= config.block_size:
-        rule = f"must be from 1 to the model's ({config.block_size})"
+    model_config = config_of(model)
+    if not 1 <= block_size <= model_config.block_size:
+        rule = f"must be from 1 to the model's ({model_config.block_size})"
         raise ConfigError("block_size", block_size, rule)
     if "wpe" in params:
         params = {**params, "wpe": jax.tree.map(lambda table: table[:block_size], params["wpe"])}

@@ -41,17 +41,17 @@ class Cache(NamedTuple):
         return self.clock - self.start_B
 
 
-def init_cache(config: GPTConfig, batch: int, dtype: Any = None) -> Cache:
+def init_cache(model_config: GPTConfig, batch: int, dtype: Any = None) -> Cache:
     """An empty cache for `batch` rows.
 
     Args:
         dtype: of keys and values; the computation's, unless given.
     """
-    dtype = jnp.dtype(dtype or config.dtype)
-    H, S, D = config.n_head, config.block_size, config.head_size
+    dtype = jnp.dtype(dtype or model_config.dtype)
+    H, S, D = model_config.n_head, model_config.block_size, model_config.head_size
     return Cache(
-        tuple(jnp.zeros((H, batch, D, S), dtype) for _ in range(config.n_layer)),
-        tuple(jnp.zeros((H, batch, S, D), dtype) for _ in range(config.n_layer)),
+        tuple(jnp.zeros((H, batch, D, S), dtype) for _ in range(model_config.n_layer)),
+        tuple(jnp.zeros((H, batch, S, D), dtype) for _ in range(model_config.n_layer)),
         jnp.int32(0),
         jnp.zeros(batch, jnp.int32),
     )

@@ -9,8 +9,8 @@ import numpy as np
 from flax import linen as nn
 
 from gptjax.errors import ConfigError, InputError
-from gptjax.inference.decoding import ROOM, Drawn, Window, advance, start
-from gptjax.inference.sampling import Sampling, make_sampling
+from gptjax.inference.decoding import ROOM, Drawn, Window, advance, prepare
+from gptjax.inference.sampling import Sampling
 from gptjax.model import config_of
 
 Array = jax.Array
@@ -26,13 +26,9 @@ def generate(
     key: Array,
     *,
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
     prompt_lengths: Sequence[int] | None = None,
     window: Window = "exact",
+    **sampling: Any,
 ) -> Array:
     """Continues prompts, token by token.
 
@@ -42,12 +38,13 @@ def generate(
         key: a typed key. Row i draws from `fold_in(key, i)` and its token at position t from
             `fold_in` of that with t, so a row does not depend on the rows beside it.
         max_new_tokens: at least 1.
-        temperature, top_k, top_p, min_p, repetition_penalty: see `make_sampling`.
         prompt_lengths: how many of the T ids are each row's prompt; all, unless given.
         window: what a token is conditioned on where the text is longer than block_size. `exact`:
             the last block_size tokens, as in the lecture, encoded anew for each token. `chunked`:
             between block_size / 2 and block_size tokens, with the cache: when the window is full,
-            its last half is encoded anew.
+            its older half is dropped and the rest encoded again.
+        sampling: fields of `Sampling` by name: temperature, top_k, top_p, min_p,
+            repetition_penalty. Without them, tokens are drawn from the model's own distribution.
 
     Returns:
         (B, T + max_new_tokens) int32: each row's prompt, what follows, and zeros to the end.
@@ -63,10 +60,8 @@ def generate(
     if len(lengths) != B or not all(1 <= n <= T for n in lengths):
         raise InputError(f"prompt_lengths {lengths} must be {B} numbers from 1 to {T}")
     prompts = [row[:n] for row, n in zip(prompt_BT, lengths, strict=True)]
-    sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    drawn = stream(
-        model, params, prompts, key, sampling, max_new_tokens=max_new_tokens, window=window
-    )
+    how = Sampling(**sampling)
+    drawn = stream(model, params, prompts, key, how, max_new_tokens=max_new_tokens, window=window)
     new_BK = np.concatenate([part.ids_BK for part in drawn], axis=1)
     out_BT = np.zeros((B, T + max_new_tokens), np.int32)
     for out, prompt, new in zip(out_BT, prompts, new_BK, strict=True):
@@ -107,28 +102,22 @@ def stream(
     if not prompts or any(prompt.ndim != 1 or not len(prompt) for prompt in prompts):
         raise InputError("each prompt must hold at least one id, and there must be one prompt")
     S, longest = config_of(model).block_size, max(map(len, prompts))
-    alternatives = min(alternatives, config_of(model).vocab_size)
-    bucket, state = start(model, prompts, list(range(len(prompts)) if rows is None else rows))
-    in_windows = [min(len(prompt), S) for prompt in prompts]
-    done, slid = 0, False
+    rows = list(range(len(prompts)) if rows is None else rows)
+    program, state = prepare(model, prompts, rows, window, alternatives)
+    traced = sampling.traced()
+    done, has_slid = 0, False
     while done < max_new_tokens:
         count = min(max(at_once(), 1), ROOM, max_new_tokens - done)
-        if window == "chunked":  # the program makes room when it is called, and only then
-            in_windows = [n if n < S else S // 2 for n in in_windows]
-            count = min(count, S - max(in_windows))
-            in_windows = [n + count for n in in_windows]
-        if not slid and longest + done + count > S + 1:
-            slid = True
-            on_slide()
         done += count
-        state, drawn = advance(
-            model, bucket, window, alternatives, params, state, np.int32(done), key, sampling
-        )
+        if not has_slid and longest + done > S + 1:
+            has_slid = True
+            on_slide()
+        state, drawn = advance(program, params, state, np.int32(done), key, traced)
         yield Drawn(*(np.asarray(x)[: len(prompts), :count] for x in drawn))
 
 
 def check_generation(max_new_tokens: int, window: str) -> None:
-    """Holds what is not `make_sampling`'s to its rules.
+    """Validates what is not a field of `Sampling`.
 
     Raises:
         ConfigError: a setting is out of its range.

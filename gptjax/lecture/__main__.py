@@ -121,10 +121,10 @@ def _climb_one(
     console: Console, name: str, text: Text, seeds: list[int], max_iters: int | None
 ) -> Climbed:
     tokenizer = CharTokenizer.from_text(text.text)
-    config = rung_config(name, tokenizer.vocab_size, max_iters)
+    run_config = rung_config(name, tokenizer.vocab_size, max_iters)
     tokens = data.compact(tokenizer.encode(text.text), tokenizer.vocab_size)
     train_tokens, val_tokens = data.split(tokens)
-    data.check_lengths(train_tokens, val_tokens, config.model.block_size)
+    data.check_lengths(train_tokens, val_tokens, run_config.model.block_size)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -135,10 +135,10 @@ def _climb_one(
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task(name, total=config.train.max_iters)
+        task = bar.add_task(name, total=run_config.train.max_iters)
         return climb(
             name,
-            config,
+            run_config,
             train_tokens,
             val_tokens,
             seeds,

@@ -40,11 +40,6 @@ def attend(
     return nn.softmax(scores_BTS, axis=-1) @ v_BSD
 
 
-def causal_mask(T: int) -> Array:
-    """True where the past and the present are: (T, T)."""
-    return jnp.tril(jnp.ones((T, T), bool))
-
-
 def edges(mask_TS: Array) -> list[tuple[int, int]]:
     """The directed graph on which attention passes messages: (from, to), sorted by receiver."""
     return [(int(s), int(t)) for t, s in np.argwhere(np.asarray(mask_TS))]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gptjax.model import attention_weights
+from gptjax.model import attention_weights, causal_mask
 
 Array = jax.Array
 
@@ -34,8 +34,7 @@ def average_matrix(x_BTC: Array) -> Array:
 
 def softmax_weights(T: int) -> Array:
     """Affinities of zero, the future at minus infinity, and softmax over each row: (T, T)."""
-    past_TT = jnp.tril(jnp.ones((T, T), bool))
-    return nn.softmax(jnp.where(past_TT, jnp.zeros((T, T)), -jnp.inf), axis=-1)
+    return nn.softmax(jnp.where(causal_mask(T), jnp.zeros((T, T)), -jnp.inf), axis=-1)
 
 
 def average_softmax(x_BTC: Array) -> Array:

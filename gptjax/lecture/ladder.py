@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from gptjax.app.pacing import updates_within
 from gptjax.config import RunConfig
 from gptjax.data import sample_batch
 from gptjax.errors import InputError, RunError
@@ -115,14 +116,14 @@ def choose(names: str) -> list[str]:
 def rung_config(name: str, vocab_size: int, max_iters: int | None = None) -> RunConfig:
     """The preset of a rung for a text of `vocab_size` characters, possibly cut short."""
     preset = ALL[name].preset
-    config = PRESETS[preset].replace(model_name=name) if preset else PRESETS[name]
-    config = config.replace(vocab_size=vocab_size)
-    return config if max_iters is None else config.replace(max_iters=max_iters)
+    run_config = PRESETS[preset].replace(model_name=name) if preset else PRESETS[name]
+    run_config = run_config.replace(vocab_size=vocab_size)
+    return run_config if max_iters is None else run_config.replace(max_iters=max_iters)
 
 
 def climb(
     name: str,
-    config: RunConfig,
+    run_config: RunConfig,
     train_tokens: np.ndarray,
     val_tokens: np.ndarray,
     seeds: list[int],
@@ -140,14 +141,14 @@ def climb(
         RunError: a seed's loss is not finite.
     """
     began = time.monotonic()
-    model = make_model(config)
+    model = make_model(run_config)
     val = jnp.asarray(val_tokens)
-    states, keys = init_seeds(model, config, seeds)
+    states, keys = init_seeds(model, run_config, seeds)
     parameters = num_params(states.params) // len(seeds)
-    states = _train(model, config, states, keys, jnp.asarray(train_tokens), stepped)
+    states = _train(model, run_config, states, keys, jnp.asarray(train_tokens), stepped)
     each = [jax.tree.map(lambda a, i=i: a[i], states.params) for i in range(len(seeds))]
     losses = [evaluate(model, params, val) for params in each]
-    estimates = estimate_losses(model, states.params, val, keys.data, config.train.batch_size)
+    estimates = estimate_losses(model, states.params, val, keys.data, run_config.train.batch_size)
     if not np.isfinite([*losses, *estimates]).all():
         raise RunError(f"rung {name}: a validation loss is not finite: {losses}")
     newline = np.zeros((1, 1), np.int32)
@@ -163,15 +164,17 @@ def climb(
     )
 
 
-def init_seeds(model: nn.Module, config: RunConfig, seeds: list[int]) -> tuple[TrainState, Keys]:
+def init_seeds(
+    model: nn.Module, run_config: RunConfig, seeds: list[int]
+) -> tuple[TrainState, Keys]:
     """Fresh states and keys, each array with a first axis of seeds."""
     keys = [make_keys(seed) for seed in seeds]
     keys_S = Keys(*(jnp.stack(parts) for parts in zip(*keys, strict=True)))
-    return jax.jit(jax.vmap(lambda key: init_state(model, config, key)))(keys_S.params), keys_S
+    return jax.jit(jax.vmap(lambda key: init_state(model, run_config, key)))(keys_S.params), keys_S
 
 
 def make_seeds_loop(
-    model: nn.Module, config: RunConfig
+    model: nn.Module, run_config: RunConfig
 ) -> Callable[[TrainState, Array, Keys, int], tuple[TrainState, Metrics]]:
     """Many updates of all seeds in one dispatch.
 
@@ -183,10 +186,10 @@ def make_seeds_loop(
         loop(states, tokens, keys, updates) -> (states, metrics), jitted, `states` donated;
         `metrics` are the last update's.
     """
-    step = make_train_step(model, config)
+    step = make_train_step(model, run_config)
 
     def update(state: TrainState, tokens: Array, keys: Keys) -> tuple[TrainState, Metrics]:
-        batch_size, block_size = config.train.batch_size, config.model.block_size
+        batch_size, block_size = run_config.train.batch_size, run_config.model.block_size
         batch = sample_batch(tokens, keys.data, state.step, batch_size, block_size)
         return step(state, batch, keys.dropout)
 
@@ -224,26 +227,28 @@ def estimate_losses(
 
 def _train(
     model: nn.Module,
-    config: RunConfig,
+    run_config: RunConfig,
     states: TrainState,
     keys: Keys,
     tokens: Array,
     stepped: Callable[[int], None],
 ) -> TrainState:
     """All updates, in dispatches of about a second."""
-    loop = make_seeds_loop(model, config)
+    loop = make_seeds_loop(model, run_config)
     done, updates = 0, 1
-    while done < config.train.max_iters:
+    while done < run_config.train.max_iters:
         began = time.monotonic()
         states, metrics = loop(states, tokens, keys, updates)
         losses = np.asarray(metrics.loss)  # waits for the device
         done += updates
         if not np.isfinite(losses).all():
             raise RunError(
-                f"rung {config.model_name}: a loss is not finite at step {done}: {losses.tolist()}"
+                f"rung {run_config.model_name}: a loss is not finite at step {done}: "
+                f"{losses.tolist()}"
             )
         stepped(done)
         seconds = (time.monotonic() - began) / updates
-        updates = 1 + int(min(DISPATCH_SECONDS / seconds, 10 * updates))
-        updates = min(updates, config.train.max_iters - done)
+        # The first dispatch compiles, and its time says little: so not all at once.
+        updates = min(updates_within(DISPATCH_SECONDS, seconds), 10 * updates)
+        updates = min(updates, run_config.train.max_iters - done)
     return states

@@ -1,6 +1,5 @@
 """The pictures of docs/lecture.md. Each function draws one file and returns its path."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from gptjax.app.pictures import new_figure, save_png
 from gptjax.errors import InputError
-from gptjax.files import write_whole
 from gptjax.lecture.averaging import average_by_affinity, softmax_weights, triangular_weights
 from gptjax.lecture.positions import similarity
 from gptjax.model import attention_weights, config_of
@@ -34,8 +33,11 @@ def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
     Raises:
         InputError: the model has no blocks with LayerNorm and heads.
     """
-    config = config_of(model)
-    if not {f"block_{i}" for i in range(config.n_layer)} <= params.keys() or "ln_f" not in params:
+    model_config = config_of(model)
+    if (
+        not {f"block_{i}" for i in range(model_config.n_layer)} <= params.keys()
+        or "ln_f" not in params
+    ):
         raise InputError("attention is drawn for a GPT: a run of --preset layernorm or later")
     applied: Any = model.apply(  # with a capture, two values
         {"params": params},
@@ -45,7 +47,7 @@ def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
     )
     captured = applied[1]
     maps = []
-    for i in range(config.n_layer):
+    for i in range(model_config.n_layer):
         x_BTC = captured["intermediates"][f"block_{i}"]["ln_1"]["__call__"][0]
         heads = params[f"block_{i}"]["attn"]["heads"]
         q_HBTD, k_HBTD = (_project(x_BTC, heads[part]) for part in ("query", "key"))
@@ -69,7 +71,7 @@ def draw_averaging(path: Path, T: int = 8) -> Path:
         "softmax of masked zeros": softmax_weights(T),
         "self-attention": weights_BTT[0],
     }
-    figure = _figure(9, 3.2)
+    figure = new_figure(9, 3.2)
     images = []
     for axes, (title, weights) in zip(figure.subplots(1, 3), shown.items(), strict=True):
         axes.set_title(title, fontsize=10)
@@ -87,7 +89,7 @@ def draw_sinusoids(path: Path, T: int = 64, C: int = 64) -> Path:
 
 def draw_positions(path: Path, table_TC: np.ndarray) -> Path:
     """A learned table, and how alike its rows are: what training made of positions."""
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     height = float(np.abs(table_TC).max())
     image = left.imshow(table_TC, aspect="auto", cmap="RdBu", vmin=-height, vmax=height)
@@ -113,7 +115,7 @@ def draw_attention(path: Path, model: nn.Module, params: Any, ids: np.ndarray, t
     maps = [np.asarray(weights[0]) for weights in attention_maps(model, params, ids[None])]
     letters = ["↵" if c == "\n" else "·" if c == " " else c for c in text[: len(ids)]]
     n_layer, n_head = len(maps), len(maps[0])
-    figure = _figure(2.6 * n_head, 2.7 * n_layer)
+    figure = new_figure(2.6 * n_head, 2.7 * n_layer)
     grid = figure.subplots(n_layer, n_head, squeeze=False)
     for i, weights_HTT in enumerate(maps):
         for h, weights_TT in enumerate(weights_HTT):
@@ -127,7 +129,7 @@ def draw_attention(path: Path, model: nn.Module, params: Any, ids: np.ndarray, t
 
 
 def _draw_table(path: Path, table_TC: np.ndarray, title: str, height: float) -> Path:
-    figure = _figure(5, 3.6)
+    figure = new_figure(5, 3.6)
     axes = figure.subplots()
     image = axes.imshow(table_TC, aspect="auto", cmap="RdBu", vmin=-height, vmax=height)
     axes.set_title(title, fontsize=10)
@@ -137,14 +139,6 @@ def _draw_table(path: Path, table_TC: np.ndarray, title: str, height: float) -> 
     return _save(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure  # half a second, so only where a picture is drawn
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _save(figure: Any, path: Path) -> Path:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI)
-    write_whole(path, picture.getvalue())
+    save_png(figure, path, DPI)
     return path

@@ -1,10 +1,10 @@
 """What a climb leaves behind: ladder.json, ladder.md and ladder.png, and what a resume reads."""
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
+from gptjax.app.pictures import new_figure, save_png
 from gptjax.errors import InputError
 from gptjax.files import read_json, write_json, write_whole
 from gptjax.lecture.ladder import ALL, LADDER, Climbed
@@ -115,9 +115,7 @@ def _row(rung: Climbed) -> str:
 
 def draw(path: Path, done: list[Climbed]) -> None:
     """Draws every seed's loss and the lecture's figure, rung by rung."""
-    from matplotlib.figure import Figure  # half a second, so only where a picture is drawn
-
-    canvas = Figure(figsize=(8, 4.2), layout="constrained")
+    canvas = new_figure(8, 4.2)
     axes = canvas.subplots()
     for at, rung in enumerate(done):
         first = at == 0
@@ -152,6 +150,4 @@ def draw(path: Path, done: list[Climbed]) -> None:
     axes.margins(y=0.15)
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
-    picture = io.BytesIO()
-    canvas.savefig(picture, format="png", dpi=110)
-    write_whole(path, picture.getvalue())
+    save_png(canvas, path)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from gptjax.errors import RunError
+from gptjax.errors import RunError, one_line
 from gptjax.files import flush
 from gptjax.store.listing import Checkpoint, best, check_no_link, discard, list_checkpoints
 from gptjax.store.manifest import DamagedError, verify, write_manifest
@@ -165,9 +165,8 @@ class Saver:
                 discard(checkpoint.path)
 
     def _failure(self, step: int, error: BaseException) -> RunError:
-        reason = " ".join(str(error).split())[:300]
         return RunError(
-            f"checkpoint {step} could not be written to {self._directory}: {reason}; "
+            f"checkpoint {step} could not be written to {self._directory}: {one_line(error)}; "
             "the earlier ones are as they were"
         )
 
@@ -187,14 +186,25 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
     try:
         stored = ocp.checkpointables_metadata(str(path.absolute())).metadata
         stored = {item: stored.get(item) for item in placed}
+        # Up to 0.1.0 an optimizer without clipping had no link for it: the others' places were one
+        # lower. Its state holds no arrays, so it is put back after loading.
+        links = placed.get("opt_state", ())
+        clip = links[:1] if _has_links(stored.get("opt_state"), len(links) - 1) else ()
+        if clip:
+            placed["opt_state"] = links[1:]
         different = _shapes(stored).items() ^ _shapes(placed).items()
         if not different and _chunks_fit(stored):
-            return ocp.load_checkpointables(str(path.absolute()), placed)
+            loaded = ocp.load_checkpointables(str(path.absolute()), placed)
+            return loaded | ({"opt_state": (*clip, *loaded["opt_state"])} if clip else {})
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise DamagedError(f"checkpoint {path} cannot be read: {reason}") from error
+        raise DamagedError(f"checkpoint {path} cannot be read: {one_line(error)}") from error
     name = min(different)[0] if different else "how its arrays are cut into chunks"
     raise DamagedError(f"checkpoint {path} is not of this run's model: {name} differs")
+
+
+def _has_links(stored: Any, count: int) -> bool:
+    """Whether what is stored of an optimizer is a chain of so many links."""
+    return isinstance(stored, list) and len(stored) == count
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

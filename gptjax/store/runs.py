@@ -47,20 +47,20 @@ class Run(NamedTuple):
     step: int
 
 
-def make_model(config: RunConfig) -> nn.Module:
+def make_model(run_config: RunConfig) -> nn.Module:
     """The module that a run's parameters belong to.
 
     Raises:
         InputError: `model_name` is unknown to this version.
     """
-    if config.model_name not in MODELS:
-        raise InputError(f"model {config.model_name!r} must be one of {', '.join(MODELS)}")
-    return MODELS[config.model_name](config.model)
+    if run_config.model_name not in MODELS:
+        raise InputError(f"model {run_config.model_name!r} must be one of {', '.join(MODELS)}")
+    return MODELS[run_config.model_name](run_config.model)
 
 
-def initial_state(config: RunConfig, key: jax.Array) -> TrainState:
+def initial_state(run_config: RunConfig, key: jax.Array) -> TrainState:
     """A run's state before its first update; its key is `make_keys(config.seed).params`."""
-    return init_state(make_model(config), config, key)
+    return init_state(make_model(run_config), run_config, key)
 
 
 def abstract_params(model: nn.Module) -> Any:
@@ -83,15 +83,15 @@ def load_run(
             lists the steps that there are.
     """
     path = Path(path)
-    config, tokenizer = read_run(path)
-    model = make_model(config)
+    run_config, tokenizer = read_run(path)
+    model = make_model(run_config)
     found, problems = listing.list_checkpoints(path / CHECKPOINTS)
     for problem in problems:
         tell(problem)
     for chosen in _candidates(path, found, step):
         try:
             params = checkpoints.load_params(chosen.path, abstract_params(model))
-            return Run(model, config, params, tokenizer, chosen.step)
+            return Run(model, run_config, params, tokenizer, chosen.step)
         except manifest.DamagedError as error:
             if isinstance(step, int):
                 raise
@@ -140,28 +140,31 @@ def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
             f"format {FORMAT}"
         )
     try:
-        config = RunConfig.from_dict(stored.get("config", {}))
+        run_config = RunConfig.from_dict(stored.get("config", {}))
         tokenizer = CharTokenizer.from_dict(read_json(path / TOKENIZER))
     except InputError as error:
-        raise InputError(f"{path}: {error} ({writer})") from error
-    if tokenizer.vocab_size != config.model.vocab_size:
+        # A version says nothing to someone who has it: then a later state of it, or a person, did.
+        same = stored.get("version") == __version__
+        why = "a later gptjax wrote it, or it was edited" if same else writer
+        raise InputError(f"{path}: {error} ({why})") from error
+    if tokenizer.vocab_size != run_config.model.vocab_size:
         raise InputError(
             f"{path}: {TOKENIZER} has {tokenizer.vocab_size} ids, and {CONFIG} says vocab_size "
-            f"({config.model.vocab_size})"
+            f"({run_config.model.vocab_size})"
         )
-    return config, tokenizer
+    return run_config, tokenizer
 
 
-def write_run(path: Path, config: RunConfig, tokenizer: CharTokenizer) -> None:
+def write_run(path: Path, run_config: RunConfig, tokenizer: CharTokenizer) -> None:
     """Writes what a sampler needs besides parameters; config.json, which makes it a run, last."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / TOKENIZER, tokenizer.to_dict())
-    write_config(path, config)
+    write_config(path, run_config)
 
 
-def write_config(path: Path, config: RunConfig) -> None:
+def write_config(path: Path, run_config: RunConfig) -> None:
     """Writes config.json alone."""
-    stored = {"format": FORMAT, "version": __version__, "config": config.to_dict()}
+    stored = {"format": FORMAT, "version": __version__, "config": run_config.to_dict()}
     write_json(path / CONFIG, stored)
 
 

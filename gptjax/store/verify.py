@@ -29,11 +29,11 @@ def check_run(path: Path) -> Iterator[Finding]:
     Raises:
         InputError: there is no run, or its config.json or tokenizer.json cannot be read.
     """
-    config, _ = runs.read_run(path)
-    model = runs.make_model(config)
-    yield Finding(f"good  {path / runs.CONFIG}, {runs.TOKENIZER}: {config.model_name}")
+    run_config, _ = runs.read_run(path)
+    model = runs.make_model(run_config)
+    yield Finding(f"good  {path / runs.CONFIG}, {runs.TOKENIZER}: {run_config.model_name}")
     yield _check_metrics(path / runs.METRICS)
-    abstract = jax.eval_shape(lambda k: init_state(model, config, k), make_keys(0).params)
+    abstract = jax.eval_shape(lambda k: init_state(model, run_config, k), make_keys(0).params)
     found, problems = listing.list_checkpoints(path / runs.CHECKPOINTS)
     for problem in problems:
         yield Finding(f"BAD   {problem}", False)

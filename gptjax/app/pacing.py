@@ -1,0 +1,58 @@
+"""How long updates take, and how many of them to give the device at once."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+# How many landings the time of an update is averaged over.
+MARKS = 7
+
+
+class Timer:
+    """Seconds per update, averaged over the last few dispatches.
+
+    What is averaged: the time between landings (a dispatch lands when the host has read its
+    metrics), divided by the updates between them, over at most the last `MARKS` landings since
+    `restart`.
+
+    What is left out: the first dispatch, which compiles; evaluations and saves, after which the
+    loop calls `restart`; and a dispatch that lands right after another with nothing dispatched in
+    between, because both were done before the host looked.
+
+    Why an average: where dispatching waits until the device is free, a dispatch's time shows up in
+    the landing of the one before it, so single times are wrong and their sum is right. For the same
+    reason the time since a restart counts only when nothing more is in flight.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._marks: deque[tuple[int, float]] = deque(maxlen=MARKS)
+        self._restarted: tuple[int, float] | None = None
+        self._dispatched = False
+        self.seconds_per_update: float | None = None
+
+    def dispatched(self) -> None:
+        """The device was given more to do."""
+        self._dispatched = True
+
+    def landed(self, step: int, more: bool = False) -> None:
+        """The dispatch that ends with update `step` has landed; `more`: another is in flight."""
+        now, begun = self._clock(), None
+        if self._restarted and (not more or self.seconds_per_update is None):
+            begun = self._restarted
+        elif self._dispatched and self._marks:
+            begun = self._marks[0]
+        if begun is not None and step > begun[0]:
+            self.seconds_per_update = (now - begun[1]) / (step - begun[0])
+        self._marks.append((step, now))
+        self._dispatched = False
+
+    def restart(self, step: int) -> None:
+        """Forgets the landings so far: the time until now was spent on something else."""
+        self._marks.clear()
+        self._restarted = (step, self._clock())
+
+
+def updates_within(seconds: float, seconds_per_update: float | None) -> int:
+    """How many updates take about `seconds`: at least one, and one while their time is unknown."""
+    return max(1, int(seconds / seconds_per_update)) if seconds_per_update else 1

@@ -1,0 +1,156 @@
+"""What sample.py is asked for: its flags, as records that check themselves."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gptjax.app.flags import FlagParser, as_flag, whole_number
+from gptjax.app.script import Commands
+from gptjax.config import Dtype, check_seed
+from gptjax.errors import InputError
+from gptjax.fields import MAX_INT, check, check_types, flag
+from gptjax.inference.decoding import Window
+from gptjax.inference.generation import check_generation
+from gptjax.inference.sampling import Sampling
+from gptjax.text.reading import read_text
+
+HELP = """Samples text from a run of `{train}`. Standard output is the text alone.
+
+{sample}                                   from the newest run
+{sample} --out-dir runs/big --prompt "ROMEO:" --temperature 0.8 --top-k 40
+{sample} --prompt "ROMEO:" --prompt "JULIET:" --num-samples 3
+{sample} --score my.txt                    the loss of a text instead
+{sample} --from-huggingface gpt2 --prompt "Once upon a time"
+"""
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Which model, and how it is computed.
+
+    Attributes:
+        step: `best`, `latest` or the number of a step.
+    """
+
+    out_dir: str | None = flag(None, "folder of the run [the newest under runs/]")
+    from_huggingface: str | None = flag(None, "folder of a GPT-2 to sample from instead of a run")
+    step: str | int = "best"
+    dtype: Dtype | None = flag(
+        None, "of weights and computation [on a CPU float32, else the run's]"
+    )
+    block_size: int | None = flag(None, "longest context, at most the model's [the model's]")
+    batch_size: int = flag(16, "samples to draw at once")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        rule = "must be at least 1 and at most 65536"
+        check(1 <= self.batch_size <= 2**16, "batch_size", self.batch_size, rule)
+        if self.from_huggingface is not None and (self.out_dir is not None or self.step != "best"):
+            raise InputError("--from-huggingface names the model: leave out --out-dir and --step")
+
+
+@dataclass(frozen=True)
+class SampleFlags:
+    """Which samples to draw; `Sampling` says how."""
+
+    prompt: tuple[str, ...] | None = flag(
+        None, "text to go on from; give it again for more prompts [a newline]"
+    )
+    prompt_file: str | None = flag(None, "file with the text to go on from")
+    num_samples: int = flag(1, "samples to draw for each prompt")
+    max_new_tokens: int = flag(500, "tokens to add to the prompt")
+    stop: str | None = flag(None, "end a sample before this text [never]")
+    window: Window = flag(
+        "chunked",
+        "past the block: chunked is fast, exact conditions on the last block_size tokens always",
+    )
+    seed: int = flag(1337, "seed of the samples", below=None)
+    logprobs: str | None = flag(
+        None, "file to write each token's log probability to, as JSON lines"
+    )
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        rule = f"must be at least 1 and at most {MAX_INT - 1}"
+        check(self.num_samples >= 1, "num_samples", self.num_samples, rule)
+        check_generation(self.max_new_tokens, self.window)
+        check_seed(self.seed)
+        if self.stop == "":
+            raise InputError("--stop is empty: give the text to stop at")
+        if self.prompt is not None and self.prompt_file is not None:
+            raise InputError("--prompt and --prompt-file were both given: give one")
+        if self.logprobs is not None and not Path(self.logprobs).absolute().parent.is_dir():
+            raise InputError(f"--logprobs {self.logprobs}: there is no such folder to write it in")
+
+    def read_prompts(self) -> list[str]:
+        """The prompts themselves, or the text of the file."""
+        if self.prompt_file is not None:
+            return [read_text(Path(self.prompt_file))]
+        return list(self.prompt or [""])
+
+
+@dataclass(frozen=True)
+class ScoreFlags:
+    """The text whose loss is asked for, if one is."""
+
+    score: str | None = flag(None, "print the loss of the text in this file, and no sample")
+    stride: int | None = flag(None, "with --score: tokens from window to window; 1 is exact [half]")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.score is None and self.stride is not None:
+            raise InputError("--stride is for --score: give a text to score, or leave it out")
+
+
+class Asked(NamedTuple):
+    """All that was typed. `sampling` and `samples` mean nothing where a text is scored."""
+
+    model: ModelFlags
+    samples: SampleFlags
+    sampling: Sampling
+    scoring: ScoreFlags
+
+
+# sample.py's own default: a little safer than the model's distribution.
+DEFAULTS = Asked(ModelFlags(), SampleFlags(), Sampling(temperature=0.8), ScoreFlags())
+
+
+def parse(argv: list[str], commands: Commands) -> Asked:
+    """Flags to records.
+
+    Raises:
+        InputError: a flag is unknown or its value wrong, or two flags exclude each other.
+    """
+    parser = FlagParser(commands.sample, HELP.format(**commands._asdict()))
+    for part in DEFAULTS:
+        parser.add_fields(part)
+        if part is DEFAULTS.model:
+            parser.add_argument(
+                "--step",
+                type=which_step,
+                metavar="{best,latest,N}",
+                help="checkpoint to read [best]",
+            )
+    given = parser.parse(argv)
+    parts = [_replace(part, given) for part in DEFAULTS]
+    asked = Asked(*parts)
+    if asked.scoring.score is not None:
+        for part in (asked.samples, asked.sampling):
+            for field in dataclasses.fields(part):
+                if field.name in given:
+                    raise InputError(
+                        f"{as_flag(field.name)} is for samples, and --score makes none"
+                    )
+    return asked
+
+
+def which_step(text: str) -> str | int:
+    """`best`, `latest` or a step's number."""
+    return text if text in ("best", "latest") else whole_number(text)
+
+
+def _replace(part: Any, given: dict[str, Any]) -> Any:
+    """A record with those of its fields that were given."""
+    names = {field.name for field in dataclasses.fields(part)}
+    return dataclasses.replace(part, **{k: v for k, v in given.items() if k in names})
