@@ -1,6 +1,5 @@
 """AdamW, or Muon, from its parts: clip, direction, decay of the matrices, the rate's schedule."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,11 +71,13 @@ def make_optimizer(train_config: TrainConfig) -> optax.GradientTransformation:
         direction = optax.partition(
             {"adam": direction, "muon": muon(train_config.beta1)}, direction_of
         )
-    clip = train_config.grad_clip or math.inf
+    # Neither has a state. An infinite bound would do, but its product rounds in its own way.
+    bound = train_config.grad_clip
+    clip = optax.clip_by_global_norm(bound) if bound else optax.identity()
     mask = decay_mask if train_config.decay == "matrices" else None
     # The same links whatever their values: a checkpoint's arrays are called by their places here.
     return optax.chain(
-        optax.clip_by_global_norm(clip),
+        clip,
         direction,
         optax.add_decayed_weights(train_config.weight_decay, mask=mask),
         optax.scale_by_learning_rate(learning_rate_schedule(train_config)),
