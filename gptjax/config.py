@@ -18,7 +18,6 @@ Decay = Literal["matrices", "all"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear"]
 
-MAX_SEED = 2**32
 # What a config.json may ask for before anything is compared with the arrays that are there. No
 # transformer that was published comes near.
 MAX_LAYERS = 1024
@@ -31,7 +30,7 @@ def check_seed(seed: int) -> None:
     Raises:
         ConfigError: it is not.
     """
-    check(0 <= seed < MAX_SEED, "seed", seed, "must be at least 0 and below 2**32")
+    check(0 <= seed < 2**32, "seed", seed, "must be at least 0 and below 2**32")
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ class RunConfig:
     preset: str = "shakespeare"
     data: str = flag("shakespeare", "`shakespeare` or the path of a UTF-8 text file")
     data_sha256: str = ""
-    seed: int = flag(1337, "seed of parameters, batches and dropout", below=None)
+    seed: int = flag(1337, "seed of parameters, batches and dropout", int32=False)
     deterministic: bool = flag(False, "on a GPU, use deterministic kernels only (slower)")
 
     @property

@@ -6,9 +6,13 @@ Anything else that escapes is a defect of this project and keeps its traceback.
 from typing import Any
 
 
-def one_line(error: BaseException | str, most: int = 300) -> str:
-    """What an error says, as one line of at most `most` characters; its type if it says nothing."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+def one_line(message: object, most: int = 300, otherwise: str = "") -> str:
+    """A message on one line of at most `most` characters.
+
+    Args:
+        otherwise: what to say if it is empty; its type's name, unless given.
+    """
+    return " ".join(str(message).split())[:most] or otherwise or type(message).__name__
 
 
 class InputError(ValueError):

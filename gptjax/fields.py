@@ -13,15 +13,14 @@ MAX_INT = 2**31
 MAX_FLOAT = 3.4e38  # what a float32 holds
 
 
-def flag(default: Any, help: str, *, below: int | None = MAX_INT, off: Any = None) -> Any:
+def flag(default: Any, help: str, *, int32: bool = True, off: Any = None) -> Any:
     """A dataclass field with its one line of help, which is also the help of its flag.
 
     Args:
-        below: of a whole number, the bound that it must stay under; steps and places in the text
-            are int32 on the device.
-        off: of a field that may be None, the number that has the same effect as None.
+        int32: a whole number must be below 2**31: steps and positions are int32 on the device.
+        off: for a field that may be None, the number that has the same effect as None.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "below": below, "off": off})
+    return dataclasses.field(default=default, metadata={"help": help, "int32": int32, "off": off})
 
 
 def check(ok: bool, name: str, value: Any, rule: str) -> None:
@@ -31,7 +30,7 @@ def check(ok: bool, name: str, value: Any, rule: str) -> None:
 
 
 def check_types(config: Any) -> None:
-    """Holds each field to its annotation.
+    """Checks each field against its annotation.
 
     A float field takes an int, no bool is a number, and no float may be infinite or NaN. A field
     of `type | None` may be None.
@@ -48,9 +47,7 @@ def check_types(config: Any) -> None:
 
 
 def _checked(field: Any, kind: Any, value: Any) -> Any:
-    """A field's value if it is of its kind: an int as a float where it should be one, so that 1 and
-    1.0 hash and are stored alike.
-    """
+    """The value, checked; an int in a float field becomes a float, so that 1 and 1.0 hash alike."""
     name = field.name
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
@@ -64,8 +61,8 @@ def _checked(field: Any, kind: Any, value: Any) -> Any:
     elif kind is int:
         whole = isinstance(value, int) and not isinstance(value, bool)
         check(whole, name, repr(value), "must be a whole number")
-        below = field.metadata.get("below", MAX_INT)
-        check(below is None or value < below, name, value, f"must be below {_power(below)}")
+        fits = value < MAX_INT or not field.metadata.get("int32", True)
+        check(fits, name, value, "must be below 2**31")
     elif isinstance(kind, type) and not isinstance(kind, types.GenericAlias):
         check(isinstance(value, kind), name, repr(value), f"must be a {kind.__name__}")
     return value
@@ -76,10 +73,6 @@ def without_none(hint: Any) -> Any:
     is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
     return kinds[0] if is_union and len(kinds) == 1 else hint
-
-
-def _power(bound: int | None) -> str:
-    return f"2**{bound.bit_length() - 1}" if bound and bound.bit_count() == 1 else str(bound)
 
 
 def from_dict(cls: type[T], values: Any) -> T:

@@ -248,7 +248,7 @@ class GPT(nn.Module):
         x_BTC = wte(x_BT) + wpe(position_BT)
         if cfg.embd_dropout:
             x_BTC = Dropout(cfg.dropout)(x_BTC, deterministic=deterministic)
-        # `remat` passes its arguments through a trace, but for the static ones: deterministic.
+        # `nn.remat` traces its arguments; `deterministic`, its second after self, stays a bool.
         make_block = nn.remat(Block, static_argnums=2) if self.execution.remat else Block
         for i in range(cfg.n_layer):
             block = make_block(cfg, self.execution, name=f"block_{i}")

@@ -71,11 +71,11 @@ def make_optimizer(train_config: TrainConfig) -> optax.GradientTransformation:
         direction = optax.partition(
             {"adam": direction, "muon": muon(train_config.beta1)}, direction_of
         )
-    # Neither has a state. An infinite bound would do, but its product rounds in its own way.
+    # Both are stateless. Clipping at infinity would do the same, but round differently.
     bound = train_config.grad_clip
     clip = optax.clip_by_global_norm(bound) if bound else optax.identity()
     mask = decay_mask if train_config.decay == "matrices" else None
-    # The same links whatever their values: a checkpoint's arrays are called by their places here.
+    # Always these four links: a checkpoint names its arrays by their position in the chain.
     return optax.chain(
         clip,
         direction,

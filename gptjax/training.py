@@ -60,7 +60,7 @@ class LoopMetrics(NamedTuple):
     """What a dispatch of many updates tells, as scalars on the device.
 
     Attributes:
-        last: of the last update.
+        last: the metrics of the last update.
         finite: whether the last update was: its loss, its gradient and the parameters it made.
         skipped: int32, how many updates of this dispatch were not, and were skipped.
     """

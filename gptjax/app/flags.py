@@ -53,7 +53,7 @@ class FlagParser(argparse.ArgumentParser):
 
         Args:
             kind: the field's type: bool, int, float, str, a Literal of strings, or one of these or
-                None; tuple[str, ...] for a flag that may be given again.
+                None; tuple[str, ...] for a flag that may be repeated.
             default: shown in the help; the parsed result leaves out what was not given.
         """
         shown = "" if default is None or default == "" else f" [{_show(default)}]"
@@ -89,7 +89,7 @@ class FlagParser(argparse.ArgumentParser):
                 self.add(field.name, hints[field.name], field.metadata["help"], value)
 
     def parse(self, argv: list[str]) -> dict[str, Any]:
-        """What was given, by field name; a tuple of what was given again and again.
+        """What was given, by field name; a tuple for a flag that may be repeated.
 
         Raises:
             InputError: a flag is unknown, lacks its value, or has one of the wrong type.

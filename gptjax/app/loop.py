@@ -94,7 +94,7 @@ class StopRequest:
 
 
 class Dispatch(NamedTuple):
-    """Updates that the device was given: the step they end with, and their metrics to come."""
+    """Updates given to the device: the step they end with, and their metrics, not yet read."""
 
     until: int
     metrics: LoopMetrics
@@ -121,12 +121,12 @@ class Loop:
         skipped: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Compiles, and makes fresh values unless there is a state to go on from.
+        """Compiles the updates, and initializes the state unless one was restored.
 
         Args:
             path: the run's folder.
             model: with the execution that suits this machine, see `execution.suited`.
-            restored: the state to go on from; None starts with fresh values.
+            restored: the state to continue from; None initializes one.
             tokens: for training and for validation.
             skipped: updates that were skipped before.
         """
@@ -171,10 +171,14 @@ class Loop:
             self._land_and_report()
             if self._step != self._saved_step:
                 self._save(None)
-        log = self._log
-        last = log.last.get("val_loss")
-        seconds, signal = self._seconds(), self._stop.signal
-        return Result(self._step, last, log.best, seconds, signal, self._health.skipped)
+        return Result(
+            step=self._step,
+            val_loss=self._log.last.get("val_loss"),
+            best=self._log.best,
+            seconds=self._seconds(),
+            signal=self._stop.signal,
+            skipped=self._health.skipped,
+        )
 
     def _is_over(self) -> bool:
         is_done = self._step >= self._config.max_iters

@@ -1,4 +1,4 @@
-"""What sample.py is asked for: its flags, as records that check themselves."""
+"""sample.py's flags, as dataclasses that validate themselves."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class SampleFlags:
         "chunked",
         "past the block: chunked is fast, exact conditions on the last block_size tokens always",
     )
-    seed: int = flag(1337, "seed of the samples", below=None)
+    seed: int = flag(1337, "seed of the samples", int32=False)
     logprobs: str | None = flag(
         None, "file to write each token's log probability to, as JSON lines"
     )
@@ -104,7 +104,7 @@ class ScoreFlags:
 
 
 class Asked(NamedTuple):
-    """All that was typed. `sampling` and `samples` mean nothing where a text is scored."""
+    """All the flags. Scoring a text uses neither `samples` nor `sampling`."""
 
     model: ModelFlags
     samples: SampleFlags
@@ -123,18 +123,15 @@ def parse(argv: list[str], commands: Commands) -> Asked:
         InputError: a flag is unknown or its value wrong, or two flags exclude each other.
     """
     parser = FlagParser(commands.sample, HELP.format(**commands._asdict()))
-    for part in DEFAULTS:
+    model, *others = DEFAULTS
+    parser.add_fields(model)
+    parser.add_argument(
+        "--step", type=which_step, metavar="{best,latest,N}", help="checkpoint to read [best]"
+    )
+    for part in others:
         parser.add_fields(part)
-        if part is DEFAULTS.model:
-            parser.add_argument(
-                "--step",
-                type=which_step,
-                metavar="{best,latest,N}",
-                help="checkpoint to read [best]",
-            )
     given = parser.parse(argv)
-    parts = [_replace(part, given) for part in DEFAULTS]
-    asked = Asked(*parts)
+    asked = Asked(*(_replace(part, given) for part in DEFAULTS))
     if asked.scoring.score is not None:
         for part in (asked.samples, asked.sampling):
             for field in dataclasses.fields(part):

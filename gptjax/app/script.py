@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from gptjax.app.flags import as_flag
-from gptjax.errors import ConfigError, InputError, RunError
+from gptjax.errors import ConfigError, InputError, RunError, one_line
 
 USERS_FAULT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR)
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -86,7 +86,7 @@ def run_script(command: str, script: Callable[[list[str]], int], argv: list[str]
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = " ".join(str(error).split())[:200] or "no more is to be had"
+        reason = one_line(error, 200, "no more is to be had")
         message = f"out of memory ({reason}): a smaller model, batch_size or block_size takes less"
         status = FAILED
     except KeyboardInterrupt:

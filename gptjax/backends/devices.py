@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from gptjax.errors import InputError
+from gptjax.errors import InputError, one_line
 
 DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
@@ -34,7 +34,7 @@ def platform() -> str:
         asked = os.environ.get("JAX_PLATFORMS")
         if asked is None:
             raise
-        reason = " ".join(str(error).split())[:200] or "its plugin is not installed"
+        reason = one_line(error, 200, "its plugin is not installed")
         raise InputError(
             f"JAX_PLATFORMS ({asked}) names no platform that JAX finds here: {reason}"
         ) from error

@@ -37,7 +37,7 @@ ROOM = 256
 
 
 class Program(NamedTuple):
-    """What is fixed when the program is compiled: with another value, it is another program.
+    """The program's static arguments: changing one compiles another program.
 
     Attributes:
         bucket: tokens that the prompts are padded to.
@@ -90,6 +90,9 @@ class Drawn(NamedTuple):
     logprobs_BK: Any
     best_ids_BKN: Any
     best_logprobs_BKN: Any
+
+
+_Carry = tuple[State, Drawn]
 
 
 def prepare(
@@ -190,9 +193,6 @@ def advance(
         carry = cached_steps(carry)
     # 3. Where the window moves with each token, no key or value of the last step is of use.
     return jax.lax.while_loop(not_done, steps.exact, carry)
-
-
-_Carry = tuple[State, Drawn]
 
 
 class _Steps(NamedTuple):

@@ -42,7 +42,7 @@ class Sampling:
     """
 
     temperature: float = flag(1.0, "below 1 is safer; 0 is greedy")
-    top_k: int | None = flag(None, "draw among the k likeliest tokens [all]", off=ALL, below=None)
+    top_k: int | None = flag(None, "draw among the k likeliest tokens [all]", off=ALL, int32=False)
     top_p: float | None = flag(
         None, "draw among the likeliest that make up this probability [all]", off=1.0
     )
@@ -60,17 +60,13 @@ class Sampling:
         check(top_p is None or 0 < top_p <= 1, "top_p", top_p, "must be above 0 and at most 1")
         check(min_p is None or 0 <= min_p <= 1, "min_p", min_p, "must be at least 0 and at most 1")
         penalty = self.repetition_penalty
-        check(
-            bool(np.float32(penalty) > 0),
-            "repetition_penalty",
-            penalty,
-            "must be above 0; 1 is none",
-        )
+        rule = "must be above 0; 1 means no penalty"
+        check(bool(np.float32(penalty) > 0), "repetition_penalty", penalty, rule)
 
     def traced(self) -> dict[str, Any]:
-        """The settings by name, as numbers that a program takes: a change compiles nothing.
+        """The settings by name, as scalars for the jitted program: changing one never recompiles.
 
-        They are NumPy's: JAX's would look for a device before it is known that there is one.
+        NumPy scalars, because JAX's would look for a device before we know that there is one.
         """
         values: dict[str, Any] = {}
         for field in dataclasses.fields(self):

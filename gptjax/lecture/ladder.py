@@ -248,7 +248,7 @@ def _train(
             )
         stepped(done)
         seconds = (time.monotonic() - began) / updates
-        # The first dispatch compiles, and its time says little: so not all at once.
+        # The first dispatch includes compiling, so its time says little: grow step by step.
         updates = min(updates_within(DISPATCH_SECONDS, seconds), 10 * updates)
         updates = min(updates, run_config.train.max_iters - done)
     return states

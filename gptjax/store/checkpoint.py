@@ -186,8 +186,8 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
     try:
         stored = ocp.checkpointables_metadata(str(path.absolute())).metadata
         stored = {item: stored.get(item) for item in placed}
-        # Up to 0.1.0 an optimizer without clipping had no link for it: the others' places were one
-        # lower. Its state holds no arrays, so it is put back after loading.
+        # In 0.1.0 an optimizer without clipping had no link for it, so the other links were stored
+        # one position lower. The missing link's state is empty: it is added after loading.
         links = placed.get("opt_state", ())
         clip = links[:1] if _has_links(stored.get("opt_state"), len(links) - 1) else ()
         if clip:
@@ -203,7 +203,7 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has_links(stored: Any, count: int) -> bool:
-    """Whether what is stored of an optimizer is a chain of so many links."""
+    """Whether the stored optimizer state is a chain of `count` links."""
     return isinstance(stored, list) and len(stored) == count
 
 

@@ -143,7 +143,7 @@ def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
         run_config = RunConfig.from_dict(stored.get("config", {}))
         tokenizer = CharTokenizer.from_dict(read_json(path / TOKENIZER))
     except InputError as error:
-        # A version says nothing to someone who has it: then a later state of it, or a person, did.
+        # Naming the version explains nothing if it is the same: name the likely causes instead.
         same = stored.get("version") == __version__
         why = "a later gptjax wrote it, or it was edited" if same else writer
         raise InputError(f"{path}: {error} ({why})") from error
