@@ -1,17 +1,20 @@
 """The host's side of training that a whole run does not show."""
 
+import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gptjax.app.health import Health
 from gptjax.app.loop import compile_and_initialize
 from gptjax.app.pacing import Timer, updates_within
 from gptjax.backends.execution import compile_once_options, suited
 from gptjax.model import GPT
-from gptjax.training import init_state, make_keys, make_train_loop
+from gptjax.training import LoopMetrics, Metrics, init_state, make_keys, make_train_loop
 
 from conftest import tiny_config
 
@@ -96,3 +99,16 @@ def test_a_start_compiles_the_loop_once_and_makes_the_initial_state(optimizer, c
         state, _ = loop(state, tokens, keys, 2)
     assert compiled == []
     assert state.step == 2
+
+
+def test_good_metrics_are_taken_in_without_asking_the_newest_state(tmp_path):
+    """Asking it waits for the dispatch just given to the device, which then stands idle."""
+    health = Health(tmp_path, tiny_config().train, step=0, skipped=0)
+    values: Any = LoopMetrics(Metrics(1.0, 1.0, 1e-3), True, 0)
+    asked = []
+    health.watch(5, values, lambda: asked.append(1) or 5)
+    assert asked == []
+    with pytest.raises(RuntimeError, match="the loss of step 8 is nan"):
+        health.watch(
+            10, values._replace(last=Metrics(math.nan, 1.0, 1e-3), finite=False), lambda: 7
+        )

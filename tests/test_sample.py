@@ -150,6 +150,18 @@ def test_what_happens_past_the_block_is_said_once(finished_run, capsys):
         assert said is None or said in notes[0]
 
 
+def test_log_probabilities_are_in_the_order_of_samples_and_positions(
+    finished_run, capsys, tmp_path
+):
+    """A call draws at most 256 tokens of each row, so the rows' tokens arrive interleaved."""
+    file = tmp_path / "logprobs.jsonl"
+    flags = ["--out-dir", finished_run, "--max-new-tokens", 260, "--num-samples", 2]
+    text_of(capsys, *flags, "--logprobs", file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    found = [(line["prompt"], line["sample"], line["position"]) for line in lines]
+    assert found == [(0, sample, position) for sample in range(2) for position in range(260)]
+
+
 def test_log_probabilities_are_written_as_json_lines(finished_run, capsys, tmp_path):
     file = tmp_path / "logprobs.jsonl"
     flags = ["--out-dir", finished_run, "--max-new-tokens", 9, "--num-samples", 2]
