@@ -1,12 +1,15 @@
-"""python in_use.py FILE train.py ...: runs the script, and writes to FILE what memory is in use.
+"""python in_use.py FILE METRICS train.py ...: runs the script, and writes to FILE what is in use.
 
-A line every 300 ms or so: bytes that are allocated and not freed, after a garbage collection. That
-is not what the system sees: an allocator keeps what is freed, so what leaks is first taken from
-there, and what does not leak may grow with the holes between it.
+A line every 100 ms or so: the run's newest step by its metrics.jsonl, METRICS, and the bytes that
+are allocated and not freed, after a garbage collection. That is not what the system sees: an
+allocator keeps what is freed, so what leaks is first taken from there, and what does not leak may
+grow with the holes between it.
 """
 
 import ctypes
 import gc
+import json
+import os
 import runpy
 import sys
 import threading
@@ -25,18 +28,27 @@ class Mallinfo2(ctypes.Structure):
     ]
 
 
-def write_what_is_used(path: str) -> None:
+def newest_step(metrics: str) -> int:
+    """0 before the first line."""
+    if not os.path.exists(metrics):
+        return 0
+    with open(metrics) as file:
+        lines = file.read().splitlines()
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def write_what_is_used(path: str, metrics: str) -> None:
     ask = ctypes.CDLL(None).mallinfo2
     ask.restype = Mallinfo2
     with open(path, "w", buffering=1) as file:
         while True:
             gc.collect()
             now = ask()
-            file.write(f"{now.uordblks + now.hblkhd}\n")
-            time.sleep(0.3)
+            file.write(f"{newest_step(metrics)} {now.uordblks + now.hblkhd}\n")
+            time.sleep(0.1)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=write_what_is_used, args=sys.argv[1:2], daemon=True).start()
-    sys.argv = sys.argv[2:]
+    threading.Thread(target=write_what_is_used, args=sys.argv[1:3], daemon=True).start()
+    sys.argv = sys.argv[3:]
     runpy.run_path(sys.argv[0], run_name="__main__")
