@@ -82,7 +82,12 @@ def orthogonal(x_NRC: jax.Array) -> jax.Array:
 
 
 def _stacks(tree: Any) -> dict[str, jax.Array]:
-    """The matrices of a tree by their shape, none higher than it is wide: (N, rows, columns)."""
+    """The matrices of a tree by their shape, none higher than it is wide: (N, rows, columns).
+
+    In a GPT of two blocks whose width is 64, all queries, keys, values and projections are one
+    stack, "64x64", of 8 matrices; the feed-forward's, one of them transposed, are another,
+    "64x256", of 4.
+    """
     found: dict[str, list[jax.Array]] = {}
     for x in jax.tree.leaves(tree):
         matrix = _as_matrix(x)
@@ -92,10 +97,12 @@ def _stacks(tree: Any) -> dict[str, jax.Array]:
 
 def _unstack(stacks: dict[str, jax.Array], like: Any) -> Any:
     """The inverse of `_stacks`, for a tree of these shapes."""
+    # `_stacks` took the leaves in the tree's order, and so each is the next of its stack.
     left = {name: iter(stack) for name, stack in stacks.items()}
 
     def take(x: jax.Array) -> jax.Array:
         name = _name(jax.eval_shape(_as_matrix, x).shape)
+        # A matrix only changes its axes' order here, so its transposed function is its inverse.
         back = jax.linear_transpose(_as_matrix, x)
         return back(next(left[name]))[0]
 

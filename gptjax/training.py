@@ -197,8 +197,11 @@ def is_finite(metrics: Metrics, params: Params) -> Array:
 
 
 def _choose(good: Array, new: TrainState, old: TrainState, *, skip: bool) -> TrainState:
-    """The new state where `good`, else the old one; with `skip`, at the new step all the same."""
-    if not skip:
+    """The new state where `good`, else the old one; with `skip`, at the new step all the same.
+
+    `good` is known on the device only, so both states are there and each array is chosen.
+    """
+    if not skip:  # the old step too: the loop ends there, and a resume tries the update again
         return jax.tree.map(partial(jnp.where, good), new, old)
 
     def choose(new: Any, old: Any) -> Any:

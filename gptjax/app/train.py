@@ -126,6 +126,8 @@ def run(argv: list[str], commands: Commands, data_dir: Path) -> int:
 
 def parse(argv: list[str], commands: Commands) -> dict[str, Any]:
     """Flags to values, by field name; absent when not given."""
+    # The preset decides what the other flags' defaults are, and so what --help shows: it is read
+    # before them, by a parser that knows this flag alone.
     peek = FlagParser(commands.train, "", add_help=False)
     peek.add("preset", str, "")
     name = peek.parse_some(argv).get("preset")

@@ -6,6 +6,10 @@ is full. All are pure, and the attention is the model's own: here is only what i
 A clock counts the tokens decoded, the same for every row. Row b's tokens have the times start_B[b]
 to clock - 1, so that rows of different lengths go on together: their newest tokens share a slot,
 time mod S. S is block_size, and a slot is used again when its token has left every window.
+
+Example: S = 4, and a prompt of 3 tokens. They have the times -3, -2 and -1 and the slots 1, 2 and
+3; start is -3 and clock 0. The next token has the time 0 and slot 0, and the window is full: clock
+is 1. `slide` then drops its older half: start is -1, and the token of time 1 takes slot 1.
 """
 
 from typing import Any, NamedTuple
@@ -85,6 +89,7 @@ def decode_step(model: nn.Module, params: Any, cache: Cache, token_B: Array) -> 
     Returns:
         logits_BV of the token after it, float32, and the cache with it.
     """
+    # 1. What the token may see: the slots whose times are in its row's window.
     S = config_of(model).block_size
     seen_BS = _time_of_slots(cache.clock, S)[None] >= cache.start_B[:, None]
     past = tuple(
@@ -92,8 +97,9 @@ def decode_step(model: nn.Module, params: Any, cache: Cache, token_B: Array) -> 
         for keys, values in zip(cache.keys_HBDS, cache.values_HBSD, strict=True)
     )
     logits_BTV, kv = _forward(model, params, token_B[:, None], past)
-    # Never below 0, but known only at the end: so XLA writes after its last read of the cache, and
-    # in place. Otherwise it copies the whole cache, twice, for each token.
+    # 2. Its own key and value, into the slot of its time.
+    # The minimum is 0 always, but known only at the end: so XLA writes after its last read of the
+    # cache, and in place. Otherwise it copies the whole cache, twice, for each token.
     slot = cache.clock % S + jnp.minimum(jnp.argmax(logits_BTV), 0)
     write = jax.lax.dynamic_update_slice_in_dim
     new = Cache(
@@ -174,6 +180,7 @@ def _place(cache: Cache, kv: list[tuple[Array, Array]], length_B: Array, rows_B:
     """Writes each row's last length_B tokens into their slots, those of the rows in rows_B."""
     T = kv[0][0].shape[2]
     S = cache.values_HBSD[0].shape[2]
+    # Which of its row's tokens a slot takes; below 0, none: it keeps what it has.
     place_BS = _time_of_slots(cache.clock, S)[None] - (cache.clock - length_B)[:, None]
     new_BS = (place_BS >= 0) & rows_B[:, None]
     place_BS = jnp.clip(place_BS, 0, T - 1)
