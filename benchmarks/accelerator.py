@@ -88,16 +88,16 @@ def main() -> int:
         "shapes": {},
     }
     print(heading(results), flush=True)
-    for name, config in (TOY if args.quick else SHAPES).items():
+    for name, run_config in (TOY if args.quick else SHAPES).items():
         rows = measure(
-            config,
+            run_config,
             entries,
             turns=2 if args.quick else 7,
             seconds=0.1 if args.quick else 1.5,
             tell=train_step.tell,
         )
-        results["shapes"][name] = {"config": config.to_dict(), "rows": rows}
-        print(table(name, config, rows, results), flush=True)
+        results["shapes"][name] = {"config": run_config.to_dict(), "rows": rows}
+        print(table(name, run_config, rows, results), flush=True)
     results["runs"] = []
     for seed in range(args.seeds):
         spent = time.monotonic() - began
@@ -174,12 +174,14 @@ def heading(results: dict[str, Any]) -> str:
     )
 
 
-def table(name: str, config: RunConfig, rows: list[dict[str, Any]], results: dict[str, Any]) -> str:
+def table(
+    name: str, run_config: RunConfig, rows: list[dict[str, Any]], results: dict[str, Any]
+) -> str:
     """Steps of one shape; utilisation counts the model's own operations, none done twice."""
-    tokens = config.train.batch_size * config.model.block_size
-    flops, sheet = train_flops(config.model) * tokens, results["peak_flops"]
+    tokens = run_config.train.batch_size * run_config.model.block_size
+    flops, sheet = train_flops(run_config.model) * tokens, results["peak_flops"]
     lines = [
-        f"### {name}, batch {config.train.batch_size} x {config.model.block_size}",
+        f"### {name}, batch {run_config.train.batch_size} x {run_config.model.block_size}",
         "",
         "| | ms a step, median | range | tokens/s | of the measured product | of the data sheet "
         "| peak MB | first step |",

@@ -29,10 +29,10 @@ class Term(NamedTuple):
     forward: int
 
 
-def terms(config: GPTConfig, tokens: int | None = None) -> list[Term]:
+def terms(model_config: GPTConfig, tokens: int | None = None) -> list[Term]:
     """The products of a token's forward pass; its context is `tokens` long, or block_size."""
-    C, L, V = config.n_embd, config.n_layer, config.vocab_size
-    T = tokens or config.block_size
+    C, L, V = model_config.n_embd, model_config.n_layer, model_config.vocab_size
+    T = tokens or model_config.block_size
     return [
         Term("queries, keys and values: 2 L C 3C", 2 * L * C * 3 * C),
         Term("scores: 2 L T C", 2 * L * T * C),
@@ -43,9 +43,9 @@ def terms(config: GPTConfig, tokens: int | None = None) -> list[Term]:
     ]
 
 
-def train_flops(config: GPTConfig, tokens: int | None = None) -> int:
+def train_flops(model_config: GPTConfig, tokens: int | None = None) -> int:
     """Operations of forward and backward, for one token."""
-    return (1 + BACKWARD) * sum(term.forward for term in terms(config, tokens))
+    return (1 + BACKWARD) * sum(term.forward for term in terms(model_config, tokens))
 
 
 def matmul_rate(dtype: str, size: int = 2048, seconds: float = 1.0, turns: int = 5) -> float:

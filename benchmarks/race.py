@@ -90,15 +90,15 @@ def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
     from gptjax.text.splitting import read_texts, with_text
 
     if contestant == "torch":
-        config = PRESETS["shakespeare"].replace(
+        run_config = PRESETS["shakespeare"].replace(
             n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12, dropout=0.0
         )
     else:
-        config = with_micro_batches(preset_for("cpu"), "cpu")
-    config = config.replace(max_iters=steps, seed=seed, dtype="float32")
-    texts = read_texts(config, ROOT / "data", lambda line: None)
+        run_config = with_micro_batches(preset_for("cpu"), "cpu")
+    run_config = run_config.replace(max_iters=steps, seed=seed, dtype="float32")
+    texts = read_texts(run_config, ROOT / "data", lambda line: None)
     with tempfile.TemporaryDirectory(prefix="gptjax-race-") as folder:
-        write_json(Path(folder) / "config.json", with_text(config, texts).to_dict())
+        write_json(Path(folder) / "config.json", with_text(run_config, texts).to_dict())
         np.savez(Path(folder) / "text.npz", train=texts.train, val=texts.val)
         began = time.time()
         done = subprocess.run(
@@ -126,13 +126,13 @@ def ours(folder: Path) -> dict[str, float]:
     from gptjax.model import GPT
     from gptjax.training import evaluate, init_state, make_keys, make_train_loop
 
-    config = RunConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    run_config = RunConfig.from_dict(json.loads((folder / "config.json").read_text()))
     with np.load(folder / "text.npz") as text:
         train, val = (jax.numpy.asarray(text[name]) for name in ("train", "val"))
-    model = suited(GPT(config.model), config, "cpu")
-    keys, steps = make_keys(config.seed), config.train.max_iters
-    loop = make_train_loop(model, config)
-    state = compile_and_initialize(partial(init_state, model, config), loop, train, keys)
+    model = suited(GPT(run_config.model), run_config, "cpu")
+    keys, steps = make_keys(run_config.seed), run_config.train.max_iters
+    loop = make_train_loop(model, run_config)
+    state = compile_and_initialize(partial(init_state, model, run_config), loop, train, keys)
     times = []
     for until in (steps // 2, steps):
         state, metrics = loop(state, train, keys, until)
@@ -149,16 +149,17 @@ def theirs(folder: Path) -> dict[str, float]:
     from compare import torch_gpt
     from compare.worker import read_config
 
-    config = read_config("torch", folder / "config.json")
+    run_config = read_config("torch", folder / "config.json")
     with np.load(folder / "text.npz") as text:
         train, val = (torch.from_numpy(text[name].astype("int64")) for name in ("train", "val"))
-    training = torch_gpt.make(config, config.seed)
-    B, T, steps = config.train.batch_size, config.model.block_size, config.train.max_iters
+    training = torch_gpt.make(run_config, run_config.seed)
+    B, T = run_config.train.batch_size, run_config.model.block_size
+    steps = run_config.train.max_iters
     began = time.time()
     for _ in range(steps):
         at = torch.randint(len(train) - T, (B,)).tolist()
         x, y = (torch.stack([train[i + d : i + d + T] for i in at]) for d in (0, 1))
-        torch_gpt.train_step(*training, x, y, grad_clip=config.train.grad_clip)
+        torch_gpt.train_step(*training, x, y, grad_clip=run_config.train.grad_clip)
     ended = time.time()
     model, total = training[0].eval(), 0.0
     with torch.inference_mode():

@@ -263,14 +263,14 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw(path: Path, positions: dict[str, list[list[float]]], config: Any) -> None:
+def draw(path: Path, positions: dict[str, list[list[float]]], model_config: Any) -> None:
     """Time per token against position, as a PNG."""
     figure = new_figure(7, 4)
     axes = figure.subplots()
     for window, color in (("exact", "tab:red"), ("chunked", "tab:blue")):
         axes.plot(*zip(*positions[window], strict=True), "o-", ms=3, color=color, label=window)
     for block in range(1, 4):
-        axes.axvline(block * config.block_size, color="gray", lw=0.8, ls=":")
+        axes.axvline(block * model_config.block_size, color="gray", lw=0.8, ls=":")
     axes.set_yscale("log")
     for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         ticks("{x:g}")

@@ -46,14 +46,14 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
     from gptjax.model import GPT
     from gptjax.training import init_state, make_keys, make_train_loop
 
-    config = RunConfig.from_dict(json.loads(path.read_text()))
-    config = with_micro_batches(config, platform())
-    keys = make_keys(config.seed)
-    model = suited(GPT(config.model), config, platform())
+    run_config = RunConfig.from_dict(json.loads(path.read_text()))
+    run_config = with_micro_batches(run_config, platform())
+    keys = make_keys(run_config.seed)
+    model = suited(GPT(run_config.model), run_config, platform())
     attention = describe_attention(model, platform())
-    loop = make_train_loop(model, config)
+    loop = make_train_loop(model, run_config)
     on_device = jnp.asarray(tokens.astype(np.uint8))
-    state = jax.jit(lambda key: init_state(model, config, key))(keys.params)
+    state = jax.jit(lambda key: init_state(model, run_config, key))(keys.params)
     done = 0
 
     def steps(count: int) -> float:
@@ -77,14 +77,14 @@ def theirs(
 
     from compare import torch_gpt
 
-    config = read_config("torch", path)
+    run_config = read_config("torch", path)
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     torch.set_float32_matmul_precision("high")  # TF32, as nanoGPT allows; a CPU has none
-    training = torch_gpt.make(config, config.seed, device=device, compiled=compiled)
+    training = torch_gpt.make(run_config, run_config.seed, device=device, compiled=compiled)
     text = torch.from_numpy(tokens)
-    B, T = config.train.batch_size, config.model.block_size
-    if config.train.gradient_accumulation_steps != 1:
+    B, T = run_config.train.batch_size, run_config.model.block_size
+    if run_config.train.gradient_accumulation_steps != 1:
         raise ValueError("the twin's step is measured without gradient accumulation")
 
     def batch() -> Any:
@@ -95,7 +95,7 @@ def theirs(
     def steps(count: int) -> float:
         loss: Any = None
         for _ in range(count):
-            loss = torch_gpt.train_step(*training, *batch(), grad_clip=config.train.grad_clip)
+            loss = torch_gpt.train_step(*training, *batch(), grad_clip=run_config.train.grad_clip)
         return loss.item()
 
     def memory() -> float:

@@ -29,12 +29,12 @@ class Entry(NamedTuple):
         return f"{names[self.library]}, {self.dtype}"
 
 
-def start(entry: Entry, config: RunConfig, folder: Path) -> Process:
+def start(entry: Entry, run_config: RunConfig, folder: Path) -> Process:
     """The process of an entry: asked for a `count` of steps, it answers with `seconds` (of one),
     `memory` (MB, the peak) and the last `loss`.
     """
     path = folder / f"{entry.library}-{entry.dtype}.json"
-    write_json(path, config.replace(dtype=entry.dtype).to_dict())
+    write_json(path, run_config.replace(dtype=entry.dtype).to_dict())
     environment = {
         "TORCHINDUCTOR_CACHE_DIR": str(path.with_suffix(".inductor")),
         # Others' memory is none of its business: on a GPU all processes are there at once.
@@ -45,7 +45,7 @@ def start(entry: Entry, config: RunConfig, folder: Path) -> Process:
 
 
 def measure(
-    config: RunConfig,
+    run_config: RunConfig,
     entries: list[Entry],
     *,
     turns: int,
@@ -70,7 +70,7 @@ def measure(
                 rows.append(row)
                 tell(f"starting {entry.title}")
                 try:
-                    worker = start(entry, config, Path(folder))
+                    worker = start(entry, run_config, Path(folder))
                     first = worker.ask(count=1)["seconds"]
                     second = worker.ask(count=1)["seconds"]
                     # Many in a row, as in its turns: one alone may cost some libraries far more.

@@ -14,33 +14,33 @@ from gptjax.config import GPTConfig
 from gptjax.interop import to_huggingface, to_torch
 
 
-def contestants(config: GPTConfig, params: Any, dtype: str) -> dict[str, Any]:
+def contestants(model_config: GPTConfig, params: Any, dtype: str) -> dict[str, Any]:
     """Both with the given weights; in bfloat16 the weights are stored so, as ours are."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     as_dtype = getattr(torch, dtype)
-    ours = TorchGPT(config)
-    entries = to_torch(config, params).items()
+    ours = TorchGPT(model_config)
+    entries = to_torch(model_config, params).items()
     ours.load_state_dict({k.removeprefix("transformer."): tensor(v) for k, v in entries})
     ours = ours.eval().to(as_dtype)
     theirs = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.block_size,
-            n_embd=config.n_embd,
-            n_layer=config.n_layer,
-            n_head=config.n_head,
+            vocab_size=model_config.vocab_size,
+            n_positions=model_config.block_size,
+            n_embd=model_config.n_embd,
+            n_layer=model_config.n_layer,
+            n_head=model_config.n_head,
             bos_token_id=0,
             eos_token_id=None,
         )
     )
-    weights = {k: tensor(v) for k, v in to_huggingface(config, params).items()}
+    weights = {k: tensor(v) for k, v in to_huggingface(model_config, params).items()}
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
     if unexpected or any("lm_head" not in name for name in missing):
         raise ValueError(f"transformers' model lacks {missing} and does not know {unexpected}")
     theirs.tie_weights()
     theirs = theirs.eval().to(as_dtype)
     return {
-        f"nanoGPT's loop, no cache, {dtype}": partial(nanogpt, ours, config.block_size),
+        f"nanoGPT's loop, no cache, {dtype}": partial(nanogpt, ours, model_config.block_size),
         f"transformers, cache, {dtype}": partial(transformers, theirs),
     }
 

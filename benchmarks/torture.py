@@ -135,10 +135,10 @@ def metrics(path: Path) -> list[dict[str, float]]:
 
 def final(path: Path) -> TrainState:
     """The last checkpoint's whole state."""
-    config, _ = runs.read_run(path)
-    model = runs.make_model(config)
-    abstract = jax.eval_shape(lambda k: init_state(model, config, k), make_keys(0).params)
-    at = path / runs.CHECKPOINTS / str(config.train.max_iters)
+    run_config, _ = runs.read_run(path)
+    model = runs.make_model(run_config)
+    abstract = jax.eval_shape(lambda k: init_state(model, run_config, k), make_keys(0).params)
+    at = path / runs.CHECKPOINTS / str(run_config.train.max_iters)
     return checkpoint.load_state(at, abstract)
 
 

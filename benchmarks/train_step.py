@@ -78,11 +78,11 @@ def main() -> int:
         "matmul_flops": {dtype: matmul_rate(dtype, size) for dtype in DTYPES},
         "shapes": {},
     }
-    for name, config in shapes.items():
+    for name, run_config in shapes.items():
         tell(f"== {name}")
-        rows = measure(config, entries, turns=turns, seconds=seconds, tell=tell)
-        results["shapes"][name] = {"config": config.to_dict(), "rows": rows}
-        print(table(name, config, rows, results["matmul_flops"]), flush=True)
+        rows = measure(run_config, entries, turns=turns, seconds=seconds, tell=tell)
+        results["shapes"][name] = {"config": run_config.to_dict(), "rows": rows}
+        print(table(name, run_config, rows, results["matmul_flops"]), flush=True)
     if not args.quick:
         write_json(args.out / "train_step.json", results)
     return 0
@@ -94,17 +94,17 @@ def tell(message: str) -> None:
 
 
 def table(
-    name: str, config: RunConfig, rows: list[dict[str, Any]], matmul: dict[str, float]
+    name: str, run_config: RunConfig, rows: list[dict[str, Any]], matmul: dict[str, float]
 ) -> str:
     """A shape's table, and what the best of each side comes to."""
-    model = config.model
-    tokens = config.train.batch_size * model.block_size
+    model = run_config.model
+    tokens = run_config.train.batch_size * model.block_size
     flops = train_flops(model)
     lines = [
         f"### {name}",
         "",
         f"{model.n_layer} layers, {model.n_head} heads, {model.n_embd} wide, block "
-        f"{model.block_size}, batch {config.train.batch_size}, dropout {model.dropout}: "
+        f"{model.block_size}, batch {run_config.train.batch_size}, dropout {model.dropout}: "
         f"{flops / 1e6:,.1f} million operations a token.",
         "",
         "| | ms a step, median | range | tokens/s | GFLOP/s | of the dtype's product | peak MB "
@@ -137,10 +137,10 @@ def table(
     return "\n".join([*lines, ""])
 
 
-def arithmetic(config: RunConfig) -> str:
+def arithmetic(run_config: RunConfig) -> str:
     """What a token's forward pass costs, term by term."""
     lines = ["| product | operations a token, forward |", "|---|---|"]
-    lines += [f"| {term.what} | {term.forward:,} |" for term in terms(config.model)]
+    lines += [f"| {term.what} | {term.forward:,} |" for term in terms(run_config.model)]
     return "\n".join(lines)
 
 
