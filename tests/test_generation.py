@@ -183,8 +183,9 @@ def test_one_compile_for_each_batch_and_prompt_bucket(count_compiles):
     assert len(compiled) == 1, compiled
     with count_compiles() as compiled:  # the same buckets: 1 row, up to 16 tokens
         run([3], 400)
-        run([1], 5, Sampling(0.5, 3, 0.9, 0.01, 1.2))
-        run([16], 5, Sampling(0.0), other)
+        other_settings = {"top_k": 3, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.2}
+        run([1], 5, Sampling(temperature=0.5, **other_settings))
+        run([16], 5, Sampling(temperature=0.0), other)
     assert compiled == []
     for lengths, again in {(1, 1, 1): [5] * 4, (33,): [99]}.items():
         with count_compiles() as compiled:

@@ -19,7 +19,7 @@ Array = jax.Array
 ALL = 2**31 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a token is drawn: by default, from the model's own distribution.
 
