@@ -6,7 +6,8 @@ product takes of its result, at a crawl. The barriers here have it computed once
 `nn.vmap` turns the projections of H heads into a batch of H products, each of a narrow matrix, and
 the gradient of what all of them read into a sum over that batch, which XLA's CPU backend computes
 at a thirtieth of the speed of one product over heads and channels together. So here the gradient
-is written as that product.
+is written as that product: a Dense layer calls `projection`, which is `_one_head`; under `nn.vmap`
+JAX calls `_all_heads` in its place, and that is `project_all`, whose gradient is ours.
 
 Half of a causal model's weights are zero. Taken in a few parts, the queries of each meet no more
 keys than they may see, and three eighths of the work are left out.
@@ -48,11 +49,11 @@ def project_all(x_BTC: Array, w_HCD: Array) -> Array:
     return jnp.einsum("btc,hcd->hbtd", x_BTC, w_HCD)
 
 
-def _forward(x_BTC: Array, w_HCD: Array) -> tuple[Array, tuple[Array, Array]]:
+def _project_all_forward(x_BTC: Array, w_HCD: Array) -> tuple[Array, tuple[Array, Array]]:
     return project_all(x_BTC, w_HCD), (x_BTC, w_HCD)
 
 
-def _backward(kept: tuple[Array, Array], g_HBTD: Array) -> tuple[Array, Array]:
+def _project_all_backward(kept: tuple[Array, Array], g_HBTD: Array) -> tuple[Array, Array]:
     x_BTC, w_HCD = kept
     # Computed once, and not again inside of each of the two products.
     g_HBTD = jax.lax.optimization_barrier(g_HBTD)
@@ -62,16 +63,16 @@ def _backward(kept: tuple[Array, Array], g_HBTD: Array) -> tuple[Array, Array]:
     )
 
 
-project_all.defvjp(_forward, _backward)
+project_all.defvjp(_project_all_forward, _project_all_backward)
 
 
 @custom_vmap
-def _project(x_BTC: Array, w_CD: Array) -> Array:
+def _one_head(x_BTC: Array, w_CD: Array) -> Array:
     return jnp.einsum("btc,cd->btd", x_BTC, w_CD)
 
 
-@_project.def_vmap
-def _project_heads(size: int, batched: list[bool], x: Array, w: Array) -> tuple[Array, bool]:
+@_one_head.def_vmap
+def _all_heads(size: int, batched: list[bool], x: Array, w: Array) -> tuple[Array, bool]:
     """The rule of `nn.vmap` over heads: x is the same for all."""
     assert batched == [False, True], batched
     return project_all(x, w), True
@@ -79,7 +80,7 @@ def _project_heads(size: int, batched: list[bool], x: Array, w: Array) -> tuple[
 
 def projection(x_BTC: Array, w_CD: Array, dimensions: Any, **_: Any) -> Array:
     """A head's projection, for `nn.Dense(dot_general=...)`; under `nn.vmap` all heads' at once."""
-    return _project(x_BTC, w_CD)
+    return _one_head(x_BTC, w_CD)
 
 
 @jax.custom_vjp
