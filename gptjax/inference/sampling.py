@@ -17,6 +17,10 @@ from gptjax.fields import check, check_types, flag
 
 Array = jax.Array
 ALL = 2**31 - 1
+# A larger penalty counts as this one, and a smaller one than its inverse as that: logits stay
+# finite, and no temperature that anybody uses brings such a token back.
+MOST_PENALTY = np.float32(2.0**64)
+LEAST_TEMPERATURE = np.finfo(np.float32).tiny  # many processors round what is below to 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,10 @@ class Sampling:
             value = field.metadata["off"] if value is None else value
             is_whole = isinstance(value, int)
             values[field.name] = np.int32(min(value, ALL)) if is_whole else np.float32(value)
+        if self.temperature > 0:
+            values["temperature"] = np.maximum(values["temperature"], LEAST_TEMPERATURE)
+        penalty = values["repetition_penalty"]
+        values["repetition_penalty"] = np.clip(penalty, 1 / MOST_PENALTY, MOST_PENALTY)
         return values
 
 
@@ -94,32 +102,40 @@ def penalize(logits_BV: Array, used_BV: Array, sampling: Mapping[str, Array]) ->
 
 
 def filter_logits(logits_BV: Array, sampling: Mapping[str, Array]) -> Array:
-    """Logits over temperature, with -inf for the tokens that top-k, then top-p, then min-p drop.
+    """How far each logit is below its row's largest, over temperature: (B, V), none above 0.
 
-    The likeliest token always stays. Of equal logits the lower id ranks first, so that top_k = 1
-    is greedy, and exactly k tokens stay.
+    It is -inf for the tokens that top-k, then top-p, then min-p drop. The likeliest token always
+    stays. Of equal logits the lower id ranks first, so that top_k = 1 is greedy, and exactly k
+    tokens stay.
     """
-    logits_BV = logits_BV / jnp.where(sampling["temperature"] > 0, sampling["temperature"], 1)
+    # The difference first: logits over a small temperature are infinite, several of them at once.
+    temperature = jnp.where(sampling["temperature"] > 0, sampling["temperature"], 1)
+    below_BV = (logits_BV - logits_BV.max(-1, keepdims=True)) / temperature
     all_tokens = sampling["top_k"] >= logits_BV.shape[-1]
     sampling = {**sampling, "top_k": jnp.where(all_tokens, ALL, sampling["top_k"])}
-    is_on = [sampling[name] != off for name, off in _FILTERS.items()]
     # Sorting a large vocabulary costs more than a small model's step.
-    return jax.lax.cond(jnp.any(jnp.stack(is_on)), _drop, lambda x, _: x, logits_BV, sampling)
+    is_on = jnp.any(jnp.stack([sampling[name] != off for name, off in _FILTERS.items()]))
+    return jax.lax.cond(is_on, _drop, lambda x, *_: x, below_BV, logits_BV, sampling)
 
 
-def _drop(logits_BV: Array, sampling: Mapping[str, Array]) -> Array:
-    """Ranks the tokens, decides which ranks stay, and takes that back to the tokens' places."""
+def _drop(below_BV: Array, logits_BV: Array, sampling: Mapping[str, Array]) -> Array:
+    """Ranks the tokens, decides which ranks stay, and takes that back to the tokens' places.
+
+    They are ranked by their logits: over a large temperature, several are equally far below.
+    """
     order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
-    ranked_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
-    rank_1V = jnp.arange(logits_BV.shape[-1])[None]
+    ranked_BV = jnp.take_along_axis(below_BV, order_BV, axis=-1)
+    rank_1V = jnp.arange(below_BV.shape[-1])[None]
     ranked_BV = jnp.where(rank_1V < sampling["top_k"], ranked_BV, -jnp.inf)
     probability_BV = nn.softmax(ranked_BV, axis=-1)
     before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
-    stay_BV = (before_BV < sampling["top_p"]) & (rank_1V < sampling["top_k"])
+    # Probabilities may add up to a little more than 1, and a top_p of 1 means all.
+    within_BV = (before_BV < sampling["top_p"]) | (sampling["top_p"] == 1)
+    stay_BV = within_BV & (rank_1V < sampling["top_k"])
     stay_BV = stay_BV & (probability_BV >= sampling["min_p"] * probability_BV[:, :1])
     stay_BV = stay_BV | (rank_1V == 0)
     stay_BV = jnp.take_along_axis(stay_BV, jnp.argsort(order_BV, axis=-1), axis=-1)
-    return jnp.where(stay_BV, logits_BV, -jnp.inf)
+    return jnp.where(stay_BV, below_BV, -jnp.inf)
 
 
 def sample_token(logits_BV: Array, keys_B: Array, sampling: Mapping[str, Array]) -> Array:
