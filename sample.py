@@ -10,12 +10,20 @@ The story is in gptjax/app/sample.py.
 """
 
 import sys
-from functools import partial
+from pathlib import Path
 
-from gptjax.app import sample
-from gptjax.app.script import SCRIPTS
+try:
+    from gptjax.app import sample
+    from gptjax.shell import scripts
+except ValueError as error:  # an environment variable that JAX cannot read
+    sys.stderr.write(f"sample.py: error: {error}\n")
+    sys.exit(2)
 
-main = partial(sample.main, commands=SCRIPTS)
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status; the flags are the process's own if `argv` is None."""
+    return sample.main(argv, commands=scripts(Path(__file__).resolve().parent))
+
 
 if __name__ == "__main__":
     sys.exit(main())

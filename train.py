@@ -8,13 +8,22 @@ The story is in gptjax/app/train.py.
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 
-from gptjax.app import train
-from gptjax.app.script import SCRIPTS
+try:
+    from gptjax.app import train
+    from gptjax.shell import scripts
+except ValueError as error:  # an environment variable that JAX cannot read
+    sys.stderr.write(f"train.py: error: {error}\n")
+    sys.exit(2)
 
-main = partial(train.main, commands=SCRIPTS, data_dir=Path(__file__).resolve().parent / "data")
+ROOT = Path(__file__).resolve().parent
+
+
+def main(argv: list[str] | None = None, *, data_dir: Path = ROOT / "data") -> int:
+    """Exit status; the flags are the process's own if `argv` is None."""
+    return train.main(argv, commands=scripts(ROOT), data_dir=data_dir)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -89,7 +89,7 @@ def parse(argv: list[str]) -> dict[str, Any]:
     parser = FlagParser("python -m compare", __doc__ or "")
     parser.add("preset", str, f"the model and its training [{PRESET}; {QUICK_PRESET} with --quick]")
     parser.add("only", str, f"comma-separated, of {','.join(CONTESTANTS)}; linen is always there")
-    parser.add("out", str, f"folder of the results [{DOCS}; with any flag {ELSEWHERE}]")
+    parser.add("out", Path, f"folder of the results [{DOCS}; with any flag {ELSEWHERE}]")
     parser.add_argument(
         "--quick",
         action="store_true",

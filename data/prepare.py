@@ -6,13 +6,14 @@ from pathlib import Path
 DATA_DIR = Path(__file__).resolve().parent
 sys.path.insert(0, str(DATA_DIR.parent))  # so that it runs from a clone, nothing installed
 
+from gptjax.app.flags import FlagParser  # noqa: E402
 from gptjax.app.script import run_script  # noqa: E402
 from gptjax.text.corpora import CORPORA, fetch  # noqa: E402
 
 
 def prepare(argv: list[str]) -> int:
     """Fetches, verifies and says where the text is."""
-    del argv
+    FlagParser("prepare.py", __doc__ or "").parse(argv)
     path = fetch(CORPORA["shakespeare"], DATA_DIR, tell=print)
     print(f"{path}: {path.stat().st_size:,} bytes, sha256 as expected")
     return 0

@@ -14,7 +14,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from gptjax.app.script import Commands, run_script
+from gptjax import shell
+from gptjax.app.script import run_script
 from gptjax.errors import InputError
 from gptjax.version import __version__
 
@@ -24,7 +25,11 @@ COMMANDS = ("train", "sample", "verify", "lecture")
 def main(argv: list[str] | None = None) -> int:
     """Exit status: the command's own, or 2 where there is no such command."""
     # Hints and errors name what the user typed.
-    program = "python -m gptjax" if Path(sys.argv[0]).name == "__main__.py" else "gptjax"
+    typed = Path(sys.argv[0])
+    if typed.name == "__main__.py":
+        program = f"{shell.python()} -m {shell.PROGRAM}"
+    else:
+        program = shell.program(typed if typed.name == shell.PROGRAM else None)
     return run_script(program, partial(run, program=program), argv)
 
 
@@ -37,7 +42,7 @@ def run(argv: list[str], program: str) -> int:
     if name in ("-V", "--version"):
         print(f"gptjax {__version__}")
         return 0
-    commands = Commands(f"{program} train", f"{program} sample")
+    commands = shell.commands(program)
     # Each is imported only when it is called: none needs the others.
     match name:
         case "train":

@@ -111,9 +111,12 @@ class TrainConfig:
     max_iters: int = flag(5000, "updates in all; the learning rate's fall ends here")
     optimizer: Optimizer = flag("adamw", "adamw; muon: Muon for the blocks' matrices, AdamW else")
     learning_rate: float = flag(1e-3, "peak learning rate")
-    min_lr: float = flag(1e-4, "learning rate at the end of the run")
+    min_lr: float = flag(
+        1e-4, "learning rate at the end of the run; in proportion where only learning_rate is given"
+    )
     schedule: Schedule = flag("cosine", "how the learning rate falls from its peak to min_lr")
     warmup_iters: int = flag(100, "linear warm-up, at most a tenth of max_iters")
+    schedule_start: int = 0  # the step at which the schedule begins: set by a resume with --rewarm
     weight_decay: float = flag(0.1, "AdamW's decoupled decay")
     decay: Decay = flag(
         "matrices", "what decays: matrices alone, or all parameters as in the lecture"
@@ -132,7 +135,7 @@ class TrainConfig:
     keep: int = flag(2, "newest checkpoints that stay, besides the best")
     max_minutes: float = flag(0.0, "stop, save and exit after so many minutes; 0 for no limit")
     save_interval_minutes: float = flag(
-        0.0, "save at least so often, besides at evaluations; 0 for at evaluations only"
+        10.0, "save at least so often, besides at evaluations; 0 for at evaluations only"
     )
     skip_nonfinite: bool = flag(
         False, "skip and count an update whose loss or gradient is not finite, instead of stopping"
@@ -156,7 +159,7 @@ class TrainConfig:
             check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         for name in (
             "learning_rate min_lr warmup_iters weight_decay grad_clip eval_iters max_minutes "
-            "save_interval_minutes micro_batch_size"
+            "save_interval_minutes micro_batch_size schedule_start"
         ).split():
             check(getattr(self, name) >= 0, name, getattr(self, name), "must be at least 0")
         check(
@@ -172,7 +175,7 @@ class TrainConfig:
             self.min_lr <= self.learning_rate,
             "min_lr",
             self.min_lr,
-            f"must be at most learning_rate ({self.learning_rate})",
+            f"must be at most learning_rate ({self.learning_rate}): give a smaller min_lr",
         )
 
 
@@ -183,7 +186,7 @@ class RunConfig:
     Attributes:
         model_name: which module the parameters belong to: `gpt`, or a rung of the lecture.
         preset: the preset that the run started from.
-        data: `shakespeare`, or the absolute path of a text file.
+        data: `shakespeare`, the absolute path of a text file, or `-` for one that came by a pipe.
         data_sha256: of the text's bytes; a resume on another text is refused.
         seed: from which every random number of the run follows.
     """
@@ -192,7 +195,11 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
     model_name: str = "gpt"
     preset: str = "shakespeare"
-    data: str = flag("shakespeare", "`shakespeare` or the path of a UTF-8 text file")
+    data: str = flag(
+        "shakespeare",
+        "`shakespeare`, the path of a UTF-8 text file, or - for standard input",
+        path=True,
+    )
     data_sha256: str = ""
     seed: int = flag(1337, "seed of parameters, batches and dropout", int32=False)
     deterministic: bool = flag(False, "on a GPU, use deterministic kernels only (slower)")

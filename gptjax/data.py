@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.errors import InputError
+from gptjax.numerics import own_numerics
 
 Array = jax.Array
 TRAIN_FRACTION = 0.9
@@ -52,6 +53,7 @@ def compact(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
     return tokens.astype(np.int32)
 
 
+@own_numerics()
 def sample_batch(
     tokens: Array, key: Array, step_number: Array | int, batch_size: int, block_size: int
 ) -> Batch:

@@ -13,14 +13,18 @@ MAX_INT = 2**31
 MAX_FLOAT = 3.4e38  # what a float32 holds
 
 
-def flag(default: Any, help: str, *, int32: bool = True, off: Any = None) -> Any:
+def flag(
+    default: Any, help: str, *, int32: bool = True, off: Any = None, path: bool = False
+) -> Any:
     """A dataclass field with its one line of help, which is also the help of its flag.
 
     Args:
         int32: a whole number must be below 2**31: steps and positions are int32 on the device.
         off: for a field that may be None, the number that has the same effect as None.
+        path: a string is the path of a file or folder.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "int32": int32, "off": off})
+    metadata = {"help": help, "int32": int32, "off": off, "path": path}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def check(ok: bool, name: str, value: Any, rule: str) -> None:

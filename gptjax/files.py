@@ -1,9 +1,14 @@
-"""Files that are written whole or not at all, and read with limits: a run may be a stranger's."""
+"""Files that are written whole or not at all, and read with limits: a run may be a stranger's.
+
+A run's own files are replaced, never written through: a link in a run might lead out of it. Paths
+that a person names may be links, devices or pipes: outputs.py writes those.
+"""
 
 import contextlib
 import io
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -16,30 +21,43 @@ from gptjax.errors import InputError
 # takes at most about 25 times its size, so this also bounds the memory that it can take.
 MAX_JSON_BYTES = 16 * 2**20
 
-# Neither a link nor a wait for whoever writes into a pipe; 0 where the system knows neither.
-_SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+# No wait for whoever writes into a pipe, and no link; 0 where the system does not know them.
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_SAFELY = getattr(os, "O_NOFOLLOW", 0) | _NO_WAIT
+
+# What systems leave in folders that they show, share or keep: SECURITY.md lists them.
+_FOREIGN = (".ds_store", "thumbs.db", "desktop.ini", ".gitkeep")
+_FOREIGN_BEGINNINGS = ("._", ".nfs")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file of this name was left by a system, and not by whoever wrote the folder.
+
+    Such a file is never read, and is passed over where other unknown files are refused.
+    """
+    return name.lower() in _FOREIGN or name.startswith(_FOREIGN_BEGINNINGS)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write into that takes the place of `path` when the block ends without an error.
 
-    It is written beside `path`, flushed to the disk, and renamed.
+    It is written beside `path`, flushed to the disk, and renamed. It keeps the permissions of the
+    file whose place it takes. A link is replaced, not followed.
 
     Raises:
         OSError: it cannot be written, or the block failed; what was at `path` is as it was.
     """
     with naming(path):
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
+        prefix = _temporary_prefix(path.name)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     try:
         with naming(path):
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private
+            os.chmod(temporary, _mode(path))  # mkstemp's files are private
             os.replace(temporary, path)
             flush(path.parent)  # or a power cut may undo the rename
     except BaseException:
@@ -57,26 +75,33 @@ def write_whole(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def temporary_prefix(path: Path) -> str:
-    """How the names of the files begin that a killed `whole_file(path)` leaves beside `path`."""
-    return f".{path.name}-"
+def is_temporary(path: Path, name: str) -> bool:
+    """Whether `path` is what a killed `whole_file` leaves beside the file called `name`."""
+    prefix = re.escape(_temporary_prefix(name))
+    return re.fullmatch(rf"{prefix}[a-z0-9_]{{8}}", path.name) is not None
+
+
+def as_json(value: Any) -> str:
+    """One JSON value as a file's text: indented, in ASCII."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes one JSON value, indented, in ASCII."""
-    write_whole(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Writes one JSON value, as `write_whole` writes."""
+    write_whole(path, as_json(value))
 
 
-def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+def read_json(path: Path, limit: int = MAX_JSON_BYTES, links: bool = False) -> dict[str, Any]:
     """Reads one JSON object.
 
     Args:
         limit: bytes; a larger file is refused.
+        links: as in `open_regular`.
 
     Raises:
         InputError: the file is missing, unreadable, too large, or not a JSON object.
     """
-    with open_regular(path) as file:
+    with open_regular(path, links) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise InputError(f"{path}: larger than {limit} bytes, so no file of a run")
@@ -105,16 +130,19 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("nested too deep") from error
 
 
-def open_regular(path: Path) -> io.BufferedReader:
-    """Opens a file to read, if it is one: never a link, a pipe or a device.
+def open_regular(path: Path, links: bool = False) -> io.BufferedReader:
+    """Opens a file to read, if it is one: never a pipe or a device.
+
+    Args:
+        links: follow links. Not in a run, which may be a stranger's.
 
     Raises:
         InputError: it is missing, unreadable, or something else than a file.
     """
-    if path.is_symlink():
+    if path.is_symlink() and not links:
         raise InputError(f"{path} is a link: nothing in a run may lead out of it")
     try:
-        descriptor = os.open(path, os.O_RDONLY | _SAFELY)
+        descriptor = os.open(path, os.O_RDONLY | (_NO_WAIT if links else _SAFELY))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -163,3 +191,18 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _temporary_prefix(name: str) -> str:
+    return f".{name}-"
+
+
+def _mode(path: Path) -> int:
+    """The permissions of the file at `path`, or those of a new one."""
+    with contextlib.suppress(OSError):
+        before = os.lstat(path).st_mode
+        if stat.S_ISREG(before):
+            return stat.S_IMODE(before)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

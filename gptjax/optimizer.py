@@ -24,20 +24,25 @@ def learning_rate_schedule(train_config: TrainConfig) -> Callable[[Any], Any]:
     Update s (from 0) of a warm-up of w has the rate learning_rate * (s + 1) / (w + 1), as in
     nanoGPT: the first update is not wasted on a rate of 0.
 
+    With `schedule_start`, all of this is over the steps from there to max_iters.
+
     Returns:
         A function from the update's number to its learning rate.
     """
     peak, floor = train_config.learning_rate, train_config.min_lr
-    warmup = min(train_config.warmup_iters, train_config.max_iters // 10)
-    length = max(train_config.max_iters - warmup, 1)
+    start = train_config.schedule_start
+    steps = max(train_config.max_iters - start, 1)
+    warmup = min(train_config.warmup_iters, steps // 10)
+    length = max(steps - warmup, 1)
     if train_config.schedule == "linear":
         fall = optax.linear_schedule(peak, floor, length)
     else:
         fall = optax.cosine_decay_schedule(peak, length, alpha=floor / peak if peak else 0.0)
-    return optax.join_schedules(
+    rate = optax.join_schedules(
         [optax.linear_schedule(peak / (warmup + 1), peak, max(warmup, 1)), fall],
         boundaries=[warmup],
     )
+    return (lambda step: rate(step - start)) if start else rate
 
 
 def decay_mask(params: Any) -> Any:

@@ -1,5 +1,6 @@
 """The presets: named configurations to start from, by `train.py --preset` or `PRESETS[name]`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
@@ -97,3 +98,18 @@ def preset_for(platform: str, name: str | None = None) -> RunConfig:
         raise InputError(f"preset {name!r} must be one of {', '.join(PRESETS)}")
     preset = PRESETS[name]
     return preset.replace(dtype="float32") if platform == "cpu" else preset
+
+
+def changed(preset: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """A preset with some fields changed, each named flat.
+
+    If `learning_rate` is among them and `min_lr` is not, `min_lr` follows it in proportion.
+
+    Raises:
+        InputError: as `RunConfig.replace`.
+    """
+    before, rate = preset.train, changes.get("learning_rate")
+    if rate is None or rate == before.learning_rate or "min_lr" in changes:
+        return preset.replace(**changes)
+    follows = min(rate, rate * before.min_lr / before.learning_rate)  # rounding may exceed it
+    return preset.replace(**changes, min_lr=follows)

@@ -18,10 +18,8 @@ class CharTokenizer:
     Attributes:
         characters: all of them, sorted by code point; a character's id is its place. For tiny
             Shakespeare id 0 is the newline.
-        start_id: the token that begins a text without a prompt.
+        start_id: the token that begins a text without a prompt: the newline, where there is one.
     """
-
-    start_id = 0
 
     def __init__(self, characters: str) -> None:
         if not isinstance(characters, str) or not characters:
@@ -31,6 +29,7 @@ class CharTokenizer:
             raise InputError("the characters of a vocabulary must be distinct and sorted")
         self.characters = characters
         self._codes = codes
+        self.start_id = max(0, characters.find("\n"))
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -39,6 +38,10 @@ class CharTokenizer:
         for start in range(0, len(text), CHUNK):
             seen[_codes(text[start : start + CHUNK])] = True
         return cls(seen.nonzero()[0].astype("<u4").tobytes().decode("utf-32-le"))
+
+    def __contains__(self, character: object) -> bool:
+        """Whether a character has an id."""
+        return isinstance(character, str) and character in self.characters
 
     @property
     def vocab_size(self) -> int:
@@ -59,8 +62,8 @@ class CharTokenizer:
             if len(unknown):
                 at = start + int(unknown[0])
                 raise InputError(
-                    f"character {text[at]!a} at position {at} is not among the "
-                    f"{self.vocab_size} characters of this model's text"
+                    f"character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} is not "
+                    f"among the {self.vocab_size} characters of this model's text"
                 )
             result[start : start + CHUNK] = ids
         return result

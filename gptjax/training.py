@@ -18,6 +18,7 @@ from gptjax.config import RunConfig
 from gptjax.data import Batch, sample_batch
 from gptjax.loss import cross_entropy, token_losses
 from gptjax.model import config_of, forward
+from gptjax.numerics import own_numerics
 from gptjax.optimizer import learning_rate_schedule, make_optimizer
 
 Array = jax.Array
@@ -78,16 +79,19 @@ class Keys(NamedTuple):
     dropout: Array
 
 
+@own_numerics()
 def make_keys(seed: int) -> Keys:
-    """Typed keys, split once from the run's seed."""
-    return Keys(*jax.random.split(jax.random.key(seed), 3))
+    """Typed keys, split once from the run's seed: threefry's, whatever JAX is told to prefer."""
+    return Keys(*jax.random.split(jax.random.key(seed, impl="threefry2x32"), 3))
 
 
+@own_numerics()
 def init_params(model: nn.Module, key: Array) -> Params:
     """Fresh float32 parameters. `jax.eval_shape` of this costs nothing and gives their shapes."""
     return model.init(key, jnp.zeros((1, 1), jnp.int32), deterministic=True)["params"]
 
 
+@own_numerics()
 def init_state(model: nn.Module, run_config: RunConfig, key: Array) -> TrainState:
     """The state before the first update."""
     params = init_params(model, key)
@@ -129,6 +133,7 @@ def make_train_step(
         total, _ = jax.lax.scan(add, zero, (micro, jnp.arange(micro_batches)))
         return jax.tree.map(lambda a: a / micro_batches, total)
 
+    @own_numerics()
     def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         loss, grads = gradient(state.params, batch, jax.random.fold_in(key, state.step))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -160,6 +165,7 @@ def make_train_loop(
     block_size = run_config.model.block_size
 
     @partial(jax.jit, donate_argnums=0)
+    @own_numerics()
     def loop(
         state: TrainState, tokens: Array, keys: Keys, until: Array | int
     ) -> tuple[TrainState, LoopMetrics]:
@@ -215,6 +221,7 @@ def _choose(good: Array, new: TrainState, old: TrainState, *, skip: bool) -> Tra
     return chosen.replace(step=new.step)
 
 
+@own_numerics()
 def evaluate(
     model: nn.Module,
     params: Params,

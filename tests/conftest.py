@@ -60,6 +60,19 @@ TINY = (
 ).split()
 
 
+def with_flags(flags: list[str], *more: object) -> list[str]:
+    """A command line with more flags, each in the place of one that it changes."""
+    changed = {str(flag).partition("=")[0] for flag in more if str(flag).startswith("--")}
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    kept = [part for pair in pairs if pair[0] not in changed for part in pair]
+    return [*kept, *map(str, more)]
+
+
+def tiny(*flags: object) -> list[str]:
+    """The flags of a tiny run, with these besides or in the place of its own."""
+    return with_flags(TINY, *flags)
+
+
 def tiny_config(**changes) -> RunConfig:
     """A run small enough for a test; fields by their flat names."""
     base = RunConfig(
@@ -70,26 +83,28 @@ def tiny_config(**changes) -> RunConfig:
 
 
 @partial(jax.jit, static_argnums=0)
-def init(config: GPTConfig, key: jax.Array):
+def init(model_config: GPTConfig, key: jax.Array):
     """Fresh parameters, in one program: much faster than an operation at a time."""
-    return init_params(GPT(config), key)
+    return init_params(GPT(model_config), key)
 
 
 @partial(jax.jit, static_argnums=0)
-def run_model(config: GPTConfig, params, x_BT: jax.Array, dropout_key: jax.Array | None = None):
+def run_model(
+    model_config: GPTConfig, params, x_BT: jax.Array, dropout_key: jax.Array | None = None
+):
     """Logits, likewise."""
-    return forward(GPT(config), params, x_BT, dropout_key)
+    return forward(GPT(model_config), params, x_BT, dropout_key)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _init_state(model: GPT, config: RunConfig, key: jax.Array):
-    return training.init_state(model, config, key)
+def _init_state(model: GPT, run_config: RunConfig, key: jax.Array):
+    return training.init_state(model, run_config, key)
 
 
-def fresh_state(config: RunConfig, key: jax.Array) -> training.TrainState:
+def fresh_state(run_config: RunConfig, key: jax.Array) -> training.TrainState:
     """The state before the first update, by a program for all runs that start alike."""
-    model = dataclasses.replace(config.model, dropout=0.0, dtype="float32")
-    train = TrainConfig(optimizer=config.train.optimizer, grad_clip=config.train.grad_clip)
+    model = dataclasses.replace(run_config.model, dropout=0.0, dtype="float32")
+    train = TrainConfig(optimizer=run_config.train.optimizer, grad_clip=run_config.train.grad_clip)
     return _init_state(GPT(model), RunConfig(model, train), key)
 
 
@@ -104,10 +119,10 @@ OF_THE_HOST = {
 
 
 @functools.lru_cache(maxsize=32)
-def _train_loop(step: object, model: nn.Module, config: RunConfig):
+def _train_loop(step: object, model: nn.Module, run_config: RunConfig):
     """Keyed by the step's maker too: a test may put another in its place."""
     del step
-    return training.make_train_loop(model, config)
+    return training.make_train_loop(model, run_config)
 
 
 @pytest.fixture(autouse=True)
@@ -116,8 +131,8 @@ def quick_runs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         loop,
         "make_train_loop",
-        lambda model, config: _train_loop(
-            training.make_train_step, model, config.replace(**OF_THE_HOST)
+        lambda model, run_config: _train_loop(
+            training.make_train_step, model, run_config.replace(**OF_THE_HOST)
         ),
     )
     monkeypatch.setattr(report, "draw_losses", lambda path: (path / runs.PICTURE).write_bytes(b""))

@@ -10,21 +10,21 @@ import train
 from gptjax.store import checkpoint, listing, runs
 from gptjax.training import init_state, make_keys
 
-from conftest import TINY
+from conftest import tiny
 
 TIMES = ("seconds", "tokens_per_second")
 
 
 def go(path: Path, text_file: Path, *flags: str) -> int:
     """Trains a tiny run in this process."""
-    return train.main([*TINY, "--data", str(text_file), "--out-dir", str(path), *flags])
+    return train.main(tiny("--data", text_file, "--out-dir", path, *flags))
 
 
 def final_state(path: Path):
     """The newest checkpoint's whole state."""
-    config, _ = runs.read_run(path)
-    model = runs.make_model(config)
-    abstract = jax.eval_shape(lambda k: init_state(model, config, k), make_keys(0).params)
+    run_config, _ = runs.read_run(path)
+    model = runs.make_model(run_config)
+    abstract = jax.eval_shape(lambda k: init_state(model, run_config, k), make_keys(0).params)
     newest = listing.list_checkpoints(path / runs.CHECKPOINTS)[0][-1]
     return checkpoint.load_state(newest.path, abstract)
 

@@ -53,10 +53,10 @@ def sizes(draw):
     }
 
 
-def fresh_params(config, seed=0):
+def fresh_params(model_config, seed=0):
     """Larger than at initialisation, biases too, so that nothing is hidden by being near zero."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda key: init_params(GPT(config), key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: init_params(GPT(model_config), key), jax.random.key(0))
 
     def draw(path, leaf):
         mean = 1.0 if path[-1].key == "scale" else 0.0
@@ -65,9 +65,9 @@ def fresh_params(config, seed=0):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def random_batch(config, seed=0, rows=4):
+def random_batch(model_config, seed=0, rows=4):
     ids = np.random.default_rng(seed).integers(
-        0, config.vocab_size, (rows, config.block_size + 1), dtype=np.int32
+        0, model_config.vocab_size, (rows, model_config.block_size + 1), dtype=np.int32
     )
     return Batch(jnp.asarray(ids[:, :-1]), jnp.asarray(ids[:, 1:]))
 
@@ -89,29 +89,29 @@ def torch_logits(model, x_BT):
     return getattr(out, "logits", out).numpy()
 
 
-def lecture_twin(config, params):
-    model = LectureGPT(config)
-    model.load_state_dict(tensors(interop.to_lecture(config, params)))
+def lecture_twin(model_config, params):
+    model = LectureGPT(model_config)
+    model.load_state_dict(tensors(interop.to_lecture(model_config, params)))
     return model.eval()
 
 
-def nanogpt_twin(config, params):
-    model = torch_gpt.TorchGPT(config)
-    entries = interop.to_torch(config, params)
+def nanogpt_twin(model_config, params):
+    model = torch_gpt.TorchGPT(model_config)
+    entries = interop.to_torch(model_config, params)
     model.load_state_dict(tensors({n.removeprefix("transformer."): a for n, a in entries.items()}))
     return model.eval()
 
 
-def huggingface_model(config, seed=0):
+def huggingface_model(model_config, seed=0):
     transformers = pytest.importorskip("transformers", reason="needs the extra `compare`")
     torch.manual_seed(seed)
     theirs = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.block_size,
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            n_embd=config.n_embd,
+            vocab_size=model_config.vocab_size,
+            n_positions=model_config.block_size,
+            n_layer=model_config.n_layer,
+            n_head=model_config.n_head,
+            n_embd=model_config.n_embd,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
@@ -126,14 +126,14 @@ def huggingface_model(config, seed=0):
     return theirs.eval()
 
 
-def check_both_ways(config, params, model, from_theirs, to_theirs):
+def check_both_ways(model_config, params, model, from_theirs, to_theirs):
     """Logits, then gradients, which come back under their names and must be ours."""
-    batch = random_batch(config)
+    batch = random_batch(model_config)
 
     @jax.jit
     def logits_and_gradient(params):
         def loss(params):
-            logits_BTV = forward(GPT(config), params, batch.x_BT)
+            logits_BTV = forward(GPT(model_config), params, batch.x_BT)
             return cross_entropy(logits_BTV, batch.y_BT), logits_BTV
 
         return jax.grad(loss, has_aux=True)(params)
@@ -146,6 +146,6 @@ def check_both_ways(config, params, model, from_theirs, to_theirs):
     # so nothing is asked of it below the rounding of the largest.
     largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(ours))
     jax.tree.map(lambda a, b: assert_close(a, b, GRADIENTS, floor=1e-6 * largest), ours, theirs)
-    back = to_theirs(config, params)
+    back = to_theirs(model_config, params)
     for name, parameter in model.named_parameters():
         np.testing.assert_array_equal(back[name], parameter.detach().numpy())

@@ -38,34 +38,38 @@ def products(jaxpr):
     return total
 
 
-def losses(config):
-    params = jax.eval_shape(partial(init_params, GPT(config)), jax.random.key(0))
-    x_BT = jnp.zeros((BATCH, config.block_size), jnp.int32)
-    return params, lambda p: cross_entropy(forward(GPT(config), p, x_BT), x_BT)
+def losses(model_config):
+    params = jax.eval_shape(partial(init_params, GPT(model_config)), jax.random.key(0))
+    x_BT = jnp.zeros((BATCH, model_config.block_size), jnp.int32)
+    return params, lambda p: cross_entropy(forward(GPT(model_config), p, x_BT), x_BT)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_terms_are_the_products_of_the_traced_model(shape):
-    config = tiny_config(**shape).model
-    params, loss = losses(config)
-    tokens = BATCH * config.block_size
+    model_config = tiny_config(**shape).model
+    params, loss = losses(model_config)
+    tokens = BATCH * model_config.block_size
     forward_jaxpr = jax.make_jaxpr(loss)(params).jaxpr
-    assert products(forward_jaxpr) == tokens * sum(term.forward for term in terms(config))
+    assert products(forward_jaxpr) == tokens * sum(term.forward for term in terms(model_config))
     both_jaxpr = jax.make_jaxpr(jax.value_and_grad(loss))(params).jaxpr
-    assert products(both_jaxpr) == tokens * train_flops(config)
+    assert products(both_jaxpr) == tokens * train_flops(model_config)
 
 
 def test_xla_counts_as_many_and_what_is_left_out_besides():
-    config = tiny_config(n_layer=3, n_head=4, n_embd=256, block_size=64).model
-    params, loss = losses(config)
+    model_config = tiny_config(n_layer=3, n_head=4, n_embd=256, block_size=64).model
+    params, loss = losses(model_config)
     analysis = jax.jit(jax.value_and_grad(loss)).lower(params).cost_analysis()
-    ratio = analysis["flops"] / (BATCH * config.block_size * train_flops(config))
+    ratio = analysis["flops"] / (BATCH * model_config.block_size * train_flops(model_config))
     assert 1.0 < ratio < 1.15, "softmax, LayerNorm and activations are the rest"
 
 
 def test_a_shorter_context_has_fewer_scores():
-    config = tiny_config().model
-    assert train_flops(config, tokens=4) < train_flops(config) == train_flops(config, tokens=8)
+    model_config = tiny_config().model
+    assert (
+        train_flops(model_config, tokens=4)
+        < train_flops(model_config)
+        == train_flops(model_config, tokens=8)
+    )
 
 
 def test_a_machines_rate_is_a_rate():

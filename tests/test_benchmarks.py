@@ -10,7 +10,7 @@ ROW = {"dtype": "float32", "compile": 1.0, "memory": 100.0}
 
 
 def test_the_best_variant_of_each_side_counts():
-    config = train_step.TOY["toy"]
+    run_config = train_step.TOY["toy"]
     rows = [
         ROW | {"name": "gptjax, float32", "step": [0.01, 0.02, 0.03]},
         ROW | {"name": "gptjax, bfloat16", "step": [0.1]},
@@ -23,13 +23,13 @@ def test_the_best_variant_of_each_side_counts():
             "why": "no kernel",
         },
     ]
-    text = train_step.table("toy", config, rows, {"float32": 1e12, "bfloat16": 1e12})
+    text = train_step.table("toy", run_config, rows, {"float32": 1e12, "bfloat16": 1e12})
     assert "gptjax, float32 makes 2.00 times the tokens/s of PyTorch, compiled, float32" in text
     assert "at 1.00 times its peak memory" in text
     assert "| PyTorch, compiled, bfloat16 | no kernel |" in text
-    tokens = config.train.batch_size * config.model.block_size
+    tokens = run_config.train.batch_size * run_config.model.block_size
     assert f"| {tokens / 0.02:,.0f} " in text
-    share = train_flops(config.model) * tokens / 0.02 / 1e12
+    share = train_flops(run_config.model) * tokens / 0.02 / 1e12
     assert f"| {share:.0%} |" in text
 
 

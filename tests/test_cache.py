@@ -22,22 +22,22 @@ jit_step = jax.jit(decode_step, static_argnums=0)
 jit_slide = jax.jit(slide, static_argnums=0)
 
 
-def decode_all(config, params, cache, tokens_BT):
+def decode_all(model_config, params, cache, tokens_BT):
     """Decodes known tokens one by one: the logits after each, (B, T, V), and the cache then."""
     found = []
     for token_B in tokens_BT.T:
-        logits_BV, cache = jit_step(GPT(config), params, cache, token_B)
+        logits_BV, cache = jit_step(GPT(model_config), params, cache, token_B)
         found.append(logits_BV)
     return jnp.stack(found, axis=1), cache
 
 
-def sharp(config: GPTConfig):
+def sharp(model_config: GPTConfig):
     """Parameters larger than at initialisation, so that attention is far from uniform."""
-    return jax.tree.map(lambda x: 8 * x, init(config, KEY))
+    return jax.tree.map(lambda x: 8 * x, init(model_config, KEY))
 
 
-def tokens_of(config, batch):
-    return jax.random.randint(KEY, (batch, config.block_size), 0, config.vocab_size)
+def tokens_of(model_config, batch):
+    return jax.random.randint(KEY, (batch, model_config.block_size), 0, model_config.vocab_size)
 
 
 def difference(found, expected):
@@ -69,44 +69,48 @@ CONFIGS = st.builds(
 def test_cached_logits_are_the_full_forwards(examples):
     """Any configuration, rows of different lengths; then decoded until the longest is full."""
 
-    @given(config=CONFIGS, lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3))
+    @given(model_config=CONFIGS, lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3))
     @settings(
         max_examples=examples,
         deadline=None,
         phases=[Phase.explicit, Phase.generate],  # an example compiles: shrinking takes for ever
     )
-    def check(config, lengths):
-        check_rows(config, [min(n, config.block_size) for n in lengths])
+    def check(model_config, lengths):
+        check_rows(model_config, [min(n, model_config.block_size) for n in lengths])
 
     check()
 
 
 def test_a_prompt_may_end_anywhere():
     """Every length from 1 to block_size, all of them as rows of one batch and each alone."""
-    config = tiny_config(n_layer=2).model
-    lengths = list(range(1, config.block_size + 1))
-    check_rows(config, lengths)
+    model_config = tiny_config(n_layer=2).model
+    lengths = list(range(1, model_config.block_size + 1))
+    check_rows(model_config, lengths)
     for length in lengths:
-        check_rows(config, [length])
+        check_rows(model_config, [length])
 
 
-def check_rows(config, lengths):
-    model, params, tokens_BT = GPT(config), sharp(config), tokens_of(config, len(lengths))
-    expected_BTV = run_model(config, params, tokens_BT)
+def check_rows(model_config, lengths):
+    model, params, tokens_BT = (
+        GPT(model_config),
+        sharp(model_config),
+        tokens_of(model_config, len(lengths)),
+    )
+    expected_BTV = run_model(model_config, params, tokens_BT)
     tolerance = 1e-5
-    if config.dtype == "bfloat16":
+    if model_config.dtype == "bfloat16":
         # It keeps 8 bits, and parameters this large make more of what is rounded: two ways to sum
         # differ by twice what bfloat16 itself is off (2.2 times at most in 360 models).
-        exact_BTV = run_model(dataclasses.replace(config, dtype="float32"), params, tokens_BT)
+        exact_BTV = run_model(dataclasses.replace(model_config, dtype="float32"), params, tokens_BT)
         off = max(difference(a, b) for a, b in zip(expected_BTV, exact_BTV, strict=True))
         tolerance = max(2e-2, 3 * off)
     logits_BV, cache = jit_prefill(model, params, tokens_BT, jnp.array(lengths))
     for row, length in enumerate(lengths):
         assert difference(logits_BV[row], expected_BTV[row, length - 1]) < tolerance
-    room = config.block_size - max(lengths)
+    room = model_config.block_size - max(lengths)
     rest_BT = jnp.stack([t[n : n + room] for t, n in zip(tokens_BT, lengths, strict=True)])
     if room:
-        found_BTV, cache = decode_all(config, params, cache, rest_BT)
+        found_BTV, cache = decode_all(model_config, params, cache, rest_BT)
         for row, length in enumerate(lengths):
             wanted_TV = expected_BTV[row, length : length + room]
             assert difference(found_BTV[row], wanted_TV) < tolerance
@@ -114,18 +118,18 @@ def check_rows(config, lengths):
 
 
 def test_a_cache_may_start_empty():
-    config = tiny_config().model
-    tokens_BT = tokens_of(config, 2)
-    params = sharp(config)
-    found_BTV, _ = decode_all(config, params, init_cache(config, 2), tokens_BT)
-    assert difference(found_BTV, run_model(config, params, tokens_BT)) < 1e-5
+    model_config = tiny_config().model
+    tokens_BT = tokens_of(model_config, 2)
+    params = sharp(model_config)
+    found_BTV, _ = decode_all(model_config, params, init_cache(model_config, 2), tokens_BT)
+    assert difference(found_BTV, run_model(model_config, params, tokens_BT)) < 1e-5
 
 
 def test_after_a_slide_the_window_is_its_last_half():
     """Row 0 slides and row 1 does not; both go on for longer than the ring is round."""
-    config = tiny_config(n_layer=2).model
-    model, params, S = GPT(config), sharp(config), config.block_size
-    text_BT = jax.random.randint(jax.random.key(5), (2, 30), 0, config.vocab_size)
+    model_config = tiny_config(n_layer=2).model
+    model, params, S = GPT(model_config), sharp(model_config), model_config.block_size
+    text_BT = jax.random.randint(jax.random.key(5), (2, 30), 0, model_config.vocab_size)
     start = [0, S - 3]  # row 1's prompt is its last 3 tokens
     prompt_BT = jnp.stack([text_BT[0, :S], jnp.pad(text_BT[1, S - 3 : S], (0, S - 3))])
     _, cache = jit_prefill(model, params, prompt_BT, jnp.array([S, 3]))
@@ -141,24 +145,24 @@ def test_after_a_slide_the_window_is_its_last_half():
         logits_BV, cache = jit_step(model, params, cache, text_BT[:, n])
         for row in range(2):
             window = text_BT[row : row + 1, start[row] : n + 1]
-            expected_V = run_model(config, params, window)[0, -1]
+            expected_V = run_model(model_config, params, window)[0, -1]
             assert difference(logits_BV[row], expected_V) < 1e-5, (n, row)
 
 
 def test_a_block_of_one_has_no_half():
-    config = tiny_config(block_size=1).model
-    params = sharp(config)
-    _, cache = jit_prefill(GPT(config), params, jnp.array([[3]]))
-    cache = jit_slide(GPT(config), params, cache, jnp.array([[3]]), jnp.array([True]))
-    logits_BV, _ = jit_step(GPT(config), params, cache, jnp.array([5]))
-    assert difference(logits_BV, run_model(config, params, jnp.array([[5]]))[:, -1]) < 1e-5
+    model_config = tiny_config(block_size=1).model
+    params = sharp(model_config)
+    _, cache = jit_prefill(GPT(model_config), params, jnp.array([[3]]))
+    cache = jit_slide(GPT(model_config), params, cache, jnp.array([[3]]), jnp.array([True]))
+    logits_BV, _ = jit_step(GPT(model_config), params, cache, jnp.array([5]))
+    assert difference(logits_BV, run_model(model_config, params, jnp.array([[5]]))[:, -1]) < 1e-5
 
 
 def test_the_dtype_of_the_cache_is_the_computations():
-    config = tiny_config(dtype="bfloat16").model
-    assert init_cache(config, 1).values_HBSD[0].dtype == jnp.bfloat16
-    assert init_cache(config, 1, "float32").keys_HBDS[0].dtype == jnp.float32
-    _, cache = jit_prefill(GPT(config), init(config, KEY), tokens_of(config, 2))
+    model_config = tiny_config(dtype="bfloat16").model
+    assert init_cache(model_config, 1).values_HBSD[0].dtype == jnp.bfloat16
+    assert init_cache(model_config, 1, "float32").keys_HBDS[0].dtype == jnp.float32
+    _, cache = jit_prefill(GPT(model_config), init(model_config, KEY), tokens_of(model_config, 2))
     assert jax.tree.leaves(cache)[0].dtype == jnp.bfloat16
 
 
@@ -176,16 +180,16 @@ def test_the_cache_is_written_in_place():
 
     With XLA's usual optimizations: a copy of each array before the loop, and none in it.
     """
-    config = tiny_config(n_layer=2, block_size=64, n_embd=32).model
+    model_config = tiny_config(n_layer=2, block_size=64, n_embd=32).model
 
     def many(params, cache, token_B):
         def step(_, carry):
-            logits_BV, cache = decode_step(GPT(config), params, *carry)
+            logits_BV, cache = decode_step(GPT(model_config), params, *carry)
             return cache, logits_BV.argmax(-1).astype(jnp.int32)
 
         return jax.lax.fori_loop(0, 20, step, (cache, token_B))
 
-    arguments = (init(config, KEY), init_cache(config, 2), jnp.zeros(2, jnp.int32))
+    arguments = (init(model_config, KEY), init_cache(model_config, 2), jnp.zeros(2, jnp.int32))
     program = jax.jit(many).lower(*arguments).compile({"xla_backend_optimization_level": 3})
     copies = re.findall(r"= f32\[2,2,(?:16,64|64,16)\]\S* copy\(", program.as_text() or "")
     assert len(copies) <= 4, copies

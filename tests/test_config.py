@@ -21,20 +21,20 @@ def test_round_trip_through_json():
 
 @given(st.integers(1, 300), st.integers(1, 8), st.floats(0, 0.99), st.booleans(), st.floats(0, 1))
 def test_round_trip_of_any_values(block_size, n_head, dropout, bias, weight_decay):
-    config = RunConfig(
+    run_config = RunConfig(
         model=GPTConfig(
             block_size=block_size, n_head=n_head, n_embd=4 * n_head, dropout=dropout, bias=bias
         ),
         train=TrainConfig(weight_decay=weight_decay),
     )
-    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert RunConfig.from_dict(json.loads(json.dumps(run_config.to_dict()))) == run_config
 
 
 def test_config_is_frozen_and_hashable():
-    config = GPTConfig()
+    model_config = GPTConfig()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.n_layer = 3  # type: ignore[misc]
-    assert hash(config) == hash(GPTConfig())
+        model_config.n_layer = 3  # type: ignore[misc]
+    assert hash(model_config) == hash(GPTConfig())
 
 
 def test_an_int_for_a_float_makes_the_same_config():

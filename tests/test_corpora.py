@@ -45,7 +45,7 @@ def test_a_file_is_read_as_it_is(tmp_path):
         (b"", "is empty"),
         (b"ab\0cd", "binary, not text: byte 2"),
         (b"ab\xff", "not UTF-8: byte 2 (0xff)"),
-        (b"\xff\xfea\0", "binary, not text: byte 3"),
+        (b"\xff\xfea\0", "looks like UTF-16, not UTF-8 text (byte 3 is NUL)"),
     ],
 )
 def test_files_that_are_no_text_are_refused(tmp_path, content, message):

@@ -32,8 +32,8 @@ def nothing(weights):
     return weights
 
 
-def value_and_gradient(model, config, params, dropout_key=None):
-    x_BT = jax.random.randint(KEY, (2, config.block_size), 0, config.vocab_size)
+def value_and_gradient(model, model_config, params, dropout_key=None):
+    x_BT = jax.random.randint(KEY, (2, model_config.block_size), 0, model_config.vocab_size)
 
     def loss(params):
         return cross_entropy(forward(model, params, x_BT, dropout_key), x_BT)
@@ -48,20 +48,20 @@ def same(a, b):
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_remat_changes_no_loss_no_gradient_and_no_parameter(dropout):
-    config = tiny_config(n_layer=2, dropout=dropout).model
-    params, key = init(config, KEY), KEY if dropout else None
-    model = GPT(config, Execution(remat=True))
+    model_config = tiny_config(n_layer=2, dropout=dropout).model
+    params, key = init(model_config, KEY), KEY if dropout else None
+    model = GPT(model_config, Execution(remat=True))
     fresh = jax.eval_shape(lambda key: init_params(model, key), KEY)
     assert jax.tree.structure(fresh) == jax.tree.structure(params)
     same(
-        value_and_gradient(model, config, params, key),
-        value_and_gradient(GPT(config), config, params, key),
+        value_and_gradient(model, model_config, params, key),
+        value_and_gradient(GPT(model_config), model_config, params, key),
     )
 
 
 def test_remat_computes_blocks_twice():
-    config = tiny_config(n_layer=2).model
-    params, x = init(config, KEY), np.zeros((1, 8), np.int32)
+    model_config = tiny_config(n_layer=2).model
+    params, x = init(model_config, KEY), np.zeros((1, 8), np.int32)
 
     def residuals(model):
         def loss(params):
@@ -69,7 +69,7 @@ def test_remat_computes_blocks_twice():
 
         return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
 
-    assert residuals(GPT(config, Execution(remat=True))) > residuals(GPT(config))
+    assert residuals(GPT(model_config, Execution(remat=True))) > residuals(GPT(model_config))
 
 
 def test_a_kernel_is_used_where_it_applies_and_only_there():
@@ -80,12 +80,12 @@ def test_a_kernel_is_used_where_it_applies_and_only_there():
         return weighted_values(drop(attention_weights(q, k)), v)
 
     for dropout, key in ((0.0, None), (0.3, None), (0.3, KEY)):
-        config = tiny_config(dropout=dropout).model
-        params = init(config, KEY)
+        model_config = tiny_config(dropout=dropout).model
+        params = init(model_config, KEY)
         calls.clear()
-        found = value_and_gradient(GPT(config, Execution(kernel)), config, params, key)
+        found = value_and_gradient(GPT(model_config, Execution(kernel)), model_config, params, key)
         assert calls
-        same(found, value_and_gradient(GPT(config), config, params, key))
+        same(found, value_and_gradient(GPT(model_config), model_config, params, key))
 
 
 @pytest.mark.parametrize(
@@ -99,23 +99,23 @@ def test_a_kernel_is_used_where_it_applies_and_only_there():
     ],
 )
 def test_why_attention_is_plain(platform, changes, says):
-    config = tiny_config(**{"n_embd": 16, "dtype": "bfloat16", **changes})
-    model = suited(GPT(config.model), config, platform)
+    run_config = tiny_config(**{"n_embd": 16, "dtype": "bfloat16", **changes})
+    model = suited(GPT(run_config.model), run_config, platform)
     assert says in describe_attention(model, platform)
     assert model.execution.attention is None
 
 
 def test_on_a_cpu_in_float32_attention_is_said_to_be_in_parts():
-    config = tiny_config()
-    model = suited(GPT(config.model), config, "cpu")
+    run_config = tiny_config()
+    model = suited(GPT(run_config.model), run_config, "cpu")
     assert describe_attention(model, "cpu").startswith("one block of queries at a time")
     assert model.execution.attention is cpu.attention
 
 
 def test_cudnns_kernel_is_chosen_where_it_runs(monkeypatch):
-    monkeypatch.setattr(execution, "_cudnn_runs", lambda config: True)
-    config = tiny_config(n_embd=16, dtype="bfloat16", remat=True)
-    model = suited(GPT(config.model), config, "gpu")
+    monkeypatch.setattr(execution, "_cudnn_runs", lambda run_config: True)
+    run_config = tiny_config(n_embd=16, dtype="bfloat16", remat=True)
+    model = suited(GPT(run_config.model), run_config, "gpu")
     assert describe_attention(model, "gpu") == "cuDNN's"
     assert model.execution == Execution(execution.cudnn_attention, remat=True)
 
@@ -143,18 +143,18 @@ def test_cudnns_kernel_is_given_what_it_takes(monkeypatch):
     ],
 )
 def test_projections_of_all_heads_at_once_are_those_of_each(qkv_bias, remat):
-    config = tiny_config(n_layer=2, n_head=3, n_embd=12, dropout=0.3, qkv_bias=qkv_bias)
-    config = config.replace(remat=remat)
-    params = init(config.model, KEY)
-    model = suited(GPT(config.model), config, "cpu")
+    run_config = tiny_config(n_layer=2, n_head=3, n_embd=12, dropout=0.3, qkv_bias=qkv_bias)
+    run_config = run_config.replace(remat=remat)
+    params = init(run_config.model, KEY)
+    model = suited(GPT(run_config.model), run_config, "cpu")
     assert model.execution.projection is not None
-    found = value_and_gradient(model, config.model, params, KEY)
-    same(found, value_and_gradient(GPT(config.model), config.model, params, KEY))
+    found = value_and_gradient(model, run_config.model, params, KEY)
+    same(found, value_and_gradient(GPT(run_config.model), run_config.model, params, KEY))
     # Over seeds, too: a batch around the batch of heads.
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
     x_BT = jnp.zeros((1, 4), jnp.int32)
     both = jax.jit(jax.vmap(lambda p: forward(model, p, x_BT)))(many)
-    same(both[1], run_model(config.model, jax.tree.map(lambda x: 2 * x, params), x_BT))
+    same(both[1], run_model(run_config.model, jax.tree.map(lambda x: 2 * x, params), x_BT))
 
 
 @pytest.mark.parametrize("T", [1, 8, 9, 31, 32, 33, 70])
@@ -182,12 +182,12 @@ def test_attention_in_parts_is_attention(T, monkeypatch):
 def test_dropout_reaches_every_part(monkeypatch):
     """Keys of zero make weights uniform, values of one make a row the share that was kept."""
     monkeypatch.setattr(cpu, "QUERIES", 8)
-    config = tiny_config(block_size=32, n_head=1, dropout=0.5).model
+    model_config = tiny_config(block_size=32, n_head=1, dropout=0.5).model
 
     def attention(q, k, v, drop):
         return cpu.attention(q, jnp.zeros_like(k), jnp.ones_like(v), drop)
 
-    head, x_BTC = Head(config, Execution(attention)), jnp.ones((64, 32, config.n_embd))
+    head, x_BTC = Head(model_config, Execution(attention)), jnp.ones((64, 32, model_config.n_embd))
     variables = jax.jit(head.init, static_argnums=2)(KEY, x_BTC, True)
     apply = jax.jit(head.apply, static_argnums=2)
     kept = apply(variables, x_BTC, False, rngs={"dropout": KEY})[..., 0]
@@ -209,19 +209,19 @@ def test_dropout_reaches_every_part(monkeypatch):
     ],
 )
 def test_as_many_sequences_at_once_as_fit_the_cache(changes, platform, expected):
-    config = PRESETS["shakespeare"].replace(**{"dtype": "float32", **changes})
-    assert micro_batch_size(config, platform) == expected
+    run_config = PRESETS["shakespeare"].replace(**{"dtype": "float32", **changes})
+    assert micro_batch_size(run_config, platform) == expected
 
 
 def test_a_rung_of_the_lecture_is_computed_as_a_whole():
-    config = PRESETS["bigram"].replace(batch_size=2**16, block_size=64)
-    assert micro_batch_size(config, "cpu") == 0
+    run_config = PRESETS["bigram"].replace(batch_size=2**16, block_size=64)
+    assert micro_batch_size(run_config, "cpu") == 0
 
 
 def test_initial_values_compiled_quickly_are_the_same():
     """On every JAX that this project runs with, the option must be known."""
-    config = PRESETS["notebook"].replace(vocab_size=11, n_layer=1).model
-    model = GPT(config)
+    model_config = PRESETS["notebook"].replace(vocab_size=11, n_layer=1).model
+    model = GPT(model_config)
     quick = jax.jit(partial(init_params, model), compiler_options=compile_once_options("cpu"))(KEY)
     same(quick, jax.jit(partial(init_params, model))(KEY))
     assert compile_once_options("gpu") is None

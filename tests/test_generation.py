@@ -113,8 +113,8 @@ def test_works_with_any_module_of_the_same_call():
 
 
 def test_a_rung_has_no_cache_and_generates_all_the_same():
-    config = tiny_config(n_head=1).model
-    model = RUNGS["head"](config)
+    model_config = tiny_config(n_head=1).model
+    model = RUNGS["head"](model_config)
     params = jax.jit(partial(model.init, deterministic=True))(KEY, PROMPT)["params"]
     y = generate(model, params, PROMPT, KEY, max_new_tokens=12, temperature=0)
     tokens, logits_of = PROMPT, jax.jit(partial(forward, model))
@@ -220,16 +220,6 @@ def test_a_penalty_counts_the_whole_text_the_prompt_too():
     prompt = np.array([4, 4, 7])
     drawn = joined([prompt], 9, sampling=sampling)
     assert sorted([*drawn.ids_BK[0].tolist(), 4, 7]) == list(range(11))
-
-
-def test_the_first_slide_is_told_once_and_in_time():
-    """The token after the first full window is the first that does not see all before it."""
-    told = []
-    for n in (5, 6):  # 3 + 5 tokens fill the window of 8, and the 6th is drawn from all of them
-        joined(list(PROMPT), n, on_slide=lambda: told.append(1))
-    assert told == []
-    joined(list(PROMPT), 30, on_slide=lambda: told.append(1), at_once=lambda: 2)
-    assert told == [1]
 
 
 @pytest.mark.parametrize(

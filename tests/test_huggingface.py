@@ -9,63 +9,26 @@ import numpy as np
 import pytest
 
 import sample
-from gptjax import interop
-from gptjax.config import GPTConfig
 from gptjax.errors import InputError
 from gptjax.inference.generation import generate
-from gptjax.interop.huggingface import PACKAGES, load_huggingface
+from gptjax.interop.folder_vocabulary import END_OF_TEXT
+from gptjax.interop.huggingface import load_huggingface
+from gptjax.interop.packages import PACKAGES
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra `huggingface`")
 tokenizers = pytest.importorskip("tokenizers", reason="needs the extra `huggingface`")
 
-from test_interop import params_of  # noqa: E402
-
-STORED = {"model_type": "gpt2", "n_head": 2, "activation_function": "gelu_new", "bos_token_id": 0}
-TEXT = ["To be, or not to be: that is the question.\n", "Ünïcode, too."]
+from gpt2_folders import TEXT, make_folder, refusal, rewrite  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder as Hugging Face writes it: bare names, no output layer."""
-    folder = tmp_path_factory.mktemp("gpt2")
-    bpe = tokenizers.ByteLevelBPETokenizer()
-    bpe.train_from_iterator(TEXT * 3, vocab_size=290, special_tokens=["<|endoftext|>"])
-    bpe.save_model(str(folder))
-    config = GPTConfig(
-        vocab_size=bpe.get_vocab_size(),
-        block_size=16,
-        n_layer=1,
-        n_head=2,
-        n_embd=8,
-        activation="gelu_tanh",
-        qkv_bias=True,
-        tie_embeddings=True,
-        head_bias=False,
-    )
-    state_dict = interop.to_huggingface(config, params_of(config))
-    del state_dict["lm_head.weight"]
-    bare = {name.removeprefix("transformer."): array for name, array in state_dict.items()}
-    safetensors.save_file(bare, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(STORED))
-    return folder
+    return make_folder(tmp_path_factory.mktemp("gpt2"))
 
 
 @pytest.fixture
 def folder(made, tmp_path):
     return shutil.copytree(made, tmp_path / "gpt2")
-
-
-def rewrite(folder, **changes):
-    (folder / "config.json").write_text(json.dumps(STORED | changes))
-
-
-def refusal(folder, capsys, *argv):
-    capsys.readouterr()
-    assert sample.main(["--from-huggingface", str(folder), *argv]) == 2
-    error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1
-    assert "Traceback" not in error
-    return error
 
 
 def test_a_folder_is_sampled_from(folder, capsys):
@@ -133,9 +96,10 @@ def test_a_missing_file_is_named(name, folder, capsys):
     assert name in refusal(folder, capsys)
 
 
-def test_weights_of_another_kind_are_mentioned(folder, capsys):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "pytorch_model.bin" in refusal(folder, capsys)
+@pytest.mark.parametrize("name", ["tf_model.h5", "ckpt.pt", "adapter_model.safetensors"])
+def test_weights_of_another_kind_are_mentioned(name, folder, capsys):
+    (folder / "model.safetensors").rename(folder / name)
+    assert f"it has {name}" in refusal(folder, capsys)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.json"])
@@ -146,11 +110,99 @@ def test_a_damaged_file_is_named(name, content, folder, capsys):
     assert name in error or "vocabulary" in error
 
 
-def test_weights_and_vocabulary_must_fit(folder, capsys):
+def whole_of(folder):
+    """The tokenizer of the folder's parts, which the tests save as tokenizer.json."""
+    return tokenizers.ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+
+
+def test_a_token_that_the_weights_lack_is_told_and_cannot_be_asked_for(folder, capsys):
+    """As [PAD] is, where somebody added it and did not resize the embeddings."""
+    whole = whole_of(folder)
+    size = whole.get_vocab_size()
+    whole.add_special_tokens(["[PAD]"])
+    whole.save(str(folder / "tokenizer.json"))
+    flags = ["--from-huggingface", str(folder), "--max-new-tokens", "4"]
+    assert sample.main([*flags, "--prompt", "To be"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("To be")
+    assert f"they have {size}, so id {size} ('[PAD]') cannot occur" in captured.err
+    error = refusal(folder, capsys, "--prompt", "To be[PAD]", lines=3)
+    assert f"token '[PAD]' (id {size}, at character 5)" in error
+    assert f"the weights have {size} tokens" in error
+
+
+def test_many_tokens_that_the_weights_lack(folder):
+    """Where the start token is one of them, a sample starts at the end of text."""
     weights = safetensors.load_file(folder / "model.safetensors")
     weights["wte.weight"] = weights["wte.weight"][:100].copy()
     safetensors.save_file(weights, folder / "model.safetensors")
-    assert "the weights have 100" in refusal(folder, capsys)
+    rewrite(folder, bos_token_id=270)
+    told = []
+    tokenizer = load_huggingface(folder, told.append).tokenizer
+    assert len(told) == 1
+    assert f"so ids 100 to {tokenizer.vocab_size - 1} (" in told[0]
+    assert tokenizer.start_id == 0
+    with pytest.raises(InputError, match="the weights have 100 tokens"):
+        tokenizer.encode(TEXT[0])
+
+
+def test_an_id_behind_a_hole_in_the_vocabulary_is_beyond_the_weights(folder):
+    """There are as many tokens as the weights have, and one has a larger id."""
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = len(vocabulary) + 9
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    told = []
+    load_huggingface(folder, told.append)
+    assert f"id {len(vocabulary) + 9} (" in told[0]
+
+
+def test_the_parts_of_a_tokenizer_give_the_ids_of_the_whole(folder):
+    """`<|endoftext|>` was 13 pieces, where tokenizer.json has one."""
+    text = f"{END_OF_TEXT}To be{END_OF_TEXT} or not"
+    parts = load_huggingface(folder).tokenizer.encode(text)
+    whole = whole_of(folder)
+    whole.add_special_tokens([END_OF_TEXT])
+    whole.save(str(folder / "tokenizer.json"))
+    found = load_huggingface(folder).tokenizer.encode(text)
+    np.testing.assert_array_equal(found, parts)
+    assert found[0] == 0
+    assert (found == 0).sum() == 2
+
+
+@pytest.mark.parametrize("name", ["added_tokens.json", "tokenizer_config.json"])
+def test_added_tokens_beside_the_parts_are_tokens(name, folder, capsys):
+    size = load_huggingface(folder).tokenizer.vocab_size
+
+    def write(first):
+        added = {"[PAD]": first, "<|user|>": first + 1}
+        numbered = {str(i): {"content": token} for token, i in added.items()}
+        as_settings = {"added_tokens_decoder": numbered}
+        content = added if name == "added_tokens.json" else as_settings
+        (folder / name).write_text(json.dumps(content))
+
+    write(size)
+    told = []
+    tokenizer = load_huggingface(folder, told.append).tokenizer
+    assert f"ids {size} to {size + 1} ('[PAD]', ...)" in told[0]
+    with pytest.raises(InputError, match=r"token '<\|user\|>'"):
+        tokenizer.encode("a<|user|>b")
+    write(size + 7)
+    assert f"'[PAD]' has id {size + 7}" in refusal(folder, capsys)
+
+
+def test_special_tokens_beside_the_parts_are_one_id(folder):
+    """Under whatever key, as text or as an object; one that is no token is none."""
+    names = {"bos_token": "<|start|>", "pad_token": {"content": "<|pad|>"}, "unk_token": "none"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(names))
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    for token in ("<|start|>", "<|pad|>"):
+        vocabulary[token] = len(vocabulary)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer = load_huggingface(folder).tokenizer
+    assert tokenizer.vocab_size == len(vocabulary)
+    for token in ("<|start|>", "<|pad|>"):
+        with pytest.raises(InputError, match=rf"id {vocabulary[token]}, at character 1"):
+            tokenizer.encode(f"a{token}b")
 
 
 @pytest.mark.parametrize("flag", [["--out-dir", "runs/x"], ["--step", "3"]], ids=str)
@@ -168,7 +220,7 @@ def test_a_missing_package_is_one_line_with_the_command(package, folder, capsys,
         monkeypatch.setitem(sys.modules, name, None)
     error = refusal(folder, capsys)
     assert package in error
-    assert f'pip install "{PACKAGES[package]}"' in error
+    assert f"pip install '{PACKAGES[package]}'" in error
 
 
 def test_a_folder_of_transformers_own_making_gives_its_logits_and_its_text(tmp_path):

@@ -1,5 +1,7 @@
 """Weights from and to other implementations: there and back, and what is refused."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -37,9 +39,9 @@ ENTRY = {
 }
 
 
-def params_of(config):
+def params_of(model_config):
     """Every number its own, so that no transposition or order can hide."""
-    shapes = jax.eval_shape(lambda key: init_params(GPT(config), key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: init_params(GPT(model_config), key), jax.random.key(0))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
@@ -51,15 +53,15 @@ def kind(request):
 
 @pytest.fixture
 def state_dict(kind):
-    config, to, _ = ALL[kind]
-    return to(config, params_of(config))
+    model_config, to, _ = ALL[kind]
+    return to(model_config, params_of(model_config))
 
 
 def test_there_and_back_nothing_changes(kind, state_dict):
-    config, _, back = ALL[kind]
+    model_config, _, back = ALL[kind]
     found, params = back(state_dict)
-    assert found == config
-    jax.tree.map(np.testing.assert_array_equal, params, params_of(config))
+    assert found == model_config
+    jax.tree.map(np.testing.assert_array_equal, params, params_of(model_config))
 
 
 def test_names_are_the_originals():
@@ -85,38 +87,50 @@ def test_names_are_the_originals():
         lambda name: name.removeprefix("transformer."),
         lambda name: f"_orig_mod.{name}",
         lambda name: f"_orig_mod.{name.removeprefix('transformer.')}",
+        lambda name: f"module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: f"_orig_mod.module.{name}",
+        lambda name: f"model._orig_mod.{name}",
+        lambda name: f"_fsdp_wrapped_module.{name}",
+        # One block at a time, compiled, sharded or checkpointed.
+        lambda name: re.sub(r"\b((?:h|blocks)\.\d+)\.", r"\1._orig_mod.", name),
+        lambda name: re.sub(r"\b((?:h|blocks)\.\d+)\.", r"\1._fsdp_wrapped_module.", name),
+        lambda name: re.sub(r"\b((?:h|blocks)\.\d+)\.", r"\1._checkpoint_wrapped_module.", name),
     ],
-    ids=["bare", "compiled", "compiled and bare"],
+    ids=[
+        *["bare", "compiled", "compiled and bare", "DDP", "compiled, then DDP", "DDP, compiled"],
+        *["Lightning", "FSDP", "compiled blocks", "FSDP's blocks", "checkpointed blocks"],
+    ],
 )
 def test_names_load_with_and_without_prefixes(rename, kind, state_dict):
-    config, _, back = ALL[kind]
-    assert back({rename(name): a for name, a in state_dict.items()})[0] == config
+    model_config, _, back = ALL[kind]
+    assert back({rename(name): a for name, a in state_dict.items()})[0] == model_config
 
 
 @pytest.mark.parametrize("kind", ["nanogpt", "huggingface"])
 def test_a_tied_output_layer_may_be_absent(kind, state_dict):
-    config, _, back = ALL[kind]
+    model_config, _, back = ALL[kind]
     del state_dict["lm_head.weight"]
-    assert back(state_dict)[0] == config
+    assert back(state_dict)[0] == model_config
 
 
 @pytest.mark.parametrize("kind", ["nanogpt", "huggingface"])
 def test_an_output_layer_of_its_own_is_kept(kind, state_dict):
     _, _, back = ALL[kind]
     state_dict["lm_head.weight"] = state_dict["lm_head.weight"] + 1
-    config, params = back(state_dict)
-    assert not config.tie_embeddings
+    model_config, params = back(state_dict)
+    assert not model_config.tie_embeddings
     np.testing.assert_array_equal(params["lm_head"]["kernel"].T, state_dict["lm_head.weight"])
 
 
 def test_masks_are_ignored(kind, state_dict):
-    config, _, back = ALL[kind]
+    model_config, _, back = ALL[kind]
     masks = {
         "transformer.h.0.attn.bias": np.ones((1, 1, 6, 6), bool),
         "transformer.h.0.attn.masked_bias": np.array(-1e4),
         "blocks.0.sa.heads.0.tril": np.ones((6, 6)),
     }
-    assert back(state_dict | masks)[0] == config
+    assert back(state_dict | masks)[0] == model_config
 
 
 def test_half_precision_weights_become_float32(kind, state_dict):
@@ -175,7 +189,7 @@ def test_blocks_of_mixed_widths_are_refused(kind, state_dict):
 def test_another_architecture_is_refused_by_name(kind, state_dict):
     llama = {"model.embed_tokens.weight": np.ones((4, 4), np.float32)}
     for back in (interop.from_lecture, lambda d: interop.from_nanogpt(d, n_head=2)):
-        with pytest.raises(InputError, match=r"model\.embed_tokens\.weight"):
+        with pytest.raises(InputError, match=r"begin with: embed_tokens\.weight"):
             back(llama)
     with pytest.raises(InputError, match=r"no entry wte\.weight"):
         interop.from_nanogpt(state_dict, n_head=2)
@@ -211,6 +225,33 @@ def test_the_number_of_heads_must_divide_the_width():
         interop.from_nanogpt(state_dict, n_head=3)
 
 
+def test_nanogpt_weights_of_either_activation():
+    """build-nanogpt trains with the tanh form: its weights in the exact one are quietly wrong."""
+    model_config = GPTConfig(**SIZE, **GPT2_LIKE, activation="gelu_tanh", qkv_bias=True)
+    state_dict = interop.to_nanogpt(model_config, params_of(model_config), activation="gelu_tanh")
+    assert interop.from_nanogpt(state_dict, n_head=2, activation="gelu_tanh")[0] == model_config
+    assert interop.from_nanogpt(state_dict, n_head=2)[0].activation == "gelu"
+    for activation in ("relu", "gelu_new"):
+        with pytest.raises(InputError, match=f"{activation}.* must be gelu or gelu_tanh"):
+            interop.from_nanogpt(state_dict, n_head=2, activation=activation)
+        with pytest.raises(InputError, match=f"{activation}.* must be gelu or gelu_tanh"):
+            interop.to_nanogpt(model_config, params_of(model_config), activation=activation)
+
+
+@pytest.mark.parametrize("name", ["model", "state_dict"])
+def test_a_whole_checkpoint_in_place_of_its_weights_is_named(name, kind, state_dict):
+    """What `torch.load("ckpt.pt")` of nanoGPT returns."""
+    _, _, back = ALL[kind]
+    checkpoint = {"iter_num": 5, "optimizer": {}, name: state_dict, "best_val_loss": 1.0}
+    if name != "model":
+        del checkpoint["optimizer"]
+    with pytest.raises(InputError, match="pass checkpoint") as caught:
+        back(checkpoint)
+    [key] = re.findall(r"pass checkpoint\['(.*)'\]", str(caught.value))
+    assert key == name
+    back(checkpoint[key])
+
+
 @pytest.mark.parametrize(
     ("to", "config", "field"),
     [
@@ -221,9 +262,9 @@ def test_the_number_of_heads_must_divide_the_width():
         (interop.to_huggingface, NANOGPT, "qkv_bias"),
     ],
 )
-def test_a_configuration_that_the_original_cannot_have_is_named(to, config, field):
+def test_a_configuration_that_the_original_cannot_have_is_named(to, model_config, field):
     with pytest.raises(InputError, match=f"^{field} "):
-        to(config, params_of(config))
+        to(model_config, params_of(model_config))
 
 
 def test_parameters_of_another_configuration_are_refused():

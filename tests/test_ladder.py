@@ -78,26 +78,26 @@ def test_a_resumed_rung_is_the_uninterrupted_one(words, tmp_path):
 
 @pytest.mark.parametrize("name", list(ladder.LADDER))
 def test_the_rate_of_a_rung_never_changes(name):
-    config = PRESETS[name].train
-    schedule = learning_rate_schedule(config)
-    for step in (0, 1, 2, config.max_iters // 2, config.max_iters):
-        assert float(schedule(step)) == pytest.approx(config.learning_rate, rel=1e-6)
+    train_config = PRESETS[name].train
+    schedule = learning_rate_schedule(train_config)
+    for step in (0, 1, 2, train_config.max_iters // 2, train_config.max_iters):
+        assert float(schedule(step)) == pytest.approx(train_config.learning_rate, rel=1e-6)
 
 
 def test_a_rungs_optimizer_is_pytorchs_default():
-    config = PRESETS["head"].train
-    assert (config.beta1, config.beta2, config.weight_decay) == (0.9, 0.999, 0.01)
-    assert (config.decay, config.grad_clip) == ("all", 0)
+    train_config = PRESETS["head"].train
+    assert (train_config.beta1, train_config.beta2, train_config.weight_decay) == (0.9, 0.999, 0.01)
+    assert (train_config.decay, train_config.grad_clip) == ("all", 0)
 
 
 def test_a_seed_of_the_ladder_is_the_run_of_that_seed():
     """Seeds beside it change a seed's losses no more than rounding does."""
-    config = PRESETS["multihead"].replace(vocab_size=11, batch_size=4, max_iters=30)
-    model = make_model(config)
-    states, keys = ladder.init_seeds(model, config, [3, 4])
+    run_config = PRESETS["multihead"].replace(vocab_size=11, batch_size=4, max_iters=30)
+    model = make_model(run_config)
+    states, keys = ladder.init_seeds(model, run_config, [3, 4])
     tokens = jnp.asarray(TOKENS)
-    states, _ = ladder.make_seeds_loop(model, config)(states, tokens, keys, 30)
-    init, loop = jax.jit(partial(init_state, model, config)), make_train_loop(model, config)
+    states, _ = ladder.make_seeds_loop(model, run_config)(states, tokens, keys, 30)
+    init, loop = jax.jit(partial(init_state, model, run_config)), make_train_loop(model, run_config)
     for i, seed in enumerate((3, 4)):
         own = make_keys(seed)
         state, _ = loop(init(own.params), tokens, own, 30)
@@ -111,13 +111,13 @@ def test_a_seed_of_the_ladder_is_the_run_of_that_seed():
 
 
 def test_the_number_of_updates_per_dispatch_changes_no_bit():
-    config = PRESETS["head"].replace(vocab_size=11, batch_size=4)
-    model = make_model(config)
-    loop = ladder.make_seeds_loop(model, config)
+    run_config = PRESETS["head"].replace(vocab_size=11, batch_size=4)
+    model = make_model(run_config)
+    loop = ladder.make_seeds_loop(model, run_config)
     tokens = jnp.asarray(TOKENS)
     results_of = []
     for dispatches in ([6], [1, 2, 3]):
-        states, keys = ladder.init_seeds(model, config, [0, 1])
+        states, keys = ladder.init_seeds(model, run_config, [0, 1])
         for updates in dispatches:
             states, _ = loop(states, tokens, keys, updates)
         results_of.append(states.params)
@@ -125,9 +125,9 @@ def test_the_number_of_updates_per_dispatch_changes_no_bit():
 
 
 def test_the_lectures_estimate_is_near_the_whole_splits_loss():
-    config = PRESETS["bigram"].replace(vocab_size=11)
-    model = make_model(config)
-    states, keys = ladder.init_seeds(model, config, [0, 1])
+    run_config = PRESETS["bigram"].replace(vocab_size=11)
+    model = make_model(run_config)
+    states, keys = ladder.init_seeds(model, run_config, [0, 1])
     tokens = jnp.asarray(TOKENS)
     estimates = ladder.estimate_losses(model, states.params, tokens, keys.data, 32)
     for i, estimate in enumerate(estimates):

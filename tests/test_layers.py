@@ -43,8 +43,8 @@ def test_residual_projections_start_smaller_when_scaled():
     wide = GPTConfig(n_layer=2, n_head=2, n_embd=128, block_size=8)
     for base, scaled in ((0.02, False), (0.02, True), (0.06, True)):
         std = base / 2 if scaled else base
-        config = dataclasses.replace(wide, scaled_residual_init=scaled, init_std=base)
-        block = init(config, KEY)["block_1"]
+        model_config = dataclasses.replace(wide, scaled_residual_init=scaled, init_std=base)
+        block = init(model_config, KEY)["block_1"]
         for name in ("attn", "mlp"):
             assert abs(float(block[name]["proj"]["kernel"].std()) - std) < 0.03 * std
         assert abs(float(block["mlp"]["fc"]["kernel"].std()) - base) < 0.03 * base

@@ -114,7 +114,7 @@ def loud_params(model):
 
 
 def test_one_block_without_positions_sees_a_bag_and_with_them_an_order():
-    config = GPTConfig(vocab_size=7, block_size=6, n_layer=1, n_head=2, n_embd=8, dropout=0.0)
+    model_config = GPTConfig(vocab_size=7, block_size=6, n_layer=1, n_head=2, n_embd=8, dropout=0.0)
     x_BT, shuffled_BT = jnp.array([[1, 2, 3, 4, 5, 6]]), jnp.array([[4, 2, 5, 1, 3, 6]])
 
     def last(model, ids):
@@ -123,9 +123,9 @@ def test_one_block_without_positions_sees_a_bag_and_with_them_an_order():
     def difference(model):
         return float(jnp.abs(last(model, x_BT) - last(model, shuffled_BT)).max())
 
-    assert difference(WithoutPositions(config)) < 1e-5
-    assert difference(Sinusoids(config)) > 1e-4
-    assert difference(GPT(config)) > 1e-3
+    assert difference(WithoutPositions(model_config)) < 1e-5
+    assert difference(Sinusoids(model_config)) > 1e-4
+    assert difference(GPT(model_config)) > 1e-3
 
 
 @pytest.mark.parametrize("name", [*RUNGS, *VARIANTS])
@@ -175,6 +175,6 @@ def test_a_rung_starts_like_pytorch_and_its_variant_at_a_fiftieth(name):
         params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
         return float(params["wte"]["embedding"].std())
 
-    config = PRESETS[name].replace(n_layer=1).model
-    assert std(RUNGS[name](config)) == pytest.approx(1, rel=0.1)
-    assert std(VARIANTS[f"{name}-normal"](config)) == pytest.approx(0.02, rel=0.1)
+    model_config = PRESETS[name].replace(n_layer=1).model
+    assert std(RUNGS[name](model_config)) == pytest.approx(1, rel=0.1)
+    assert std(VARIANTS[f"{name}-normal"](model_config)) == pytest.approx(0.02, rel=0.1)

@@ -18,10 +18,10 @@ from gptjax.training import init_params
 @pytest.mark.parametrize("qkv_bias", [False, True])
 def test_drawn_weights_are_those_that_the_model_attends_with(qkv_bias):
     """With them, the first block's attention can be computed by hand."""
-    config = GPTConfig(
+    model_config = GPTConfig(
         vocab_size=7, block_size=6, n_layer=1, n_head=2, n_embd=8, dropout=0.0, qkv_bias=qkv_bias
     )
-    model = GPT(config)
+    model = GPT(model_config)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).normal(0, 0.3, leaf.shape), "f4"),
         jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0)),
@@ -43,7 +43,11 @@ def test_drawn_weights_are_those_that_the_model_attends_with(qkv_bias):
 
 
 def test_a_model_without_blocks_has_no_attention_to_draw():
-    config = GPTConfig(vocab_size=7, block_size=6, n_layer=1, n_head=2, n_embd=8)
-    params = jax.eval_shape(partial(init_params, RUNGS["residual"](config)), jax.random.key(0))
+    model_config = GPTConfig(vocab_size=7, block_size=6, n_layer=1, n_head=2, n_embd=8)
+    params = jax.eval_shape(
+        partial(init_params, RUNGS["residual"](model_config)), jax.random.key(0)
+    )
     with pytest.raises(InputError, match="layernorm"):
-        pictures.attention_maps(RUNGS["residual"](config), params, jnp.zeros((1, 4), jnp.int32))
+        pictures.attention_maps(
+            RUNGS["residual"](model_config), params, jnp.zeros((1, 4), jnp.int32)
+        )

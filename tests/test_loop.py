@@ -83,11 +83,11 @@ def test_as_many_updates_as_take_the_time_and_never_none():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_start_compiles_the_loop_once_and_makes_the_initial_state(optimizer, count_compiles):
-    config = tiny_config(optimizer=optimizer)
-    model, keys = suited(GPT(config.model), config, "cpu"), make_keys(3)
-    tokens = jnp.arange(100, dtype=jnp.uint8) % config.model.vocab_size
-    loop = make_train_loop(model, config)
-    make = partial(init_state, GPT(config.model), config)
+    run_config = tiny_config(optimizer=optimizer)
+    model, keys = suited(GPT(run_config.model), run_config, "cpu"), make_keys(3)
+    tokens = jnp.arange(100, dtype=jnp.uint8) % run_config.model.vocab_size
+    loop = make_train_loop(model, run_config)
+    make = partial(init_state, GPT(run_config.model), run_config)
     with count_compiles() as compiled:
         state = compile_and_initialize(make, loop, tokens, keys)
     assert sum("jit(loop)" in line for line in compiled) == 1, compiled

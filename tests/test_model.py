@@ -32,8 +32,8 @@ NANOGPT = dataclasses.replace(
 GPT2 = dataclasses.replace(NANOGPT, activation="gelu_tanh", qkv_bias=True, bias=True, ln_bias=True)
 
 
-def ids(config, batch=2, key=KEY):
-    return jax.random.randint(key, (batch, config.block_size), 0, config.vocab_size)
+def ids(model_config, batch=2, key=KEY):
+    return jax.random.randint(key, (batch, model_config.block_size), 0, model_config.vocab_size)
 
 
 def test_parameter_tree_is_the_one_on_disk():
@@ -96,8 +96,8 @@ def all_configs():
 @pytest.mark.parametrize("some", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_combinations_of_options_trace_to_float32_logits_and_the_right_parameters(some):
     """All 384 only in the slow tests; else those in which every pair of values meets."""
-    for config in covering_set() if some else all_configs():
-        model = GPT(config)
+    for model_config in covering_set() if some else all_configs():
+        model = GPT(model_config)
         x_BT = jax.ShapeDtypeStruct((1, 4), jnp.int32)
         init = partial(model.init_with_output, deterministic=True)
         logits, params = jax.eval_shape(init, KEY, x_BT)
@@ -106,25 +106,25 @@ def test_combinations_of_options_trace_to_float32_logits_and_the_right_parameter
             jax.tree_util.keystr(path, simple=True, separator="/")
             for path, _ in jax.tree_util.tree_leaves_with_path(params["params"])
         }
-        assert ("block_0/attn/heads/query/bias" in names) == config.qkv_bias
-        assert ("block_0/mlp/fc/bias" in names) == config.bias
-        assert ("ln_f/bias" in names) == config.ln_bias
-        assert ("lm_head/kernel" in names) != config.tie_embeddings
-        assert ("lm_head/bias" in names) == config.head_bias
+        assert ("block_0/attn/heads/query/bias" in names) == model_config.qkv_bias
+        assert ("block_0/mlp/fc/bias" in names) == model_config.bias
+        assert ("ln_f/bias" in names) == model_config.ln_bias
+        assert ("lm_head/kernel" in names) != model_config.tie_embeddings
+        assert ("lm_head/bias" in names) == model_config.head_bias
 
 
 def covering_set():
     """A few of all configs in which every pair of option values meets, chosen greedily."""
 
-    def pairs(config):
-        values = [(f.name, getattr(config, f.name)) for f in dataclasses.fields(config)]
+    def pairs(model_config):
+        values = [(f.name, getattr(model_config, f.name)) for f in dataclasses.fields(model_config)]
         return frozenset(itertools.combinations(values, 2))
 
-    by_config = {config: pairs(config) for config in all_configs()}
+    by_config = {model_config: pairs(model_config) for model_config in all_configs()}
     left = set().union(*by_config.values())
     chosen = []
     while left:
-        chosen.append(max(by_config, key=lambda config: len(by_config[config] & left)))
+        chosen.append(max(by_config, key=lambda model_config: len(by_config[model_config] & left)))
         left -= by_config[chosen[-1]]
     return chosen
 
@@ -137,9 +137,9 @@ def covering_set():
         for i, c in enumerate(covering_set())
     ],
 )
-def test_a_step_of_training_moves_every_parameter(config):
-    run_config = dataclasses.replace(tiny_config(), model=config)
-    model = GPT(config)
+def test_a_step_of_training_moves_every_parameter(model_config):
+    run_config = dataclasses.replace(tiny_config(), model=model_config)
+    model = GPT(model_config)
     state = fresh_state(run_config, KEY)
     x_BT = jax.random.randint(KEY, (4, 4), 0, 7)
     batch = Batch(x_BT, jnp.roll(x_BT, -1, 1))
@@ -151,10 +151,10 @@ def test_a_step_of_training_moves_every_parameter(config):
 
 
 @pytest.mark.parametrize("config", [LECTURE, NANOGPT, GPT2], ids=["lecture", "nanogpt", "gpt2"])
-def test_loss_at_initialisation_is_near_the_logarithm_of_the_vocabulary(config):
-    x_BT = ids(config, 8)
-    y_BT = ids(config, 8, jax.random.key(1))
-    loss = cross_entropy(run_model(config, init(config, KEY), x_BT), y_BT)
+def test_loss_at_initialisation_is_near_the_logarithm_of_the_vocabulary(model_config):
+    x_BT = ids(model_config, 8)
+    y_BT = ids(model_config, 8, jax.random.key(1))
+    loss = cross_entropy(run_model(model_config, init(model_config, KEY), x_BT), y_BT)
     assert abs(float(loss) - math.log(65)) < 0.05
 
 
@@ -204,10 +204,10 @@ def test_changing_a_token_changes_no_logits_before_it():
 def test_one_head_by_hand():
     """C = D = 1, q = 2x, k = x, v = 10x on x = (0, 1): position 1 scores (0, 2), so it takes
     e^2 / (1 + e^2) of 10; position 0 sees itself alone."""
-    config = GPTConfig(vocab_size=2, block_size=2, n_layer=1, n_head=1, n_embd=1, dropout=0.0)
+    model_config = GPTConfig(vocab_size=2, block_size=2, n_layer=1, n_head=1, n_embd=1, dropout=0.0)
     kernels = {"query": 2.0, "key": 1.0, "value": 10.0}
     params = {name: {"kernel": jnp.full((1, 1), value)} for name, value in kernels.items()}
-    y = Head(config).apply({"params": params}, jnp.array([[[0.0], [1.0]]]), True)
+    y = Head(model_config).apply({"params": params}, jnp.array([[[0.0], [1.0]]]), True)
     expected = [0.0, 10 * math.e**2 / (1 + math.e**2)]
     np.testing.assert_allclose(np.ravel(y), expected, rtol=1e-6)
 
@@ -240,13 +240,15 @@ def test_vmapped_heads_are_the_lectures_list_of_heads():
 
 
 def test_dropout_is_random_by_its_key_and_off_when_deterministic():
-    config = dataclasses.replace(TINY, dropout=0.5)
-    params = init(config, KEY)
+    model_config = dataclasses.replace(TINY, dropout=0.5)
+    params = init(model_config, KEY)
     x_BT = ids(TINY)
-    one, again, other = (run_model(config, params, x_BT, jax.random.key(k)) for k in (1, 1, 2))
+    one, again, other = (
+        run_model(model_config, params, x_BT, jax.random.key(k)) for k in (1, 1, 2)
+    )
     assert (one == again).all()
     assert (one != other).any()
-    assert (run_model(config, params, x_BT) == run_model(TINY, params, x_BT)).all()
+    assert (run_model(model_config, params, x_BT) == run_model(TINY, params, x_BT)).all()
 
 
 def test_each_dropout_site_is_there():
@@ -254,8 +256,8 @@ def test_each_dropout_site_is_there():
     x_BT = ids(TINY)
     outputs = []
     for embd in (False, True):
-        config = dataclasses.replace(TINY, dropout=0.5, embd_dropout=embd)
-        outputs.append(run_model(config, init(config, KEY), x_BT, jax.random.key(1)))
+        model_config = dataclasses.replace(TINY, dropout=0.5, embd_dropout=embd)
+        outputs.append(run_model(model_config, init(model_config, KEY), x_BT, jax.random.key(1)))
     assert (outputs[0] != outputs[1]).any()
 
 
@@ -274,12 +276,12 @@ def test_heads_drop_different_weights():
 
 
 def test_tied_output_layer_reads_the_token_table():
-    config = dataclasses.replace(TINY, tie_embeddings=True, head_bias=True)
-    params = init(config, KEY)
+    model_config = dataclasses.replace(TINY, tie_embeddings=True, head_bias=True)
+    params = init(model_config, KEY)
     assert set(params["lm_head"]) == {"bias"}
     shifted = params | {"lm_head": {"bias": jnp.arange(11.0)}}
-    x_BT = ids(config)
-    difference = run_model(config, shifted, x_BT) - run_model(config, params, x_BT)
+    x_BT = ids(model_config)
+    difference = run_model(model_config, shifted, x_BT) - run_model(model_config, params, x_BT)
     np.testing.assert_allclose(difference, np.broadcast_to(np.arange(11.0), (2, 8, 11)), atol=1e-5)
 
 

@@ -19,14 +19,16 @@ CONFIG = TrainConfig(max_iters=1000, warmup_iters=99, learning_rate=1.0, min_lr=
 )
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_both_schedules_warm_up_and_end_alike(schedule, step, rate):
-    config = dataclasses.replace(CONFIG, schedule=schedule)
-    assert float(learning_rate_schedule(config)(step)) == pytest.approx(rate, abs=1e-6)
+    train_config = dataclasses.replace(CONFIG, schedule=schedule)
+    assert float(learning_rate_schedule(train_config)(step)) == pytest.approx(rate, abs=1e-6)
 
 
 @pytest.mark.parametrize(("schedule", "quarter"), [("cosine", 0.8682), ("linear", 0.775)])
 def test_a_quarter_of_the_way_down(schedule, quarter):
-    config = dataclasses.replace(CONFIG, schedule=schedule, warmup_iters=100, max_iters=1100)
-    assert float(learning_rate_schedule(config)(100 + 250)) == pytest.approx(quarter, abs=1e-4)
+    train_config = dataclasses.replace(CONFIG, schedule=schedule, warmup_iters=100, max_iters=1100)
+    assert float(learning_rate_schedule(train_config)(100 + 250)) == pytest.approx(
+        quarter, abs=1e-4
+    )
 
 
 def test_schedule_of_a_short_run_warms_up_over_a_tenth_and_still_ends_at_the_floor():
@@ -40,8 +42,8 @@ def test_schedule_of_a_short_run_warms_up_over_a_tenth_and_still_ends_at_the_flo
 
 
 def test_a_floor_as_high_as_the_peak_is_a_constant_rate():
-    config = TrainConfig(warmup_iters=0, learning_rate=0.5, min_lr=0.5)
-    assert {float(learning_rate_schedule(config)(s)) for s in (0, 1, 10, 5000)} == {0.5}
+    train_config = TrainConfig(warmup_iters=0, learning_rate=0.5, min_lr=0.5)
+    assert {float(learning_rate_schedule(train_config)(s)) for s in (0, 1, 10, 5000)} == {0.5}
     zero = TrainConfig(warmup_iters=0, learning_rate=0.0, min_lr=0.0)
     assert float(learning_rate_schedule(zero)(3)) == 0.0
 
@@ -61,11 +63,11 @@ def test_a_parameter_of_unknown_kind_is_an_error_that_names_it():
 
 
 def test_zero_gradients_move_only_what_decays():
-    config = TrainConfig(weight_decay=0.1, learning_rate=1.0, min_lr=1.0, warmup_iters=0)
+    train_config = TrainConfig(weight_decay=0.1, learning_rate=1.0, min_lr=1.0, warmup_iters=0)
     params = {"fc": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
     zeros = jax.tree.map(jnp.zeros_like, params)
     for decay, bias in (("matrices", 0.0), ("all", -0.1)):
-        optimizer = make_optimizer(TrainConfig(**vars(config) | {"decay": decay}))
+        optimizer = make_optimizer(TrainConfig(**vars(train_config) | {"decay": decay}))
         updates, _ = optimizer.update(zeros, optimizer.init(params), params)
         np.testing.assert_allclose(updates["fc"]["kernel"], -0.1, rtol=1e-6)
         np.testing.assert_allclose(updates["fc"]["bias"], bias, rtol=1e-6)
@@ -73,7 +75,7 @@ def test_zero_gradients_move_only_what_decays():
 
 def test_updates_are_adamw_written_out():
     """Three updates of one matrix against the algorithm in NumPy, with a gradient over the clip."""
-    config = TrainConfig(
+    train_config = TrainConfig(
         max_iters=100,
         learning_rate=0.1,
         min_lr=0.1,
@@ -83,7 +85,7 @@ def test_updates_are_adamw_written_out():
         beta2=0.99,
         grad_clip=1.0,
     )
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(train_config)
     w = np.array([[1.0, -2.0]])
     params = {"kernel": jnp.asarray(w, jnp.float32)}
     state = optimizer.init(params)
@@ -141,7 +143,7 @@ def test_muon_is_for_the_matrices_between_embeddings_and_output():
 
 def test_muons_update_has_equal_singular_values_and_the_size_of_adams():
     """Of (H, C, D) all heads together; what is not Muon's is Adam's, which starts with a sign."""
-    config = TrainConfig(
+    train_config = TrainConfig(
         optimizer="muon", learning_rate=1.0, min_lr=1.0, warmup_iters=0, weight_decay=0.0
     )
     keys = jax.random.split(jax.random.key(0), 4)
@@ -153,7 +155,7 @@ def test_muons_update_has_equal_singular_values_and_the_size_of_adams():
         },
         "lm_head": {"kernel": jax.random.normal(keys[3], (32, 65))},
     }
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(train_config)
     updates, _ = jax.jit(optimizer.update)(params, optimizer.init(params), params)
     block = updates["block_0"]
     heads = block["query"]["kernel"].transpose(1, 0, 2).reshape(32, 32)
@@ -167,9 +169,9 @@ def test_muons_update_has_equal_singular_values_and_the_size_of_adams():
 
 
 def test_muon_descends_where_the_gradient_says():
-    config = TrainConfig(optimizer="muon", warmup_iters=0, weight_decay=0.0)
+    train_config = TrainConfig(optimizer="muon", warmup_iters=0, weight_decay=0.0)
     params = {"block_0": {"kernel": jnp.eye(4)}}
     grads = {"block_0": {"kernel": jnp.diag(jnp.array([3.0, -2.0, 1.0, -1.0]))}}
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(train_config)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     assert (jnp.sign(jnp.diag(updates["block_0"]["kernel"])) == jnp.array([-1, 1, -1, 1])).all()

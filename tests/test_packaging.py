@@ -1,5 +1,6 @@
 """What is installed, and the command that comes with it."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import gptjax
 import sample
 import train
 from gptjax import __main__ as command
-from gptjax.interop.huggingface import PACKAGES
+from gptjax.interop.packages import PACKAGES
 
 from conftest import TINY
 
@@ -19,9 +20,12 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 
 @pytest.fixture(autouse=True)
-def installed(monkeypatch):
+def installed(monkeypatch, tmp_path_factory):
     """As if the installed command had been typed, not `python -m gptjax`."""
-    monkeypatch.setattr("sys.argv", ["/usr/bin/gptjax"])
+    program = tmp_path_factory.mktemp("bin") / "gptjax"
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("sys.argv", [str(program)])
 
 
 def test_requirements_are_the_dependencies_and_the_test_runner():
@@ -55,7 +59,7 @@ def test_every_public_name_is_there():
     assert set(gptjax.__all__) <= set(vars(gptjax))
 
 
-@pytest.mark.parametrize("argv", [["--version"], ["-V"]])
+@pytest.mark.parametrize("argv", [["--version"], ["-V"], ["verify", "--version"], ["verify", "-V"]])
 def test_the_version(argv, capsys):
     assert command.main(argv) == 0
     assert capsys.readouterr().out == f"gptjax {gptjax.__version__}\n"
@@ -84,6 +88,7 @@ def test_help_names_every_command(capsys):
         (["train", "--n-layer", "0"], "gptjax train: error: --n-layer (0) must be at least 1"),
         (["sample", "--top-k", "0"], "gptjax sample: error: --top-k (0) must be at least 1"),
         (["verify"], "gptjax verify: error: the command is `gptjax verify RUN`"),
+        (["verify", "--all"], "gptjax verify: error: the command is `gptjax verify RUN`"),
         (["lecture", "--seeds", "0"], "gptjax lecture: error: --seeds (0) must be at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

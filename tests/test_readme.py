@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptjax.app import sample, train
-from gptjax.app.script import SCRIPTS
+from gptjax.shell import found
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = re.findall(r"python (train|sample)\.py([^\n#&]*)", README)
@@ -25,7 +25,7 @@ def test_the_code_runs_and_learns():
 @pytest.mark.parametrize(("script", "flags"), COMMANDS)
 def test_the_commands_have_flags_that_exist(script, flags):
     argv = shlex.split(flags.split("`")[0])  # some stand inside a sentence
-    {"train": train, "sample": sample}[script].parse(argv, SCRIPTS)
+    {"train": train, "sample": sample}[script].parse(argv, found())
 
 
 def test_there_are_commands_to_check():

@@ -1,5 +1,6 @@
 """A run goes on from where it was: bit for bit, and with what a resume may change."""
 
+import json
 import os
 import shutil
 import signal
@@ -27,11 +28,15 @@ class StoppedAtFour(story.Report):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def stop_and_resume(path, text_file, *flags):
+def stopped_at_four(main, *arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(story, "Report", StoppedAtFour)
         patch.setattr("gptjax.app.loop.DISPATCH_SECONDS", 0.0)
-        assert go(path, text_file, "--eval-interval", "6", *flags) == 143
+        assert main(*arguments) == 143
+
+
+def stop_and_resume(path, text_file, *flags):
+    stopped_at_four(go, path, text_file, "--eval-interval", "6", *flags)
     assert int(final_state(path).step) == 4
     assert train.main(["--out-dir", str(path), "--resume", "--eval-interval", "3"]) == 0
 
@@ -87,13 +92,126 @@ def test_a_larger_max_iters_extends_a_run(run_copy, capsys):
     assert sorted(p.name for p in (run_copy / "checkpoints").iterdir())[-1] == "9"
 
 
+HOW = (
+    "--learning-rate 1e-3 --grad-clip 0.5 --warmup-iters 1 --schedule cosine --weight-decay 0.3 "
+    "--min-lr 2e-4 --beta1 0.8 --beta2 0.95 --max-iters 12"
+).split()
+
+
+def test_a_resume_may_change_how_training_goes_on_and_is_exact_from_there(
+    tmp_path, text_file, capsys
+):
+    """Changed at step 3 and killed at step 4, the run equals one that was changed alone."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        stopped = ["--max-minutes", "1e-9", "--eval-interval", "1"]
+        assert go(path, text_file, "--max-iters", "10", *stopped) == 0
+    goes_on = ["--resume", "--max-minutes", "0", "--eval-interval", "6", *HOW]
+    capsys.readouterr()
+    assert train.main(["--out-dir", str(one), *goes_on]) == 0
+    out = capsys.readouterr().out
+    assert "from step 1 on: max_iters 12 instead of 10, learning_rate 0.001 instead of" in out
+    assert "the learning rate was" in out
+    stopped_at_four(train.main, ["--out-dir", str(two), *goes_on])
+    assert train.main(["--out-dir", str(two), "--resume"]) == 0
+    assert_same_state(one, two)
+    assert int(final_state(one).step) == 12
+    for path in (one, two):
+        train_config = runs.read_run(path)[0].train
+        assert (train_config.learning_rate, train_config.schedule, train_config.beta1) == (
+            1e-3,
+            "cosine",
+            0.8,
+        )
+        (change,) = runs.read_changes(path)
+        assert change["step"] == 1
+        assert change["learning_rate"] == [4e-3, 1e-3]
+        assert len(change) == 1 + len(HOW) // 2
+
+
+def test_a_change_changes_the_run(run_copy, finished_run, tmp_path):
+    other = shutil.copytree(finished_run, tmp_path / "other")
+    for path, rate in ((run_copy, "4e-3"), (other, "1e-3")):
+        flags = ["--resume", "--max-iters", "8", "--learning-rate", rate]
+        assert train.main(["--out-dir", str(path), *flags]) == 0
+    a, b = (final_state(path).params["wte"]["embedding"] for path in (run_copy, other))
+    assert np.abs(np.asarray(a) - np.asarray(b)).max() > 0
+    assert [x["step"] for x in runs.read_changes(other)] == [6]
+    assert train.main(["--out-dir", str(other), "--resume", "--max-iters", "9"]) == 0
+    assert [sorted(x) for x in runs.read_changes(other)] == [
+        ["learning_rate", "max_iters", "step"],
+        ["max_iters", "step"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--n-embd 32", "--batch-size 8", "--block-size 8", "--optimizer muon", "--seed 3"),
+        *("--dropout 0", "--decay all", "--dtype bfloat16", "--tie-embeddings", "--preset bigram"),
+        "--gradient-accumulation-steps 2",
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(run_copy, refused, flags):
+    before = (run_copy / "config.json").read_bytes()
+    error = refused(train, "--out-dir", run_copy, "--resume", "--max-iters", 9, *flags.split())
+    assert "contradicts the run" in error
+    assert (run_copy / "config.json").read_bytes() == before
+
+
+def test_extending_a_run_says_what_it_does_to_the_rate_and_offers_a_warm_up(run_copy, capsys):
+    """It rose a thousandfold within a few steps, and nothing said so."""
+    flags = ["--out-dir", str(run_copy), "--resume", "--max-iters", "30", "--log-interval", "1"]
+    again = shutil.copytree(run_copy, run_copy.with_name("again"))
+    assert train.main(flags) == 0
+    out = capsys.readouterr().out
+    assert "at step 6 and is" in out
+    assert "--rewarm would begin the schedule again" in out
+    flags[1] = str(again)
+    assert train.main([*flags, "--rewarm"]) == 0
+    out = capsys.readouterr().out
+    assert "the first of a warm-up to 0.004" in out
+    assert runs.read_run(again)[0].train.schedule_start == 6
+    rates = [x["learning_rate"] for x in metrics(again) if x["step"] > 6]
+    # 24 steps are left: two of warm-up, and the rest is the fall.
+    assert np.argmax(rates) == 2
+    np.testing.assert_allclose(rates[:3], [4e-3 / 3, 8e-3 / 3, 4e-3], rtol=1e-5)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert [x["schedule_start"] for x in runs.read_changes(again)] == [[0, 6]]
+
+
+def test_to_warm_up_again_is_for_a_resume(tmp_path, text_file, refused):
+    error = refused(train, "--out-dir", tmp_path / "run", "--data", text_file, "--rewarm")
+    assert "add --resume" in error
+
+
+def test_the_least_rate_follows_a_lower_rate(tmp_path, text_file):
+    """`--learning-rate 1e-5` was refused for a --min-lr that nobody had typed."""
+    path = tmp_path / "run"
+    assert go(path, text_file, "--learning-rate", "4e-3", "--min-lr", "1e-3") == 0
+    flags = ["--out-dir", str(path), "--resume", "--max-iters", "8", "--learning-rate", "4e-5"]
+    assert train.main(flags) == 0
+    train_config = runs.read_run(path)[0].train
+    assert train_config.learning_rate == 4e-5
+    assert train_config.min_lr == pytest.approx(1e-5)
+
+
+def test_a_record_of_changes_that_is_damaged_is_no_reason_to_stop(run_copy):
+    path = run_copy / "config.json"
+    for changes in (3, [1, {"step": 2}], {}):
+        stored = json.loads(path.read_text()) | {"changes": changes}
+        path.write_text(json.dumps(stored))
+        assert all(isinstance(x, dict) for x in runs.read_changes(run_copy))
+    assert runs.read_changes(run_copy) == []
+
+
 def test_remat_is_how_a_run_is_computed_and_a_resume_may_change_it(
     tmp_path, text_file, finished_run, monkeypatch
 ):
     used = []
 
-    def spy(model, config, platform):
-        found = suited(model, config, platform)
+    def spy(model, run_config, platform):
+        found = suited(model, run_config, platform)
         used.append(found.execution.remat)
         return found
 

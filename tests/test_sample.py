@@ -1,6 +1,8 @@
+import io
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +81,33 @@ def test_a_prompt_from_a_file(finished_run, capsys, tmp_path):
     assert out.startswith("lazy dog.\n")
 
 
+def test_a_prompt_file_is_text_as_the_corpus_is(finished_run, capsys, tmp_path):
+    """Notepad writes a byte order mark and CRLF: the model's text has neither."""
+    flags = ["--out-dir", finished_run, "--max-new-tokens", 5]
+    plain = text_of(capsys, *flags, "--prompt", "lazy dog.\nthe")
+    file = tmp_path / "prompt.txt"
+    file.write_bytes("\ufefflazy dog.\r\nthe".encode())
+    assert text_of(capsys, *flags, "--prompt-file", file) == plain
+    assert text_of(capsys, *flags, "--prompt", file.read_bytes().decode()) == plain
+    scores = set()
+    for content in ("lazy dog.\nthe quick", "\ufefflazy dog.\r\nthe quick"):
+        file.write_bytes(content.encode())
+        scores.add(text_of(capsys, "--out-dir", finished_run, "--score", file))
+    assert len(scores) == 1
+
+
+@pytest.mark.parametrize("flag", ["--prompt-file", "--score"])
+def test_a_dash_is_standard_input(finished_run, capsys, tmp_path, monkeypatch, flag, refused):
+    flags = ["--out-dir", finished_run]
+    flags += ["--max-new-tokens", 5] if flag == "--prompt-file" else []
+    file = tmp_path / "text.txt"
+    file.write_text("the quick brown fox")
+    expected = text_of(capsys, *flags, flag, file)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert text_of(capsys, *flags, flag, "-") == expected
+    assert "standard input is empty" in refused(sample, *flags, flag, "-")
+
+
 def test_a_prompt_may_be_longer_than_the_block_and_may_start_with_a_dash(run_copy, capsys):
     prompt = "the quick brown fox jumps over the lazy dog." * 3
     out = text_of(capsys, "--out-dir", run_copy, "--prompt", prompt, "--max-new-tokens", 5)
@@ -136,11 +165,15 @@ def test_a_sample_ends_before_the_stop_text(finished_run, capsys):
     stopped = text_of(capsys, *flags, "--prompt", "fox", "--stop", "o").split(f"\n{LINE}\n")[:-1]
     # The prompt's own "o" does not count.
     assert stopped == ["fox" + text[3:].split("o")[0] for text in free]
+    both = text_of(capsys, *flags, "--prompt", "fox", "--stop", "o", "--stop", " ")
+    first = [re.split("[o ]", text[3:])[0] for text in free]
+    assert both.split(f"\n{LINE}\n")[:-1] == ["fox" + text for text in first]
 
 
 def test_what_happens_past_the_block_is_said_once(finished_run, capsys):
     for flags, said in (
-        (["--max-new-tokens", "16"], None),
+        (["--max-new-tokens", "16"], None),  # the last is drawn from the 16 before it
+        (["--max-new-tokens", "17"], "the last 8 to 16; --window exact"),
         (["--max-new-tokens", "60"], "the last 8 to 16; --window exact"),
         (["--max-new-tokens", "60", "--window", "exact"], "the last 16, encoded again"),
     ):
@@ -210,8 +243,9 @@ BAD = [
     (["--repetition-penalty", "0"], ["--repetition-penalty (0.0)", "above 0"]),
     (["--batch-size", "0"], ["--batch-size (0)", "at least 1"]),
     (["--window", "sliding"], ["--window", "'sliding'", "exact, chunked"]),
-    (["--stop", "foX"], ["--stop 'foX' can never come", "'X' at position 2"]),
+    (["--stop", "foX"], ["--stop 'foX' can never come", "'X' (U+0058) at position 2"]),
     (["--stop", ""], ["--stop is empty"]),
+    (["--stop", "fox", "--stop", "foX"], ["--stop 'foX' can never come"]),
     (["--dtype", "int8"], ["--dtype", "'int8'", "float32, bfloat16"]),
     (["--block-size", "17"], ["--block-size (17)", "from 1 to the model's (16)"]),
     (["--logprobs", "/no/such/file"], ["--logprobs /no/such/file", "no such folder"]),
@@ -222,11 +256,12 @@ BAD = [
     (["--seed", "-1"], ["--seed (-1)"]),
     (["--step", "newest"], ["--step", "'newest'"]),
     (["--step", "5"], ["step 5", "3, 6"]),
-    (["--prompt", "foX"], ["'X' at position 2"]),
+    (["--prompt", "foX"], ["'X' (U+0058) at position 2"]),
     (["--prompt", "fox", "--prompt-file", "x"], ["--prompt-file"]),
     (["--prompt-file", "/no/such"], ["/no/such", "no such file"]),
     (["--prompt-file", "--"], ["--: no such file"]),
-    (["--prompt", "--"], ["'-' at position 0"]),
+    (["--prompt-file", "none"], ["none: no such file; give the path of a text file, `-` for"]),
+    (["--prompt", "--"], ["'-' (U+002D) at position 0"]),
     (["--tempature", "1"], ["--tempature", "did you mean --temperature?"]),
 ]
 
@@ -240,7 +275,7 @@ def test_bad_input_is_named(refused, finished_run, flags, named):
 
 def test_a_prompt_file_that_is_not_utf_8(refused, finished_run, tmp_path):
     file = tmp_path / "prompt.txt"
-    file.write_bytes(b"\xff\xfe")
+    file.write_bytes(b"caf\xe9")
     assert "not UTF-8" in refused(sample, "--out-dir", finished_run, "--prompt-file", file)
 
 

@@ -148,7 +148,9 @@ def reference(logits, used, how):
     top_p, min_p = how.top_p or 1, how.min_p or 0
     all_of_them = top_p > 0.999
     assume(all_of_them or (np.abs(before - top_p) > 1e-5)[stay].all())
-    assume(min_p in (0, 1) or (np.abs(ranked - np.log(min_p)) > 1e-3)[stay].all())
+    if min_p:
+        above = (ranked - np.log(min_p))[stay]
+        assume(((above == 0) | (np.abs(above) > 1e-3)).all())
     stay &= ((before < top_p) | all_of_them) & (probability >= min_p * probability[0])
     stay[0] = True
     return np.where(stay[np.argsort(order)], x, -np.inf)

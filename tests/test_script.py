@@ -47,6 +47,11 @@ def test_what_the_user_can_mend_is_one_line_and_a_status(capfd, error, status, l
     assert err.count("\n") == 1
 
 
+def test_a_line_keeps_the_spaces_of_a_path(capfd):
+    ends(InputError("'my  run'\n  is gone"))
+    assert capfd.readouterr().err == "train.py: error: 'my  run' is gone\n"
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), KeyError("a bug")])
 def test_a_bug_is_not_passed_off_as_the_users_mistake(error):
     with pytest.raises(type(error), match="a bug"):

@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,9 +25,9 @@ class Bytes:
         return bytes(ids).decode(errors="replace")
 
 
-def run(tokenizer, ids, stop=None):
+def run(tokenizer, ids, *stops):
     """What is certain after each token, and the whole text."""
-    text = TextStream(tokenizer, stop)
+    text = TextStream(tokenizer, stops)
     parts = [text.feed([token]) for token in ids]
     return parts, "".join(parts) + text.finish(), text
 
@@ -39,9 +38,23 @@ def test_the_text_ends_before_the_stop_text(text, stop):
     parts, whole, stream = run(LETTERS, ids, stop)
     assert whole == text.split(stop)[0]
     assert stream.done == (stop in text)
-    at_once = TextStream(LETTERS, stop)
+    at_once = TextStream(LETTERS, [stop])
     assert at_once.feed(ids) + at_once.finish() == whole
     assert stream.tokens == (text.index(stop) + len(stop) if stop in text else len(text))
+    for n in range(len(parts)):
+        assert text.startswith("".join(parts[: n + 1])), "what was shown must not be taken back"
+
+
+@given(
+    text=st.text("abcd", max_size=30),
+    stops=st.lists(st.text("abcd", min_size=1, max_size=4), min_size=2, max_size=3),
+)
+def test_of_several_stop_texts_each_counts(text, stops):
+    """The one whose end comes first; of those that end there, the one that begins first."""
+    parts, whole, stream = run(LETTERS, LETTERS.encode(text), *stops)
+    found = [(text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text]
+    assert whole == (text[: min(found)[1]] if found else text)
+    assert stream.done == bool(found)
     for n in range(len(parts)):
         assert text.startswith("".join(parts[: n + 1])), "what was shown must not be taken back"
 
@@ -72,8 +85,8 @@ def drawn(*rows):
 
 
 def test_samples_are_written_in_order_the_first_as_it_is_made():
-    out, notes = io.StringIO(), []
-    writer = SampleWriter(out, notes.append, LETTERS, stop="dd")
+    out = io.StringIO()
+    writer = SampleWriter(out, LETTERS, stops=["dd"])
     writer.begin([(0, 0, "P"), (0, 1, "P")])
     assert not writer.feed(drawn("ab", "cd"))
     assert out.getvalue() == "Pab"
@@ -82,22 +95,17 @@ def test_samples_are_written_in_order_the_first_as_it_is_made():
     assert out.getvalue() == f"Pab\n{LINE}\nPc\n{LINE}\n"
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(("out", "told"), [(io.StringIO(), ["note"]), (Terminal(), [])])
-def test_a_note_does_not_break_into_the_text_on_a_terminal(out, told):
-    notes: list[str] = []
-    writer = SampleWriter(out, notes.append, LETTERS)
-    writer.begin([(0, 0, "P")])
-    writer.feed(drawn("ab"))
-    writer.note("note")
-    assert notes == told
+def test_a_sample_that_ends_first_leaves_the_others_their_own_tokens():
+    """The second sample went on with the first one's tokens, the third with the second one's."""
+    out = io.StringIO()
+    writer = SampleWriter(out, LETTERS, stops=["d"], keep_logprobs=True)
+    writer.begin([(0, s, "") for s in range(3)])
+    for columns in (("a", "b", "c"), ("d", "b", "c"), ("a", "a", "c"), ("a", "d", "c")):
+        writer.feed(drawn(*columns))
     writer.end()
-    assert notes == ["note"]
-    assert out.getvalue() == f"Pab\n{LINE}\n"
+    assert out.getvalue() == f"a\n{LINE}\nbba\n{LINE}\ncccc\n{LINE}\n"
+    texts = ["".join(x["token"] for x in writer.logprobs if x["sample"] == s) for s in range(3)]
+    assert texts == ["ad", "bbad", "cccc"]
 
 
 def test_the_pace_follows_the_speed():

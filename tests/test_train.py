@@ -11,13 +11,15 @@ import pytest
 
 import train
 from gptjax.app import loop
+from gptjax.shell import scripts
 from gptjax.store import listing, manifest
 from gptjax.text import corpora
 
-from conftest import TEXT, TINY
+from conftest import TEXT, TINY, tiny
 from outcomes import go, metrics
 
 ROOT = Path(train.__file__).parent
+SCRIPTS = scripts(ROOT)  # where the tests are started
 
 
 def test_a_run_holds_what_the_design_says(finished_run):
@@ -49,7 +51,7 @@ def test_what_is_printed(tmp_path, text_file, capsys):
     assert err == ""
     assert "cpu: 1 x" in out
     assert "final validation loss:" in out
-    assert f"python sample.py --out-dir {tmp_path / 'run'}" in out
+    assert f"{SCRIPTS.sample} --out-dir {tmp_path / 'run'}" in out
     assert out.count("    | ") >= 2, "a sample at each evaluation"
     assert "\x1b" not in out, "plain lines where there is no terminal"
 
@@ -57,7 +59,7 @@ def test_what_is_printed(tmp_path, text_file, capsys):
 def test_without_an_out_dir_each_call_makes_a_new_folder(tmp_path, text_file, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        assert train.main([*TINY, "--max-iters", "1", "--data", str(text_file)]) == 0
+        assert train.main(tiny("--max-iters", 1, "--data", text_file)) == 0
     assert len(list((tmp_path / "runs").iterdir())) == 2
     assert all(p.name.startswith("shakespeare-cpu-20") for p in (tmp_path / "runs").iterdir())
 
@@ -125,11 +127,7 @@ def start(tmp_path, text_file, *flags):
     command = [
         sys.executable,
         str(ROOT / "train.py"),
-        *TINY,
-        "--max-iters",
-        "100000",
-        "--eval-interval",
-        "50000",
+        *tiny("--max-iters", 100_000, "--eval-interval", 50_000),
         "--data",
         str(text_file),
         "--out-dir",
@@ -175,7 +173,7 @@ def test_a_signal_while_everything_is_compiled_leaves_a_run_to_begin(
 
     monkeypatch.setattr(loop, "compile_and_initialize", signalled)
     assert train.main([*TINY, "--data", str(text_file), "--out-dir", str(run)]) == 130
-    assert f"stopped before the first step; go on with\n    python train.py --out-dir {run}" in (
+    assert f"stopped before the first step; go on with\n    {SCRIPTS.train} --out-dir {run}" in (
         capsys.readouterr().out
     )
     monkeypatch.undo()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import train
-from gptjax.app.script import SCRIPTS
 from gptjax.app.train import parse
+from gptjax.shell import found
 from gptjax.store import runs
 from gptjax.text import fetching
 from gptjax.text.corpora import CORPORA
@@ -94,10 +94,10 @@ def test_out_dirs_that_will_not_do(refused, tmp_path, run_copy, text_file):
     assert "holds a run: --resume" in error(run_copy)
     assert "is a file" in error(text_file)
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    (tmp_path / "full" / "metrics.jsonl").write_text("years of work")
     for flags in ([], ["--overwrite"]):
-        assert "not empty and holds no run" in error(tmp_path / "full", *flags)
-    assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
+        assert "would overwrite its metrics.jsonl" in error(tmp_path / "full", *flags)
+    assert (tmp_path / "full" / "metrics.jsonl").read_text() == "years of work"
     assert "no such folder" in refused(train, "--out-dir", tmp_path / "nope", "--resume")
     assert "holds no run" in refused(train, "--out-dir", tmp_path / "full", "--resume")
     assert (runs.read_run(run_copy)[0].train.max_iters) == 6
@@ -120,7 +120,7 @@ def test_no_permission_to_write(refused, tmp_path, text_file, monkeypatch):
     ("flags", "named"),
     [
         (["--n-layer", "2"], ["--n-layer 2", "has 1"]),
-        (["--learning-rate", "0.5"], ["--learning-rate 0.5"]),
+        (["--optimizer", "muon"], ["--optimizer muon"]),
         (["--seed", "3"], ["--seed 3"]),
         (["--preset", "shakespeare"], ["--preset shakespeare"]),
         (["--dtype", "bfloat16"], ["--dtype bfloat16"]),
@@ -152,8 +152,8 @@ def test_no_flags_at_all(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "main", partial(train.main, data_dir=tmp_path))
     (tmp_path / CORPORA["shakespeare"].file).write_text("another text")
     assert "is not tiny Shakespeare" in refused(train)
-    assert parse([], SCRIPTS) == {}
-    assert parse(["--preset", "shakespeare", "--n_layer=3"], SCRIPTS) == {
+    assert parse([], found()) == {}
+    assert parse(["--preset", "shakespeare", "--n_layer=3"], found()) == {
         "preset": "shakespeare",
         "n_layer": 3,
     }

@@ -22,14 +22,14 @@ TOKENS = jax.random.randint(jax.random.key(7), (300,), 0, 11).astype(jnp.uint8)
 KEYS = make_keys(1)
 
 
-def start(config):
-    return GPT(config.model), fresh_state(config, KEYS.params)
+def start(run_config):
+    return GPT(run_config.model), fresh_state(run_config, KEYS.params)
 
 
-def run(config, stops):
+def run(run_config, stops):
     """The state after training to each of `stops` in turn, and the last metrics."""
-    model, state = start(config)
-    loop = make_train_loop(model, config)
+    model, state = start(run_config)
+    loop = make_train_loop(model, run_config)
     metrics = None
     for stop in stops:
         state, metrics = loop(state, TOKENS, KEYS, stop)
@@ -42,10 +42,10 @@ def assert_same(a, b):
 
 
 def test_overfits_one_batch():
-    config = tiny_config(max_iters=150)
-    model, state = start(config)
+    run_config = tiny_config(max_iters=150)
+    model, state = start(run_config)
     batch = sample_batch(TOKENS, KEYS.data, 0, 4, 8)
-    step = jax.jit(make_train_step(model, config))
+    step = jax.jit(make_train_step(model, run_config))
     for _ in range(150):
         state, metrics = step(state, batch, KEYS.dropout)
     assert metrics.loss < 0.1 < math.log(11)
@@ -53,10 +53,10 @@ def test_overfits_one_batch():
 
 @pytest.mark.slow
 def test_jit_equals_no_jit():
-    config = tiny_config(dropout=0.2)
-    model, state = start(config)
+    run_config = tiny_config(dropout=0.2)
+    model, state = start(run_config)
     batch = sample_batch(TOKENS, KEYS.data, 0, 4, 8)
-    step = make_train_step(model, config)
+    step = make_train_step(model, run_config)
     plain, jitted = (s(state, batch, KEYS.dropout) for s in (step, jax.jit(step)))
     # Fusion reorders sums, and Adam's first update is a sign: compare what goes into it.
     np.testing.assert_allclose(plain[1], jitted[1], rtol=1e-5)
@@ -72,11 +72,11 @@ def test_accumulated_micro_batches_equal_one_big_batch():
     batch = sample_batch(TOKENS, KEYS.data, 0, 8, 8)
     results = []
     for size, parts, at_once in ((8, 1, 0), (2, 4, 0), (4, 2, 2)):
-        config = tiny_config(
+        run_config = tiny_config(
             batch_size=size, gradient_accumulation_steps=parts, micro_batch_size=at_once
         )
-        model, state = start(config)
-        new, metrics = jax.jit(make_train_step(model, config))(state, batch, KEYS.dropout)
+        model, state = start(run_config)
+        new, metrics = jax.jit(make_train_step(model, run_config))(state, batch, KEYS.dropout)
         results.append((metrics, new.opt_state))
     scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(results[0][1]))
     for other in results[1:]:
@@ -105,8 +105,8 @@ def test_micro_batches_draw_different_dropout():
 
 
 def test_result_does_not_depend_on_the_steps_per_dispatch():
-    config = tiny_config(dropout=0.1)
-    states = [run(config, stops)[0] for stops in ([12], [1, 2, 12], range(1, 13))]
+    run_config = tiny_config(dropout=0.1)
+    states = [run(run_config, stops)[0] for stops in ([12], [1, 2, 12], range(1, 13))]
     assert_same(states[0], states[1])
     assert_same(states[0], states[2])
     assert int(states[0].step) == 12
@@ -114,39 +114,41 @@ def test_result_does_not_depend_on_the_steps_per_dispatch():
 
 def test_loop_is_the_step_repeated():
     """The loop's batches and keys are those that a reader of the step would use."""
-    config = tiny_config(dropout=0.1)
-    model, state = start(config)
-    step = jax.jit(make_train_step(model, config))
+    run_config = tiny_config(dropout=0.1)
+    model, state = start(run_config)
+    step = jax.jit(make_train_step(model, run_config))
     for s in range(3):
         state, metrics = step(state, sample_batch(TOKENS, KEYS.data, s, 4, 8), KEYS.dropout)
-    looped, looped_metrics = run(config, [3])
+    looped, looped_metrics = run(run_config, [3])
     np.testing.assert_allclose(metrics, looped_metrics.last, rtol=1e-5)
     assert int(state.step) == int(looped.step) == 3
-    rate = learning_rate_schedule(config.train)(2)  # of the third update, the last of the warm-up
+    rate = learning_rate_schedule(run_config.train)(
+        2
+    )  # of the third update, the last of the warm-up
     assert float(looped_metrics.last.learning_rate) == pytest.approx(float(rate), rel=1e-6)
 
 
 def test_same_seed_same_run_and_another_seed_another():
-    config = tiny_config(dropout=0.1)
-    assert_same(run(config, [5])[0], run(config, [5])[0])
-    other = init(config.model, make_keys(2).params)
-    assert (other["wte"]["embedding"] != start(config)[1].params["wte"]["embedding"]).any()
+    run_config = tiny_config(dropout=0.1)
+    assert_same(run(run_config, [5])[0], run(run_config, [5])[0])
+    other = init(run_config.model, make_keys(2).params)
+    assert (other["wte"]["embedding"] != start(run_config)[1].params["wte"]["embedding"]).any()
 
 
 def test_dropout_differs_from_step_to_step():
-    config = tiny_config(dropout=0.5, learning_rate=0.0, min_lr=0.0, weight_decay=0.0)
-    model, state = start(config)
+    run_config = tiny_config(dropout=0.5, learning_rate=0.0, min_lr=0.0, weight_decay=0.0)
+    model, state = start(run_config)
     batch = sample_batch(TOKENS, KEYS.data, 0, 4, 8)
-    step = jax.jit(make_train_step(model, config))
+    step = jax.jit(make_train_step(model, run_config))
     state, first = step(state, batch, KEYS.dropout)
     _, second = step(state, batch, KEYS.dropout)
     assert first.loss != second.loss
 
 
 def test_a_loss_that_is_not_finite_stops_the_loop_and_is_not_applied():
-    config = tiny_config()
-    model, state = start(config)
-    loop = make_train_loop(model, config)
+    run_config = tiny_config()
+    model, state = start(run_config)
+    loop = make_train_loop(model, run_config)
     state, _ = loop(state, TOKENS, KEYS, 2)
     poisoned = jax.tree.map(lambda x: x.at[0].set(jnp.nan), state.params["wpe"])
     state = state.replace(params=state.params | {"wpe": poisoned})
@@ -159,23 +161,25 @@ def test_a_loss_that_is_not_finite_stops_the_loop_and_is_not_applied():
 
 
 def test_state_is_donated():
-    config = tiny_config()
-    model, state = start(config)
-    make_train_loop(model, config)(state, TOKENS, KEYS, 1)
+    run_config = tiny_config()
+    model, state = start(run_config)
+    make_train_loop(model, run_config)(state, TOKENS, KEYS, 1)
     assert state.params["wte"]["embedding"].is_deleted()
 
 
 @pytest.mark.parametrize("length", [2, 9, 10, 64, 73, 300])
 def test_evaluation_counts_every_target_once(length):
     """Against a plain loop over consecutive windows, with a last window of any length."""
-    config = tiny_config()
-    model, state = start(config)
+    run_config = tiny_config()
+    model, state = start(run_config)
     tokens = TOKENS[:length]
     losses = []
     for first in range(0, length - 1, 8):
         window = tokens[first : first + 9].astype(jnp.int32)[None]
         losses += list(
-            token_losses(run_model(config.model, state.params, window[:, :-1]), window[:, 1:])[0]
+            token_losses(run_model(run_config.model, state.params, window[:, :-1]), window[:, 1:])[
+                0
+            ]
         )
     assert len(losses) == length - 1
     assert evaluate(model, state.params, tokens) == pytest.approx(float(np.mean(losses)), rel=1e-5)
@@ -183,8 +187,8 @@ def test_evaluation_counts_every_target_once(length):
 
 def test_capped_evaluation_takes_windows_spread_over_the_split():
     """Where the text changes halfway, a cap must see both halves."""
-    config = tiny_config()
-    model, state = start(config)
+    run_config = tiny_config()
+    model, state = start(run_config)
     tokens = jnp.concatenate([jnp.zeros(400, jnp.uint8), jnp.full(401, 5, jnp.uint8)])
     whole = evaluate(model, state.params, tokens)
     assert evaluate(model, state.params, tokens, max_windows=10) == pytest.approx(whole, abs=0.02)

@@ -3,14 +3,23 @@
 import argparse
 import dataclasses
 import difflib
+import os
 import typing
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from gptjax.app import foreign_flags
+from gptjax.app.flag_values import Once, Switch, number, one_of, show, whole_number
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.fields import without_none
 from gptjax.version import __version__
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+# What word processors make of the dashes of a flag, and those.
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 
 
 def as_flag(field: str) -> str:
@@ -21,10 +30,21 @@ def as_flag(field: str) -> str:
 class FlagParser(argparse.ArgumentParser):
     """argparse with errors of one line, and flags that take `-` and `_` alike.
 
-    Flags that are not given are absent from the result, so that a caller can tell.
+    Flags that are not given are absent from the result, so that a caller can tell. A flag may be
+    given once, but for those that collect their values.
+
+    Args:
+        foreign: what to say of flags that other programs have.
     """
 
-    def __init__(self, prog: str, description: str, add_help: bool = True) -> None:
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        add_help: bool = True,
+        foreign: foreign_flags.Advice | None = None,
+    ) -> None:
+        self._foreign = foreign or {}
         super().__init__(
             prog=prog,
             usage="%(prog)s [flags]",
@@ -53,27 +73,32 @@ class FlagParser(argparse.ArgumentParser):
 
         Args:
             kind: the field's type: bool, int, float, str, a Literal of strings, or one of these or
-                None; tuple[str, ...] for a flag that may be repeated.
+                None; tuple[str, ...] for a flag that may be repeated. Path is a str too, in which
+                `~` is expanded: a shell does not do so in `--data=~/my.txt`.
             default: shown in the help; the parsed result leaves out what was not given.
         """
-        shown = "" if default is None or default == "" else f" [{_show(default)}]"
+        shown = "" if default in (None, "", ()) else f" [{show(default)}]"
         text = (help + shown).replace("%", "%%")
         kind = without_none(kind)
         if kind == tuple[str, ...]:
             self.add_argument(as_flag(name), action="append", metavar="str", help=text)
         elif kind is bool:
-            self.add_argument(as_flag(name), action=argparse.BooleanOptionalAction, help=text)
+            self.add_argument(as_flag(name), action=Switch, help=text)
         elif typing.get_origin(kind) is Literal:
             choices = typing.get_args(kind)
             self.add_argument(
                 as_flag(name),
+                action=Once,
                 type=one_of(choices),
                 help=text,
                 metavar="{" + ",".join(choices) + "}",
             )
         else:
-            types = {int: whole_number, float: number, str: str}
-            self.add_argument(as_flag(name), type=types[kind], help=text, metavar=kind.__name__)
+            types = {int: whole_number, float: number, str: str, Path: os.path.expanduser}
+            metavar = kind.__name__.lower()
+            self.add_argument(
+                as_flag(name), action=Once, type=types[kind], help=text, metavar=metavar
+            )
 
     def add_config(self, defaults: RunConfig) -> None:
         """Adds every field of the configuration that has a help text."""
@@ -86,7 +111,8 @@ class FlagParser(argparse.ArgumentParser):
         for field in dataclasses.fields(defaults):
             if "help" in field.metadata:
                 value = getattr(defaults, field.name)
-                self.add(field.name, hints[field.name], field.metadata["help"], value)
+                kind = Path if field.metadata["path"] else hints[field.name]
+                self.add(field.name, kind, field.metadata["help"], value)
 
     def parse(self, argv: list[str]) -> dict[str, Any]:
         """What was given, by field name; a tuple for a flag that may be repeated.
@@ -96,11 +122,7 @@ class FlagParser(argparse.ArgumentParser):
         """
         known, unknown = self.parse_known_args(list(self._normalized(argv)))
         if unknown:
-            flag = unknown[0].split("=")[0]
-            if not flag.startswith("-"):
-                self.error(f"{flag!r} belongs to no flag")
-            near = difflib.get_close_matches(flag, self._option_string_actions, 1)
-            self.error(f"unknown flag {flag}" + (f": did you mean {near[0]}?" if near else ""))
+            self._refuse(*unknown)
         values = vars(known).items()
         return {name: tuple(v) if isinstance(v, list) else v for name, v in values}
 
@@ -108,57 +130,69 @@ class FlagParser(argparse.ArgumentParser):
         """The same, passing over what is unknown: for a flag that decides the others' defaults."""
         return vars(self.parse_known_args(list(self._normalized(argv)))[0])
 
-    def _normalized(self, argv: Iterable[str]) -> Iterable[str]:
+    def _refuse(self, argument: str, following: str = "", *_: str) -> NoReturn:
+        """Says what to type in place of something unknown."""
+        flag, value = argument.partition("=")[::2]
+        if not flag.startswith(tuple(DASHES)):
+            way = f": {foreign_flags.FILE}" if flag.endswith(".py") else ""
+            self.error(f"{flag!r} belongs to no flag{way}")
+        advice = self._foreign.get(flag, "")
+        if not isinstance(advice, str):
+            value = (value or following).lower()
+            advice = advice.get(value, advice[""])
+        if advice:
+            self.error(f"there is no {flag} here: {advice}")
+        near = self._nearest(flag)
+        self.error(f"unknown flag {flag}" + (f": did you mean {near}?" if near else ""))
+
+    def _nearest(self, flag: str) -> str | None:
+        """The flag that was probably meant, if one is near enough."""
+        name = flag.strip(DASHES).replace("_", "-").lower()
+        negative = name.startswith("no-")
+        names = [
+            known[2:]
+            for known in self._option_string_actions
+            if known.startswith("--") and known.startswith("--no-") == negative
+        ]
+        name = foreign_flags.OTHER_NAMES.get(name, name)
+        # A ratio of 0.6, the default, finds --optimizer near --compile.
+        near = difflib.get_close_matches(name, names, 1, 0.75)
+        parts = [known for known in names if name in known.split("-")]
+        near = near or (parts if len(parts) == 1 else [])
+        return f"--{near[0]}" if near else None
+
+    def _normalized(self, argv: list[str]) -> Iterator[str]:
         """Flags with `-` for `_`, and each value joined to its flag: it may start with a dash."""
-        waiting = None
-        for argument in argv:
-            flag, equals, value = argument.partition("=")
-            if flag.startswith("--"):
-                flag = "--" + flag[2:].replace("_", "-")
+        rest = deque(argv)
+        while rest:
+            flag, equals, value = self._split(rest.popleft())
             action = self._option_string_actions.get(flag)
-            if waiting is not None:
-                if action is None:
-                    yield f"{waiting}={argument}"
-                    waiting = None
-                    continue
-                yield waiting
-                waiting = None
-            if action is not None and action.nargs is None and not equals:
-                waiting = flag
+            if action and not equals and rest and self._is_value(action, rest[0]):
+                equals, value = "=", rest.popleft()
+            if isinstance(action, Switch) and equals:
+                yield self._switched(flag, value)
             else:
                 yield flag + equals + value
-        if waiting is not None:
-            yield waiting
 
+    def _split(self, argument: str) -> tuple[str, str, str]:
+        """A flag, and its value if it has one; anything else is a flag that nobody knows."""
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--"):
+            flag = "--" + flag[2:].replace("_", "-")
+        return flag, equals, value
 
-def whole_number(text: str) -> int:
-    """An int, with an error that says what it takes."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number") from None
+    def _is_value(self, action: argparse.Action, following: str) -> bool:
+        """Whether the next argument is a flag's value, and not a flag."""
+        if self._split(following)[0] in self._option_string_actions:
+            return False
+        return action.nargs is None or (
+            isinstance(action, Switch) and not following.startswith("-")
+        )
 
-
-def number(text: str) -> float:
-    """A float, with an error that says what it takes."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number") from None
-
-
-def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
-    """A type that takes one of some words."""
-
-    def choose(text: str) -> str:
-        if text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} must be one of {', '.join(choices)}")
-        return text
-
-    return choose
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    def _switched(self, flag: str, value: str) -> str:
+        """A switch that was given a value, as the switch that has none: --bias=False, --no-bias."""
+        if value.lower() not in TRUE + FALSE:
+            self.error(f"{flag} {value!r} must be true or false, or stand alone")
+        if value.lower() in TRUE:
+            return flag
+        return f"--{flag[5:]}" if flag.startswith("--no-") else f"--no-{flag[2:]}"

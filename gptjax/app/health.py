@@ -65,6 +65,6 @@ class Health:
 def kept(path: Path) -> str:
     """What to say after a number that is not finite: what is left, and what helps."""
     return (
-        f"the checkpoints in {path} are as they were; a lower --learning-rate, a lower --grad-clip "
-        "or a longer warm-up often helps"
+        f"the checkpoints in {path} are as they were; --resume with a lower --learning-rate, a "
+        "lower --grad-clip or larger --warmup-iters often helps"
     )

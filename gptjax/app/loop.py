@@ -4,13 +4,11 @@ The device's side is `training.make_train_loop`; a `Reporter` shows the run to p
 """
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -20,6 +18,7 @@ from flax import linen as nn
 
 from gptjax.app.health import Health, kept
 from gptjax.app.pacing import Timer, updates_within
+from gptjax.app.signals import StopRequest
 from gptjax.backends.devices import platform
 from gptjax.backends.execution import compile_once_options
 from gptjax.config import RunConfig
@@ -65,32 +64,6 @@ class Result(NamedTuple):
     seconds: float
     signal: int | None
     skipped: int
-
-
-class StopRequest:
-    """Ctrl-C and SIGTERM, turned into a request that the loop heeds after the current dispatch.
-
-    A second signal leaves at once, with what the process does by default; what is saved stays.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.signal = number
-        for waiting in self._before:
-            signal.signal(waiting, signal.SIG_DFL)
 
 
 class Dispatch(NamedTuple):

@@ -1,16 +1,20 @@
 """What a person sees of a run: a display on a terminal, plain lines elsewhere, and the picture."""
 
+import contextlib
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gptjax.app.pictures import new_figure, save_png
+from gptjax.app.pictures import new_figure, own_settings, save_png
 from gptjax.config import RunConfig
+from gptjax.errors import one_line
 from gptjax.loss import bits_per_character
 from gptjax.store import runs
 from gptjax.store.metrics import read_metrics
@@ -19,8 +23,33 @@ from gptjax.store.metrics import read_metrics
 PLAIN_EVERY = 5.0
 
 
+def make_console(stream: TextIO, **options: Any) -> Console:
+    """A console that draws on a terminal alone, whatever FORCE_COLOR and its like may say.
+
+    Rich would take a file for a terminal where one of them is set, and fill it with movements of a
+    cursor.
+    """
+    is_terminal = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+    kind: dict[str, Any] = {"force_terminal": is_terminal, "force_interactive": is_terminal}
+    return Console(file=stream, force_jupyter=False, **plain, **kind, **options)
+
+
+@contextlib.contextmanager
+def only_shown(what: str, warn: Callable[[str], None]) -> Iterator[None]:
+    """For what shows a run and is no part of it: whatever goes wrong is a warning."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
+        warn(f"{what} cannot be shown, and the run goes on without ({reason})")
+
+
 class Report:
-    """Shows a run as it goes, on a terminal or as lines. A context manager."""
+    """Shows a run as it goes, on a terminal or as lines. A context manager.
+
+    Nothing here may end the run: what cannot be shown is warned of once, and left out.
+    """
 
     def __init__(
         self,
@@ -28,12 +57,16 @@ class Report:
         run_config: RunConfig,
         sample: Callable[[Any], str],
         stream: TextIO,
+        warn: Callable[[str], None],
         step: int = 0,
     ) -> None:
         self._path = path
         self._config = run_config
         self._sample = sample
-        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._warn = warn
+        self._is_new, self._has_told_time = step == 0, False
+        self._failed: set[str] = set()
+        self._console = make_console(stream)
         self._last_plain = -math.inf
         self._bar: Progress | None = None
         if self._console.is_terminal:
@@ -51,13 +84,15 @@ class Report:
 
     def __enter__(self) -> "Report":
         if self._bar is not None:
-            self._bar.start()
-            self._console.show_cursor(True)  # a kill must not leave the terminal without one
+            with self._showing("the progress"):
+                self._bar.start()
+                self._console.show_cursor(True)  # a kill must not leave the terminal without one
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._showing("the progress"):
+                self._bar.stop()
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -65,31 +100,60 @@ class Report:
 
     def stepped(self, line: dict[str, Any]) -> None:
         """Moves the bar, or prints a line every few seconds."""
-        if self._bar is not None:
-            description = f"{_loss(line)}  {_rate(line)}"
-            self._bar.update(self._task, completed=line["step"], description=description)
-        elif line["step"] == 1 or time.monotonic() - self._last_plain >= PLAIN_EVERY:
-            self._last_plain = time.monotonic()
-            self.say(self._plain(line))
+        with self._showing("the progress"):
+            if not self._has_told_time and "tokens_per_second" in line:
+                self._has_told_time = True
+                self._tell_time(line)
+            if self._bar is not None:
+                description = f"{_loss(line)}  {_rate(line)}"
+                self._bar.update(self._task, completed=line["step"], description=description)
+            elif line["step"] == 1 or time.monotonic() - self._last_plain >= PLAIN_EVERY:
+                self._last_plain = time.monotonic()
+                self.say(self._plain(line))
 
     def evaluated(self, line: dict[str, Any], params: Any) -> None:
         """Prints the losses and a short sample, and draws loss.png."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=line["step"])
-        self.say(f"{self._plain(line)}  val loss {line['val_loss']:.4f}")
-        self.say("\n".join(f"    | {text}" for text in self._sample(params).splitlines()))
-        draw_losses(self._path)
+        with self._showing("the progress"):
+            if self._bar is not None:
+                self._bar.update(self._task, completed=line["step"])
+            self.say(f"{self._plain(line)}  val loss {line['val_loss']:.4f}")
+        with self._showing("a sample"):
+            self.say("\n".join(f"    | {text}" for text in self._sample(params).splitlines()))
+        with self._showing("the picture"):
+            draw_losses(self._path)
+
+    def _showing(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return only_shown(what, partial(self._warn_once, what))
+
+    def _warn_once(self, what: str, line: str) -> None:
+        if what not in self._failed:
+            self._failed.add(what)
+            self._warn(line)
+
+    def _tell_time(self, line: dict[str, Any]) -> None:
+        """Once the speed is known: how long all will take, and what helps if that is too long."""
+        steps = self._config.train.max_iters - line["step"]
+        if steps:
+            shorter = "; --max-iters N or --budget-minutes M make a shorter run" * self._is_new
+            self.say(
+                f"at this speed the other {steps:,} steps take {duration(self._left(line))}, "
+                f"evaluations not counted{shorter}"
+            )
+
+    def _left(self, line: dict[str, Any]) -> float:
+        """Seconds until the last step."""
+        tokens = (self._config.train.max_iters - line["step"]) * self._config.tokens_per_update
+        return tokens / line["tokens_per_second"]
 
     def _plain(self, line: dict[str, Any]) -> str:
         total = self._config.train.max_iters
         left = ""
         if "tokens_per_second" in line:
-            tokens = (total - line["step"]) * self._config.tokens_per_update
-            seconds = tokens / line["tokens_per_second"]
-            left = f"  {_rate(line)}  {duration(seconds)} left"
+            left = f"  {_rate(line)}  {duration(self._left(line))} left"
         return f"step {line['step']:>{len(str(total))}}/{total}  {_loss(line)}{left}"
 
 
+@own_settings()
 def draw_losses(path: Path) -> None:
     """Draws loss.png of the run at `path` from its metrics.jsonl."""
     train, val = Thinned(), Thinned()

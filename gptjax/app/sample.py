@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gptjax import shell
 from gptjax.app.sample_flags import Asked, ModelFlags, parse
-from gptjax.app.script import INSTALLED, Commands, run_script
+from gptjax.app.script import run_script
 from gptjax.backends.devices import describe, platform, use_compilation_cache
 from gptjax.errors import InputError
-from gptjax.files import write_whole
 from gptjax.inference.adapt import with_block_size, with_dtype
 from gptjax.inference.decoding import Window
 from gptjax.inference.generation import stream
@@ -30,8 +30,9 @@ from gptjax.inference.text_stream import Pace, SampleWriter
 from gptjax.interop.huggingface import Pretrained, load_huggingface
 from gptjax.loss import bits_per_character
 from gptjax.model import GPT, config_of
+from gptjax.outputs import write_named
 from gptjax.store import runs
-from gptjax.text.reading import read_text
+from gptjax.text.reading import like_the_corpus, read_text
 
 ALTERNATIVES = 5
 
@@ -48,26 +49,27 @@ class Row(NamedTuple):
 def main(
     argv: list[str] | None = None,
     *,
-    commands: Commands = INSTALLED,
+    commands: shell.Commands | None = None,
 ) -> int:
     """Samples, or scores a text, as the flags say.
 
     Args:
         argv: the flags; None is the process's own.
-        commands: what the user typed, for hints and errors.
+        commands: what the user typed, for hints and errors; found by itself if None.
 
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C.
     """
+    commands = commands or shell.found()
     return run_script(commands.sample, partial(run, commands=commands), argv)
 
 
-def run(argv: list[str], commands: Commands) -> int:
+def run(argv: list[str], commands: shell.Commands) -> int:
     """A sampling run; raises what `run_script` turns into a line, and returns the exit status."""
     # 1. What was typed, and the texts that it names, before any device is looked for.
     asked = parse(argv, commands)
     score_file = asked.scoring.score
-    scored = read_text(Path(score_file)) if score_file is not None else ""
+    scored = read_text(score_file) if score_file is not None else ""
     prompts = asked.samples.read_prompts()
 
     # 2. The model.
@@ -79,9 +81,11 @@ def run(argv: list[str], commands: Commands) -> int:
 
     # 3. Its loss of a text, or text of its own.
     if score_file is not None:
+        scored = like_the_corpus(scored, loaded.tokenizer)
         ids = loaded.tokenizer.encode(scored)
         print_score(model, params, ids, len(scored), asked)
     else:
+        prompts = [like_the_corpus(prompt, loaded.tokenizer) for prompt in prompts]
         print_samples(model, params, loaded.tokenizer, prompts, asked)
     return 0
 
@@ -90,7 +94,7 @@ def load(flags: ModelFlags) -> tuple[runs.Run | Pretrained, str]:
     """The model and its tokenizer, and what they are for a person."""
     if flags.from_huggingface is not None:
         folder = Path(flags.from_huggingface)
-        return load_huggingface(folder), str(folder)
+        return load_huggingface(folder, tell), str(folder)
     out_dir = flags.out_dir
     path = runs.newest_run(with_checkpoint=True) if out_dir is None else Path(out_dir)
     loaded = runs.load_run(path, flags.step, tell=tell)
@@ -121,15 +125,19 @@ def print_samples(
         for p, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
         for s in range(flags.num_samples)
     )
-    if flags.stop is not None:
+    for stop in flags.stop:
         try:
-            tokenizer.encode(flags.stop)
+            tokenizer.encode(stop)
         except InputError as error:
-            raise InputError(f"--stop {flags.stop!r} can never come: {error}") from error
+            raise InputError(f"--stop {stop!r} can never come: {error}") from error
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
+    # Before the text: whoever reads both streams in one pipe would find it inside of a sample. The
+    # first token that is not drawn from all before it is the second past the block.
+    if max(map(len, starts)) + flags.max_new_tokens > config_of(model).block_size + 1:
+        tell(slide_note(model, flags.window))
     keep_logprobs = flags.logprobs is not None
-    writer = SampleWriter(sys.stdout, tell, tokenizer, flags.stop, keep_logprobs)
+    writer = SampleWriter(sys.stdout, tokenizer, flags.stop, keep_logprobs)
     try:
         draw_samples(model, params, rows, asked, writer)
     except KeyboardInterrupt:
@@ -139,7 +147,7 @@ def print_samples(
     if flags.logprobs is not None:
         # Rows are drawn side by side, some tokens of each at a time: put them in order.
         entries = sorted(writer.logprobs, key=itemgetter("prompt", "sample", "position"))
-        write_whole(Path(flags.logprobs), "".join(json.dumps(entry) + "\n" for entry in entries))
+        write_named(Path(flags.logprobs), "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def draw_samples(
@@ -147,8 +155,7 @@ def draw_samples(
 ) -> None:
     """All rows through the model, batch by batch."""
     flags = asked.samples
-    note = slide_note(model, flags.window)
-    pace = Pace(sys.stdout.isatty() or flags.stop is not None)
+    pace = Pace(sys.stdout.isatty() or bool(flags.stop))
     while batch := list(itertools.islice(rows, asked.model.batch_size)):
         writer.begin([(row.prompt, row.sample, row.text) for row in batch])
         for drawn in stream(
@@ -162,7 +169,6 @@ def draw_samples(
             rows=[row.sample for row in batch],
             at_once=pace,
             alternatives=ALTERNATIVES if flags.logprobs is not None else 0,
-            on_slide=lambda: writer.note(note),
         ):
             if writer.feed(drawn):
                 break

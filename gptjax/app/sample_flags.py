@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptjax.app.flags import FlagParser, as_flag, whole_number
-from gptjax.app.script import Commands
+from gptjax.app import foreign_flags
+from gptjax.app.flag_values import Once, whole_number
+from gptjax.app.flags import FlagParser, as_flag
 from gptjax.config import Dtype, check_seed
 from gptjax.errors import InputError
 from gptjax.fields import MAX_INT, check, check_types, flag
 from gptjax.inference.decoding import Window
 from gptjax.inference.generation import check_generation
 from gptjax.inference.sampling import Sampling
+from gptjax.outputs import check_named
+from gptjax.shell import Commands
 from gptjax.text.reading import read_text
 
 HELP = """Samples text from a run of `{train}`. Standard output is the text alone.
@@ -33,8 +36,10 @@ class ModelFlags:
         step: `best`, `latest` or the number of a step.
     """
 
-    out_dir: str | None = flag(None, "folder of the run [the newest under runs/]")
-    from_huggingface: str | None = flag(None, "folder of a GPT-2 to sample from instead of a run")
+    out_dir: str | None = flag(None, "folder of the run [the newest under runs/]", path=True)
+    from_huggingface: str | None = flag(
+        None, "folder of a GPT-2 to sample from instead of a run", path=True
+    )
     step: str | int = "best"
     dtype: Dtype | None = flag(
         None, "of weights and computation [on a CPU float32, else the run's]"
@@ -57,17 +62,21 @@ class SampleFlags:
     prompt: tuple[str, ...] | None = flag(
         None, "text to go on from; give it again for more prompts [a newline]"
     )
-    prompt_file: str | None = flag(None, "file with the text to go on from")
+    prompt_file: str | None = flag(
+        None, "file with the text to go on from; - is standard input", path=True
+    )
     num_samples: int = flag(1, "samples to draw for each prompt")
     max_new_tokens: int = flag(500, "tokens to add to the prompt")
-    stop: str | None = flag(None, "end a sample before this text [never]")
+    stop: tuple[str, ...] = flag(
+        (), "end a sample before this text; give it again for more such texts [never]"
+    )
     window: Window = flag(
         "chunked",
         "past the block: chunked is fast, exact conditions on the last block_size tokens always",
     )
     seed: int = flag(1337, "seed of the samples", int32=False)
     logprobs: str | None = flag(
-        None, "file to write each token's log probability to, as JSON lines"
+        None, "file to write each token's log probability to, as JSON lines", path=True
     )
 
     def __post_init__(self) -> None:
@@ -76,17 +85,17 @@ class SampleFlags:
         check(self.num_samples >= 1, "num_samples", self.num_samples, rule)
         check_generation(self.max_new_tokens, self.window)
         check_seed(self.seed)
-        if self.stop == "":
+        if "" in self.stop:
             raise InputError("--stop is empty: give the text to stop at")
         if self.prompt is not None and self.prompt_file is not None:
             raise InputError("--prompt and --prompt-file were both given: give one")
-        if self.logprobs is not None and not Path(self.logprobs).absolute().parent.is_dir():
-            raise InputError(f"--logprobs {self.logprobs}: there is no such folder to write it in")
+        if self.logprobs is not None:
+            check_named(Path(self.logprobs), "--logprobs")
 
     def read_prompts(self) -> list[str]:
         """The prompts themselves, or the text of the file."""
         if self.prompt_file is not None:
-            return [read_text(Path(self.prompt_file))]
+            return [read_text(self.prompt_file)]
         return list(self.prompt or [""])
 
 
@@ -94,7 +103,9 @@ class SampleFlags:
 class ScoreFlags:
     """The text whose loss is asked for, if one is."""
 
-    score: str | None = flag(None, "print the loss of the text in this file, and no sample")
+    score: str | None = flag(
+        None, "print the loss of the text in this file, and no sample", path=True
+    )
     stride: int | None = flag(None, "with --score: tokens from window to window; 1 is exact [half]")
 
     def __post_init__(self) -> None:
@@ -122,11 +133,16 @@ def parse(argv: list[str], commands: Commands) -> Asked:
     Raises:
         InputError: a flag is unknown or its value wrong, or two flags exclude each other.
     """
-    parser = FlagParser(commands.sample, HELP.format(**commands._asdict()))
+    help = HELP.format(**commands._asdict())
+    parser = FlagParser(commands.sample, help, foreign=foreign_flags.SAMPLE)
     model, *others = DEFAULTS
     parser.add_fields(model)
     parser.add_argument(
-        "--step", type=which_step, metavar="{best,latest,N}", help="checkpoint to read [best]"
+        "--step",
+        action=Once,
+        type=which_step,
+        metavar="{best,latest,N}",
+        help="checkpoint to read [best]",
     )
     for part in others:
         parser.add_fields(part)

@@ -1,29 +1,23 @@
 """How a script ends: whatever happens becomes an exit status, and an error one line on stderr."""
 
+import contextlib
 import errno
 import io
 import logging
 import re
+import shlex
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from gptjax.app.flags import as_flag
+from gptjax.app.streams import Lasting, open_closed, settle
+from gptjax.backends.settings import check_xla_flags, own_settings
 from gptjax.errors import ConfigError, InputError, RunError, one_line
 
 USERS_FAULT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR)
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-
-
-class Commands(NamedTuple):
-    """What a user types to train and to sample: hints, help and errors name it."""
-
-    train: str = "gptjax train"
-    sample: str = "gptjax sample"
-
-
-INSTALLED = Commands()
-SCRIPTS = Commands("python train.py", "python sample.py")
 
 
 def warner(command: str) -> Callable[[str], None]:
@@ -36,63 +30,102 @@ def warner(command: str) -> Callable[[str], None]:
 
 
 def _name(command: str) -> str:
-    """How a command is called in its own messages: `train.py`, `gptjax train`."""
-    return re.sub("^python (-m )?", "", command)
+    """How a command is called in its own messages: `train.py`, `gptjax train`.
+
+    Without the Python that starts it, and without folders.
+    """
+    words = shlex.split(command)
+    if len(words) > 1 and Path(words[0]).name.startswith("python"):
+        words = words[2:] if words[1] == "-m" else words[1:]
+    return " ".join([Path(words[0]).name, *words[1:]])
 
 
-def run_script(command: str, script: Callable[[list[str]], int], argv: list[str] | None) -> int:
+def run_script(
+    command: str,
+    script: Callable[[list[str]], int],
+    argv: list[str] | None,
+    *,
+    is_shown: bool = False,
+) -> int:
     """Runs a script's body and turns what a person should be told into one line on stderr.
 
     Args:
         command: what the user types to run it.
         argv: the flags; None is the process's own.
+        is_shown: standard output is only shown, and not what the script is run for: where it
+            cannot be written, or nobody reads it any more, the script goes on.
 
     Returns:
         The exit status: what the body returns; 2 for wrong input, 130 after Ctrl-C, and 1 for a
-        run that cannot go on.
+        run that cannot go on, or for standard output whose reader has left.
     """
-    # Orbax logs each of its threads' tracebacks before raising what is told below, once. Where it
-    # reads a damaged file, others of its tasks are left behind, and Python would tell of each.
+    _quiet_others()
+    open_closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its code
+            stream.reconfigure(errors="backslashreplace")
+    out: Any = Lasting(sys.stdout, warner(command)) if is_shown else sys.stdout
+    err: Any = Lasting(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            if argv is None:  # a process of its own, in which JAX has not looked for devices yet
+                check_xla_flags()
+            with own_settings(warner(command)):
+                status = script(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # whoever read the output has left; nobody is there to be told
+            return FAILED
+        except (Exception, KeyboardInterrupt) as error:
+            known = _outcome(error)
+            if known is None:
+                raise
+            message, status = known
+        finally:
+            settle(sys.stdout)
+        # One line, in which a quoted path keeps its spaces.
+        line = " ".join(part.strip() for part in message.splitlines())
+        print(f"{_name(command)}: error: {line}", file=sys.stderr)
+        return status
+
+
+def _outcome(error: BaseException) -> tuple[str, int] | None:
+    """What to say of an error and the exit status; None for a defect, which keeps its traceback."""
+    match error:
+        case ConfigError():
+            return re.sub(f"^{error.field}\\b", as_flag(error.field), str(error)), WRONG_INPUT
+        case InputError():
+            return str(error), WRONG_INPUT
+        case UnicodeEncodeError():
+            return f"{error.object!a} holds characters that no path or text can", WRONG_INPUT
+        case ValueError() if "null byte" in str(error) or "null character" in str(error):
+            return "a path must not hold a NUL character", WRONG_INPUT
+        case RunError():
+            return str(error), FAILED
+        case OSError():
+            status = WRONG_INPUT if error.errno in USERS_FAULT else FAILED
+            return f"{error.filename or 'input or output'}: {error.strerror}", status
+        case MemoryError() | RuntimeError():
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                return None
+            reason = one_line(error, 200, "no more is to be had")
+            advice = "a smaller model, batch_size or block_size takes less"
+            return f"out of memory ({reason}): {advice}", FAILED
+        case KeyboardInterrupt():
+            return "interrupted", INTERRUPTED
+    return None
+
+
+def _quiet_others() -> None:
+    """Keeps others' tracebacks from the terminal.
+
+    Orbax logs each of its threads' before raising what is told here, once. Where it reads a damaged
+    file, others of its tasks are left behind, and Python would tell of each.
+    """
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     if not isinstance(sys.unraisablehook, _Unraisable):
         sys.unraisablehook = _Unraisable(sys.unraisablehook)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its code
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        return script(sys.argv[1:] if argv is None else argv)
-    except ConfigError as error:
-        message = re.sub(f"^{error.field}\\b", as_flag(error.field), str(error))
-        status = WRONG_INPUT
-    except InputError as error:
-        message, status = str(error), WRONG_INPUT
-    except ValueError as error:
-        if isinstance(error, UnicodeEncodeError):
-            message = f"{error.object!a} holds characters that no path or text can"
-        elif "null byte" in str(error) or "null character" in str(error):
-            message = "a path must not hold a NUL character"
-        else:
-            raise
-        status = WRONG_INPUT
-    except RunError as error:
-        message, status = str(error), FAILED
-    except BrokenPipeError:  # whoever read the output has left; nobody is there to be told
-        sys.stdout = None  # type: ignore[assignment]  # nor may the interpreter flush at exit
-        return FAILED
-    except OSError as error:
-        message = f"{error.filename or 'input or output'}: {error.strerror}"
-        status = WRONG_INPUT if error.errno in USERS_FAULT else FAILED
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        reason = one_line(error, 200, "no more is to be had")
-        message = f"out of memory ({reason}): a smaller model, batch_size or block_size takes less"
-        status = FAILED
-    except KeyboardInterrupt:
-        message, status = "interrupted", INTERRUPTED
-    print(f"{_name(command)}: error: {' '.join(message.split())}", file=sys.stderr)
-    return status
 
 
 class _Unraisable:

@@ -6,6 +6,7 @@ from pathlib import Path
 from gptjax.app.script import FAILED, run_script
 from gptjax.errors import InputError
 from gptjax.store.verify import check_run
+from gptjax.version import __version__
 
 
 def main(argv: list[str] | None = None, *, command: str = "gptjax verify") -> int:
@@ -26,7 +27,10 @@ def run(argv: list[str], command: str) -> int:
     if argv in (["-h"], ["--help"]):
         print(f"{command} RUN\n\nChecks every file of a run: which checkpoints are good.")
         return 0
-    if len(argv) != 1:
+    if argv in (["-V"], ["--version"]):
+        print(f"gptjax {__version__}")
+        return 0
+    if len(argv) != 1 or (argv[0].startswith("-") and not Path(argv[0]).exists()):
         raise InputError(f"the command is `{command} RUN`, RUN the folder of a run")
     well = True
     for finding in check_run(Path(argv[0])):

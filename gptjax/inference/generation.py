@@ -11,7 +11,7 @@ from flax import linen as nn
 from gptjax.errors import ConfigError, InputError
 from gptjax.inference.decoding import ROOM, Drawn, Window, advance, prepare
 from gptjax.inference.sampling import Sampling
-from gptjax.model import config_of
+from gptjax.numerics import own_numerics
 
 Array = jax.Array
 WINDOWS = ("exact", "chunked")
@@ -81,7 +81,6 @@ def stream(
     at_once: Callable[[], int] = lambda: ROOM,
     rows: Sequence[int] | None = None,
     alternatives: int = 0,
-    on_slide: Callable[[], None] = lambda: None,
 ) -> Iterator[Drawn]:
     """The same, yielding tokens as they are made: numpy arrays of (B, K), K tokens a row.
 
@@ -92,7 +91,6 @@ def stream(
         rows: the number of each row, for its key; 0, 1, 2, ... unless given. Rows made in several
             calls, or alone, are then the same.
         alternatives: N of `Drawn`.
-        on_slide: called once, before the first token that is not conditioned on all before it.
 
     Raises:
         InputError: a setting is out of its range, or a prompt is empty.
@@ -101,18 +99,16 @@ def stream(
     prompts = [np.asarray(prompt, np.int32) for prompt in prompts]
     if not prompts or any(prompt.ndim != 1 or not len(prompt) for prompt in prompts):
         raise InputError("each prompt must hold at least one id, and there must be one prompt")
-    S, longest = config_of(model).block_size, max(map(len, prompts))
     rows = list(range(len(prompts)) if rows is None else rows)
-    program, state = prepare(model, prompts, rows, window, alternatives)
+    with own_numerics():  # not over a `yield`, which would set them for the caller
+        program, state = prepare(model, prompts, rows, window, alternatives)
     traced = sampling.traced()
-    done, has_slid = 0, False
+    done = 0
     while done < max_new_tokens:
         count = min(max(at_once(), 1), ROOM, max_new_tokens - done)
         done += count
-        if not has_slid and longest + done > S + 1:
-            has_slid = True
-            on_slide()
-        state, drawn = advance(program, params, state, np.int32(done), key, traced)
+        with own_numerics():
+            state, drawn = advance(program, params, state, np.int32(done), key, traced)
         yield Drawn(*(np.asarray(x)[: len(prompts), :count] for x in drawn))
 
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 from gptjax.errors import ConfigError, InputError
 from gptjax.loss import token_losses
 from gptjax.model import config_of, forward
+from gptjax.numerics import own_numerics
 
 Array = jax.Array
 
@@ -22,6 +23,7 @@ class Score(NamedTuple):
     tokens: int
 
 
+@own_numerics()
 def score(
     model: nn.Module, params: Any, ids: np.ndarray, *, stride: int, batch_size: int = 16
 ) -> Score:

@@ -26,17 +26,17 @@ class Tokenizer(Protocol):
 class TextStream:
     """One sample's text.
 
-    Held back are bytes that are not yet a character, and the beginning of what may become the stop
-    text. The stop text itself is left out, and everything after it.
+    Held back are bytes that are not yet a character, and the beginning of what may become a stop
+    text. The first stop text that comes is left out, and everything after it.
 
     Attributes:
-        done: the stop text was met.
+        done: a stop text was met.
         tokens: how many tokens the text took, those of the stop text included.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: str | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stop = stop
+        self._stops = stops
         self._undecoded: list[int] = []
         self._held = ""
         self.done = False
@@ -66,15 +66,12 @@ class TextStream:
             return ""
         self._undecoded = []
         self._held += text
-        if self._stop is None:
-            held = 0
-        else:
-            at = self._held.find(self._stop)
-            if at >= 0:
-                self.done = True
-                certain, self._held = self._held[:at], ""
-                return certain
-            held = _overlap(self._held, self._stop)
+        met = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if met:
+            self.done = True
+            certain, self._held = self._held[: min(met)], ""
+            return certain
+        held = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         certain = self._held[: len(self._held) - held]
         self._held = self._held[len(self._held) - held :]
         return certain
@@ -116,42 +113,37 @@ class SampleWriter:
 
     Args:
         out: receives the text alone: of each sample its prompt, its text and a line of dashes.
-        tell: receives notes for people, between samples where `out` is a terminal.
         keep_logprobs: remember what `logprobs` returns.
     """
 
     def __init__(
         self,
         out: TextIO,
-        tell: Callable[[str], None],
         tokenizer: Tokenizer,
-        stop: str | None = None,
+        stops: Sequence[str] = (),
         keep_logprobs: bool = False,
     ) -> None:
-        self._out, self._tell, self._tokenizer, self._stop = out, tell, tokenizer, stop
+        self._out, self._tokenizer, self._stops = out, tokenizer, stops
         self._keep_logprobs = keep_logprobs
-        self._notes: list[str] = []
         self._samples: list[_Sample] = []
         self.logprobs: list[dict[str, Any]] = []
 
     def begin(self, batch: Sequence[tuple[int, int, str]]) -> None:
         """Starts a batch: the number of each row's prompt, the number of its sample, the prompt."""
         self._samples = [
-            _Sample(p, s, TextStream(self._tokenizer, self._stop), [prompt])
-            for p, s, prompt in batch
+            _Sample(row, p, s, TextStream(self._tokenizer, self._stops), [prompt])
+            for row, (p, s, prompt) in enumerate(batch)
         ]
         self._write()
 
     def feed(self, drawn: Drawn) -> bool:
-        """Takes what was drawn for every row; whether all rows have met the stop text."""
-        for row, sample in enumerate(self._samples):
+        """Takes what was drawn for every row; whether all rows have met a stop text."""
+        for sample in self._samples:  # those that are not written whole yet
             before = sample.text.tokens
-            sample.unwritten.append(sample.text.feed(drawn.ids_BK[row]))
+            sample.unwritten.append(sample.text.feed(drawn.ids_BK[sample.row]))
             if self._keep_logprobs:
                 count = sample.text.tokens - before
-                self.logprobs += [
-                    self._logprob(sample, before, drawn, row, k) for k in range(count)
-                ]
+                self.logprobs += [self._logprob(sample, before, drawn, k) for k in range(count)]
         self._write()
         return all(sample.text.done for sample in self._samples)
 
@@ -162,13 +154,6 @@ class SampleWriter:
             sample.text.done = True
         self._write()
 
-    def note(self, line: str) -> None:
-        """Tells a person something without breaking into the text on their terminal."""
-        if self._out.isatty() and self._samples:
-            self._notes.append(line)
-        else:
-            self._tell(line)
-
     def _write(self) -> None:
         while self._samples:
             sample = self._samples[0]
@@ -178,13 +163,11 @@ class SampleWriter:
                 break
             self._out.write(f"\n{LINE}\n")
             self._samples = self._samples[1:]
-            self._out.flush()
-            for note in self._notes:
-                self._tell(note)
-            self._notes = []
         self._out.flush()
 
-    def _logprob(self, sample: "_Sample", before: int, drawn: Drawn, row: int, k: int) -> Any:
+    def _logprob(self, sample: "_Sample", before: int, drawn: Drawn, k: int) -> Any:
+        row = sample.row
+
         def token(id: Any, logprob: Any) -> dict[str, Any]:
             text = self._tokenizer.decode([int(id)])
             return {"id": int(id), "token": text, "logprob": round(float(logprob), 6)}
@@ -201,6 +184,7 @@ class SampleWriter:
 
 @dataclass
 class _Sample:
+    row: int
     prompt: int
     number: int
     text: TextStream

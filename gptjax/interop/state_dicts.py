@@ -19,7 +19,11 @@ from gptjax.interop.layouts import Slot
 from gptjax.model import GPT
 from gptjax.training import init_params
 
-PREFIXES = ("_orig_mod.", "transformer.")
+# What wrappers put before a name: DDP, Lightning, a language model around its transformer. Any of
+# them, in any order.
+PREFIXES = re.compile(r"^((module|model|transformer)\.)+")
+# What torch.compile, FSDP and activation checkpointing put in it, around the model or one block.
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Causal masks that were saved among the weights.
 BUFFERS = re.compile(r"\.tril$|\.attn\.(bias|masked_bias)$")
 
@@ -30,11 +34,16 @@ def read_entries(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
     Raises:
         InputError: two names are one without their prefixes, or an entry is no array of floats.
     """
+    inner = [name for name, value in state_dict.items() if isinstance(value, Mapping)]
+    if inner:
+        name = "model" if "model" in inner else inner[0]
+        raise InputError(
+            f"entry {name} of the state dict is a dictionary: this is a whole checkpoint; pass "
+            f"checkpoint[{name!r}], its weights"
+        )
     entries: dict[str, np.ndarray] = {}
     for given, value in state_dict.items():
-        name = given
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
+        name = PREFIXES.sub("", WRAPPERS.sub("", given))
         if BUFFERS.search(name):
             continue
         if name in entries:

@@ -1,8 +1,8 @@
 """What each implementation is in our configuration, and its weights read and written.
 
 A state dict is a mapping of the original's parameter names to arrays or PyTorch tensors. Names may
-carry the prefixes that wrappers add (`transformer.`, `_orig_mod.`), and causal masks that were
-saved among the weights are ignored. Each `to_*` is the inverse of its `from_*`.
+carry the prefixes that wrappers add (`transformer.`, `module.`, `_orig_mod.`). Causal masks that
+were saved among the weights are ignored. Each `to_*` is the inverse of its `from_*`.
 """
 
 from collections.abc import Mapping
@@ -56,18 +56,26 @@ def from_lecture(
 
 
 def from_nanogpt(
-    state_dict: Mapping[str, Any], *, n_head: int, dropout: float = 0.0
+    state_dict: Mapping[str, Any],
+    *,
+    n_head: int,
+    activation: Activation = NANOGPT_ACTIVATION,
+    dropout: float = 0.0,
 ) -> tuple[GPTConfig, dict[str, Any]]:
     """Weights of nanoGPT's GPT, with or without biases, its output layer tied or absent.
 
     Args:
         n_head: heads per block, which the fused projection does not show.
+        activation: `gelu`, nanoGPT's, or `gelu_tanh`, which build-nanogpt's weights are trained
+            with. Weights do not tell it.
         dropout: for training on; weights do not tell it.
 
     Raises:
-        InputError: as `from_lecture`; or n_head does not divide the width.
+        InputError: as `from_lecture`; or n_head does not divide the width, or the activation is
+            neither.
     """
-    return _from_gpt2(state_dict, n_head, NANOGPT_ACTIVATION, dropout, conv1d=False)
+    _check_gelu(activation)
+    return _from_gpt2(state_dict, n_head, activation, dropout, conv1d=False)
 
 
 def from_huggingface(
@@ -105,16 +113,22 @@ def to_lecture(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
     return entries
 
 
-def to_nanogpt(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
+def to_nanogpt(
+    config: GPTConfig, params: Any, *, activation: Activation = NANOGPT_ACTIVATION
+) -> dict[str, np.ndarray]:
     """A state dict for nanoGPT's GPT.
+
+    Args:
+        activation: that of the model which will load it, as in `from_nanogpt`.
 
     Raises:
         InputError: as `to_lecture`.
     """
+    _check_gelu(activation)
     _require(
         config,
         "nanoGPT's model",
-        activation=NANOGPT_ACTIVATION,
+        activation=activation,
         qkv_bias=config.bias,
         ln_bias=config.bias,
         head_bias=False,
@@ -180,6 +194,11 @@ def _to_gpt2(config: GPTConfig, params: Any, conv1d: bool) -> dict[str, np.ndarr
         name if name.startswith("lm_head.") else f"transformer.{name}": array
         for name, array in entries.items()
     }
+
+
+def _check_gelu(activation: str) -> None:
+    if activation not in ("gelu", "gelu_tanh"):
+        raise InputError(f"activation ({activation}) must be gelu or gelu_tanh for nanoGPT's model")
 
 
 def _require(config: GPTConfig, whose: str, **fields: Any) -> None:

@@ -8,6 +8,7 @@ An interrupted climb goes on at the rung it was in when the command is given aga
 """
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from rich.table import Table
 
 from gptjax import data
 from gptjax.app.flags import FlagParser
-from gptjax.app.report import duration
-from gptjax.app.script import run_script
+from gptjax.app.report import duration, make_console, only_shown
+from gptjax.app.script import run_script, warner
 from gptjax.backends.devices import describe
 from gptjax.config import check_seed
 from gptjax.errors import ConfigError, InputError
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None, *, command: str = "python -m gptjax.lect
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C.
     """
-    return run_script(command, partial(run, command=command), argv)
+    return run_script(command, partial(run, command=command), argv, is_shown=True)
 
 
 def run(argv: list[str], command: str) -> int:
@@ -65,7 +66,7 @@ def run(argv: list[str], command: str) -> int:
     chosen = choose(flags.get("rungs", ",".join(LADDER)))
     for name in chosen:
         rung_config(name, vocab_size=1, max_iters=flags.get("max_iters"))
-    return climb_all(out, chosen, flags)
+    return climb_all(out, chosen, flags, warner(command))
 
 
 def parse(argv: list[str], command: str) -> dict[str, Any]:
@@ -75,19 +76,19 @@ def parse(argv: list[str], command: str) -> dict[str, Any]:
     parser.add(
         "rungs", str, f"comma-separated, of {','.join(LADDER)} [these] and {','.join(BESIDE)}"
     )
-    parser.add("out", str, "folder of the results", DEFAULTS["out"])
-    parser.add("data", str, "`shakespeare` or the path of a UTF-8 text", DEFAULTS["data"])
+    parser.add("out", Path, "folder of the results", DEFAULTS["out"])
+    parser.add("data", Path, "`shakespeare` or the path of a UTF-8 text", DEFAULTS["data"])
     parser.add("max_iters", int, "updates of every rung [the preset's]")
-    parser.add_argument(
-        "--pictures", action="store_true", help="draw the walk-through's pictures, climb nothing"
-    )
-    parser.add("run", str, "with --pictures: a run whose attention and positions are drawn too")
+    parser.add("pictures", bool, "draw the walk-through's pictures, climb nothing")
+    parser.add("run", Path, "with --pictures: a run whose attention and positions are drawn too")
     return parser.parse(argv)
 
 
-def climb_all(out: Path, chosen: list[str], flags: dict[str, Any]) -> int:
+def climb_all(
+    out: Path, chosen: list[str], flags: dict[str, Any], warn: Callable[[str], None]
+) -> int:
     """Trains the chosen rungs, each kept as soon as it is done."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = make_console(sys.stdout)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     text = load_text(flags["data"], DATA_DIR, tell=console.print)
@@ -111,6 +112,8 @@ def climb_all(out: Path, chosen: list[str], flags: dict[str, Any]) -> int:
         )
     done = [rung for name in chosen for rung in kept if rung.name == name]
     results.write_results(out, of, done)
+    with only_shown("the picture", warn):
+        results.draw(out / results.PICTURE, done)
     console.print(_table(done))
     for name in (results.PAGE, results.PICTURE, results.JSON):
         console.print(f"wrote {out / name}", soft_wrap=True)
@@ -142,7 +145,7 @@ def _climb_one(
             train_tokens,
             val_tokens,
             seeds,
-            tokenizer.decode,
+            tokenizer,
             lambda step: bar.update(task, completed=step),
         )
 

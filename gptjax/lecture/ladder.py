@@ -23,6 +23,7 @@ from gptjax.loss import cross_entropy
 from gptjax.model import config_of, forward, num_params
 from gptjax.presets import PRESETS
 from gptjax.store.runs import make_model
+from gptjax.tokenizer import CharTokenizer
 from gptjax.training import (
     Keys,
     Metrics,
@@ -127,14 +128,14 @@ def climb(
     train_tokens: np.ndarray,
     val_tokens: np.ndarray,
     seeds: list[int],
-    decode: Callable[[Any], str],
+    tokenizer: CharTokenizer,
     stepped: Callable[[int], None] = lambda _: None,
 ) -> Climbed:
     """Trains one rung with every seed at once and looks at what came out.
 
     Args:
         seeds: of `train.py --seed`; all differ in parameters and batches.
-        decode: ids to text.
+        tokenizer: of the text; its start token begins the sample.
         stepped: told the number of updates done, after each dispatch.
 
     Raises:
@@ -151,8 +152,8 @@ def climb(
     estimates = estimate_losses(model, states.params, val, keys.data, run_config.train.batch_size)
     if not np.isfinite([*losses, *estimates]).all():
         raise RunError(f"rung {name}: a validation loss is not finite: {losses}")
-    newline = np.zeros((1, 1), np.int32)
-    ids = generate(model, each[0], newline, jax.random.key(seeds[0]), max_new_tokens=SAMPLE_TOKENS)
+    start = np.full((1, 1), tokenizer.start_id, np.int32)
+    ids = generate(model, each[0], start, jax.random.key(seeds[0]), max_new_tokens=SAMPLE_TOKENS)
     return Climbed(
         name=name,
         parameters=parameters,
@@ -160,7 +161,7 @@ def climb(
         estimates=estimates.tolist(),
         lecture=ALL[name].lecture,
         seconds=round(time.monotonic() - began, 1),
-        sample=decode(np.asarray(ids)[0, 1:]),
+        sample=tokenizer.decode(np.asarray(ids)[0, 1:]),
     )
 
 

@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gptjax.app.pictures import new_figure, save_png
+from gptjax.app.pictures import new_figure, own_settings, save_png
 from gptjax.errors import InputError
-from gptjax.files import read_json, write_json, write_whole
+from gptjax.files import as_json, read_json
 from gptjax.lecture.ladder import ALL, LADDER, Climbed
+from gptjax.outputs import write_named
+from gptjax.shell import quoted
 from gptjax.version import __version__
 
 JSON, PAGE, PICTURE = "ladder.json", "ladder.md", "ladder.png"
@@ -32,7 +34,7 @@ class Climb:
 
 def save_unfinished(out: Path, climb: Climb, done: list[Climbed]) -> None:
     """Keeps the rungs done so far."""
-    write_json(out / UNFINISHED, climb.record() | {"rungs": [rung._asdict() for rung in done]})
+    write_named(out / UNFINISHED, _record(climb, done))
 
 
 def load_unfinished(out: Path, climb: Climb) -> list[Climbed]:
@@ -40,7 +42,7 @@ def load_unfinished(out: Path, climb: Climb) -> list[Climbed]:
     if not (out / UNFINISHED).is_file():
         return []
     try:
-        stored = read_json(out / UNFINISHED)
+        stored = read_json(out / UNFINISHED, links=True)
         rungs = [Climbed(**rung) for rung in stored.pop("rungs")]
     except (InputError, KeyError, TypeError):
         return []  # torn or foreign: the rungs are climbed again
@@ -48,11 +50,14 @@ def load_unfinished(out: Path, climb: Climb) -> list[Climbed]:
 
 
 def write_results(out: Path, climb: Climb, done: list[Climbed]) -> None:
-    """Writes the three files, then removes what a resume would have read."""
-    write_json(out / JSON, climb.record() | {"rungs": [rung._asdict() for rung in done]})
-    draw(out / PICTURE, done)
-    write_whole(out / PAGE, page(climb, done))
+    """Writes figures and page, then removes what a resume would have read; `draw` is the third."""
+    write_named(out / JSON, _record(climb, done))
+    write_named(out / PAGE, page(climb, done))
     (out / UNFINISHED).unlink(missing_ok=True)
+
+
+def _record(climb: Climb, done: list[Climbed]) -> str:
+    return as_json(climb.record() | {"rungs": [rung._asdict() for rung in done]})
 
 
 def mean(losses: list[float]) -> float:
@@ -86,7 +91,7 @@ def page(climb: Climb, done: list[Climbed]) -> str:
     if [rung.name for rung in done] != list(LADDER):
         arguments += f" --rungs {','.join(rung.name for rung in done)}"
     if climb.data != "shakespeare":
-        arguments += f" --data {climb.data}"
+        arguments += f" --data {quoted(climb.data)}"
     if climb.max_iters is not None:
         arguments += f" --max-iters {climb.max_iters}"
     rows = "\n".join(_row(rung) for rung in done)
@@ -113,6 +118,7 @@ def _row(rung: Climbed) -> str:
     )
 
 
+@own_settings()
 def draw(path: Path, done: list[Climbed]) -> None:
     """Draws every seed's loss and the lecture's figure, rung by rung."""
     canvas = new_figure(8, 4.2)
@@ -150,4 +156,4 @@ def draw(path: Path, done: list[Climbed]) -> None:
     axes.margins(y=0.15)
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
-    save_png(canvas, path)
+    save_png(canvas, path, write=write_named)

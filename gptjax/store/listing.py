@@ -1,5 +1,6 @@
 """The folder of a run's checkpoints: which there are, which is best, and how one leaves it."""
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -72,6 +73,23 @@ def discard(path: Path) -> None:
     shutil.rmtree(unused, ignore_errors=True)
     path.rename(unused)
     shutil.rmtree(unused, ignore_errors=True)
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Removes what a run made in its folder of checkpoints; the folder too, if that was all.
+
+    Raises:
+        InputError: the folder is a link.
+    """
+    check_no_link(directory)
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if _is_step(path) or re.fullmatch(r"(tmp|unused|damaged)-\d+", path.name, re.ASCII):
+            if path.is_symlink():
+                path.unlink()
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def check_no_link(path: Path) -> None:

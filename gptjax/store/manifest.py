@@ -1,18 +1,20 @@
 """What a checkpoint folder says of itself, and whether it still is what was saved.
 
 `manifest.json` holds step, validation loss, updates skipped, and the sha256 of every file: Orbax
-reads a flipped bit without noticing. A folder is whole when it has exactly those files.
+reads a flipped bit without noticing. A folder is whole when it has exactly those files; what a
+system left beside them (`files.is_foreign`) does not count, unless it is a link or a device.
 """
 
 import hashlib
 import math
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gptjax.errors import InputError
-from gptjax.files import flush, open_regular, read_json, write_json
+from gptjax.files import flush, is_foreign, open_regular, read_json, write_json
 from gptjax.version import __version__
 
 MANIFEST = "manifest.json"
@@ -28,7 +30,8 @@ class DamagedError(InputError):
 
 def write_manifest(path: Path, step: int, val_loss: float | None, skipped: int) -> None:
     """Flushes a checkpoint's files to the disk, and writes the manifest that lists them."""
-    files = sorted(name for name in _files(path) if name != MANIFEST)
+    # Whoever left a foreign file may remove or change it at any time.
+    files = sorted(name for name in _files(path) if name != MANIFEST and not _is_foreign(name))
     manifest = {
         "format": FORMAT,
         "version": __version__,
@@ -87,15 +90,17 @@ def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
     """
 
     def is_read(name: str) -> bool:
-        return "/" not in name or name.split("/")[0] in items
+        return name != MANIFEST and ("/" not in name or name.split("/")[0] in items)
 
-    digests = {name: d for name, d in read_manifest(path)["files"].items() if is_read(name)}
-    there = {name for name in _files(path) if is_read(name) and name != MANIFEST}
+    listed, found = read_manifest(path)["files"], [name for name in _files(path) if is_read(name)]
+    digests = {name: d for name, d in listed.items() if is_read(name) and not _is_foreign(name)}
+    there = {name for name in found if not _is_foreign(name)}
     for name in sorted(there ^ digests.keys()):
         if name in there:
             raise DamagedError(f"checkpoint {path} is damaged: {name} was not saved with it")
         raise DamagedError(f"checkpoint {path} is incomplete: {name} is missing")
-    total = 0
+    # Not opened here; but a forged array may lead TensorStore to one, so its bytes count too.
+    total = sum(_regular_size(path, name) for name in found if _is_foreign(name))
     for name, digest in digests.items():
         size = (path / name).stat(follow_symlinks=False).st_size
         if (path / name).parent.name != "d" and size > MAX_METADATA_BYTES:
@@ -126,6 +131,25 @@ def _files(path: Path) -> Iterator[str]:
                     folders.append(Path(entry.path))
                 else:
                     yield Path(entry.path).relative_to(path).as_posix()
+
+
+def _is_foreign(name: str) -> bool:
+    return is_foreign(name.rpartition("/")[2])
+
+
+def _regular_size(path: Path, name: str) -> int:
+    """Bytes of a foreign file of a checkpoint; 0 if it is gone already, as those of NFS may be.
+
+    Raises:
+        DamagedError: it is a link, a pipe or a device.
+    """
+    try:
+        found = (path / name).stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        raise DamagedError(f"checkpoint {path} is damaged: {name} is not a regular file")
+    return found.st_size
 
 
 def _sha256(path: Path) -> str:

@@ -1,15 +1,14 @@
 """A run's folder: what is in it, how one is made, found and read.
 
-config.json      RunConfig, the text's sha256, this code's version
+config.json      RunConfig, the text's sha256, this code's version, what resumes changed
 tokenizer.json   the vocabulary
 metrics.jsonl    a line per logged step
 checkpoints/     see checkpoint.py
 loss.png
 """
 
-import shutil
-import time
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +17,10 @@ from flax import linen as nn
 
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
-from gptjax.files import read_json, temporary_prefix, write_json
+from gptjax.files import is_foreign, is_temporary, read_json, write_json
 from gptjax.model import GPT
 from gptjax.rungs import RUNGS, VARIANTS
+from gptjax.shell import found
 from gptjax.store import checkpoint as checkpoints
 from gptjax.store import listing, manifest
 from gptjax.tokenizer import CharTokenizer
@@ -33,7 +33,7 @@ CONFIG, TOKENIZER, METRICS = "config.json", "tokenizer.json", "metrics.jsonl"
 CHECKPOINTS, PICTURE = "checkpoints", "loss.png"
 WRITTEN = (METRICS, PICTURE, TOKENIZER, CONFIG)
 MAX_CONFIG_BYTES = 2**20
-TRAIN = "`gptjax train` (in a clone, `python train.py`)"
+MAX_CHANGES = 1000  # of some 100 bytes each: config.json stays far below its limit
 MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT, **RUNGS, **VARIANTS}
 
 
@@ -129,7 +129,7 @@ def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
         InputError: there is no such folder or no run in it, or a file is not what a run writes.
     """
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; train a model first, with {TRAIN}")
+        raise InputError(f"{path}: no such folder; train a model first, with `{found().train}`")
     if not is_run(path):
         raise InputError(f"{path} holds no run ({CONFIG} is missing): give a folder of train.py's")
     stored = read_json(path / CONFIG, MAX_CONFIG_BYTES)
@@ -162,17 +162,31 @@ def write_run(path: Path, run_config: RunConfig, tokenizer: CharTokenizer) -> No
     write_config(path, run_config)
 
 
-def write_config(path: Path, run_config: RunConfig) -> None:
-    """Writes config.json alone."""
+def write_config(path: Path, run_config: RunConfig, changes: Sequence[dict[str, Any]] = ()) -> None:
+    """Writes config.json alone.
+
+    Args:
+        changes: how resumes changed the run, oldest first: the step, and [old, new] by field.
+    """
     stored = {"format": FORMAT, "version": __version__, "config": run_config.to_dict()}
+    if changes:
+        stored["changes"] = list(changes[-MAX_CHANGES:])
     write_json(path / CONFIG, stored)
 
 
+def read_changes(path: Path) -> list[dict[str, Any]]:
+    """The changes that config.json records, oldest first; none in a run that had none."""
+    changes = read_json(path / CONFIG, MAX_CONFIG_BYTES).get("changes", [])
+    return [x for x in changes if isinstance(x, dict)] if isinstance(changes, list) else []
+
+
 def check_free(path: Path, overwrite: bool) -> None:
-    """A new run may go to a folder that is missing or empty, or replace a run if asked to.
+    """A new run may go where it overwrites nothing, or replace a run if asked to.
+
+    Other files in the folder (a log, notes) are no hindrance, and stay as they are.
 
     Raises:
-        InputError: the folder holds something; nothing in it was touched.
+        InputError: the folder holds something that would be overwritten; nothing was touched.
     """
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         raise InputError(f"out_dir {path} is a file: give the path of a folder")
@@ -181,14 +195,18 @@ def check_free(path: Path, overwrite: bool) -> None:
             f"out_dir {path} holds a run: --resume goes on with it, --overwrite replaces it, "
             "or give another --out-dir"
         )
-    if path.is_dir() and not is_run(path) and any(not _is_beginning(p) for p in path.iterdir()):
-        raise InputError(f"out_dir {path} is not empty and holds no run: give another --out-dir")
+    taken = [] if is_run(path) else [p for p in _places(path) if os.path.lexists(p)]
+    for place in taken:
+        if not _is_beginning(place):
+            raise InputError(
+                f"out_dir {path} holds no run, and a new one would overwrite its {place.name}: "
+                "move that away, or give another --out-dir"
+            )
 
 
 def remove_run(path: Path) -> None:
     """Removes what a run writes and nothing else; config.json last, so that it stays a run."""
-    listing.check_no_link(path / CHECKPOINTS)
-    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+    listing.remove_checkpoints(path / CHECKPOINTS)
     remove_temporaries(path)
     for name in WRITTEN:
         (path / name).unlink(missing_ok=True)
@@ -202,13 +220,22 @@ def remove_temporaries(path: Path) -> None:
 
 
 def _is_temporary(path: Path) -> bool:
-    return path.name.startswith(tuple(temporary_prefix(Path(name)) for name in WRITTEN))
+    return any(is_temporary(path, name) for name in WRITTEN) and path.is_file()
+
+
+def _places(path: Path) -> list[Path]:
+    """Where a run in the folder `path` writes."""
+    return [path / name for name in (*WRITTEN, CHECKPOINTS)]
 
 
 def _is_beginning(path: Path) -> bool:
-    """Whether a file is what a process leaves that is killed before config.json is written."""
+    """Whether nothing is lost with it: an empty folder, or what a process leaves that is killed
+    before config.json is written.
+    """
+    if path.name == CHECKPOINTS and path.is_dir() and not path.is_symlink():
+        return all(is_foreign(file.name) for file in path.iterdir())
     if path.name != TOKENIZER:
-        return _is_temporary(path)
+        return False
     try:
         CharTokenizer.from_dict(read_json(path))
     except InputError:
@@ -216,13 +243,11 @@ def _is_beginning(path: Path) -> bool:
     return True
 
 
-def new_folder(preset: str, runs: Path = RUNS) -> Path:
-    """runs/<preset>-<date>-<time>, with a number behind it if that exists already."""
-    base = runs / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, n = base, 2
-    while path.exists():
-        path, n = base.with_name(f"{base.name}-{n}"), n + 1
-    return path
+def remove_beginning(path: Path) -> None:
+    """Removes what a process wrote that came to its end before config.json."""
+    remove_temporaries(path)
+    if _is_beginning(path / TOKENIZER):
+        (path / TOKENIZER).unlink()
 
 
 def newest_run(runs: Path = RUNS, with_checkpoint: bool = False) -> Path:
@@ -238,7 +263,9 @@ def newest_run(runs: Path = RUNS, with_checkpoint: bool = False) -> Path:
     ]
     if not candidates:
         what = "run with a checkpoint" if with_checkpoint else "run"
-        raise InputError(f"no {what} under {runs}/: train one with {TRAIN}, or give --out-dir")
+        raise InputError(
+            f"no {what} under {runs}/: train one with `{found().train}`, or give --out-dir"
+        )
 
     def written(path: Path) -> float:
         return max(p.stat().st_mtime for p in (path / CONFIG, path / METRICS) if p.exists())

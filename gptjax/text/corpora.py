@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.errors import InputError, one_line
-from gptjax.files import write_whole
+from gptjax.outputs import write_named
+from gptjax.shell import quoted
 from gptjax.text import fetching
-from gptjax.text.reading import decode, read_bytes
+from gptjax.text.reading import STANDARD_INPUT, decode, is_stream, notes, read_bytes
 
 
 class Corpus(NamedTuple):
@@ -52,7 +53,11 @@ CORPORA = {
 
 
 class Text(NamedTuple):
-    """A text, its name or absolute path, and the sha256 of its bytes."""
+    """A text, where it is from, and the sha256 of its bytes.
+
+    Attributes:
+        source: the name of a corpus, an absolute path, or `-` for what can be read only once.
+    """
 
     text: str
     source: str
@@ -65,12 +70,13 @@ def load_text(
     tell: Callable[[str], None] = lambda _: None,
     is_stored: bool = False,
 ) -> Text:
-    """The corpus of that name, fetched into `data_dir` if need be, or the UTF-8 file at that path.
+    """The corpus of that name, fetched into `data_dir` if need be, or a UTF-8 text.
 
     Newlines stay as they are in the file.
 
     Args:
-        tell: receives a line of progress.
+        data: the corpus's name, the path of a file, or `-` for standard input.
+        tell: receives a line of progress, or about the text.
         is_stored: the path comes from a run, which may be a stranger's: pipes and devices are
             refused.
 
@@ -78,14 +84,32 @@ def load_text(
         InputError: the file is missing, empty, a directory, binary or not UTF-8; or no source of
             the corpus answers, or one has another sha256.
     """
+    if is_stored:
+        _check_stored(data)
     if data in CORPORA:
-        path, source = fetch(CORPORA[data], data_dir, tell), data
+        given, source = str(fetch(CORPORA[data], data_dir, tell)), data
     else:
-        path, source = Path(data), str(Path(data).absolute())
-        if is_stored and path.exists() and not path.is_file():
-            raise InputError(f"{path}, the text that the run names, is not a file")
-    content = read_bytes(path)
-    return Text(decode(path, content), source, hashlib.sha256(content).hexdigest())
+        given, source = data, str(Path(data).absolute())
+        if is_stream(data):
+            source = STANDARD_INPUT
+            tell("the text comes through a pipe: --resume will need it again, as --data FILE")
+    names = " or ".join(repr(name) for name in CORPORA)
+    content = read_bytes(given, f", or {names} for the corpus")
+    text = decode(given, content)
+    for line in notes(given, text):
+        tell(line)
+    return Text(text, source, hashlib.sha256(content).hexdigest())
+
+
+def _check_stored(data: str) -> None:
+    """Refuses the text that a run names, where it is no file to read again."""
+    path, again = Path(data), "give it with --data FILE: its sha256 is compared with the run's"
+    if data in CORPORA or path.is_file():
+        return
+    if data == STANDARD_INPUT:
+        raise InputError(f"the run's text came through a pipe, and cannot be read again; {again}")
+    what = "is not a file" if path.exists() else "is not there"
+    raise InputError(f"{path}, the text that the run names, {what}; {again}")
 
 
 def fetch(corpus: Corpus, data_dir: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
@@ -96,12 +120,12 @@ def fetch(corpus: Corpus, data_dir: Path, tell: Callable[[str], None] = lambda _
     """
     path = data_dir / corpus.file
     if path.exists():
-        content = read_bytes(path)
+        content = read_bytes(str(path))
         if not is_right(corpus, content):
             raise InputError(
                 f"{path} is not {corpus.title}: its sha256 is {_sha256(content)} and should be "
                 f"{corpus.sha256}; delete it to have it fetched again, or train on it with "
-                f"--data {path}"
+                f"--data {quoted(path)}"
             )
         return path
     sources = {
@@ -120,7 +144,7 @@ def fetch(corpus: Corpus, data_dir: Path, tell: Callable[[str], None] = lambda _
             continue
         if is_right(corpus, content):
             data_dir.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+            write_named(path, content)
             return path
         tried.append(f"{name}: sha256 {_sha256(content)} instead of {corpus.sha256}")
     raise InputError(

@@ -1,78 +1,180 @@
 """Text files: their bytes, checked as they are read, and the text that the bytes encode."""
 
+import contextlib
+import stat
+import sys
+from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import IO
 
 from gptjax.errors import InputError
+from gptjax.outputs import descriptor_of
+from gptjax.text.kinds import Source, advice, by, note, through
 
 # A place in a text is an int32 on the device.
 MAX_BYTES = 2**31 - 1
 CHUNK = 2**22
+STANDARD_INPUT = "-"
+ENCODINGS = (
+    "GB18030 or BIG5 for Chinese, SHIFT_JIS or EUC-JP for Japanese, EUC-KR for Korean, "
+    "WINDOWS-1251 or KOI8-R for Russian"
+)
 
 
-def read_text(path: Path) -> str:
+def read_text(given: str) -> str:
     """A UTF-8 file's text, its newlines as they are in the file.
+
+    Args:
+        given: its path, or `-` for standard input.
 
     Raises:
         InputError: as `read_bytes` and `decode`.
     """
-    return decode(path, read_bytes(path))
+    return decode(given, read_bytes(given))
 
 
-def read_bytes(path: Path) -> bytes:
+def like_the_corpus(text: str, characters: Container[str]) -> str:
+    """A text for a model, without what editors add and the model's own text does not have.
+
+    Args:
+        characters: the model's vocabulary. Without a byte order mark or a carriage return, it is
+            of a text that begins without a mark, or whose lines end in a newline alone.
+    """
+    if text.startswith("\ufeff") and "\ufeff" not in characters:
+        text = text[1:]
+    return text if "\r" in characters else text.replace("\r\n", "\n")
+
+
+def is_stream(given: str) -> bool:
+    """Whether a text can be read once only: standard input, or what a shell makes of `<(...)`."""
+    if given == STANDARD_INPUT or descriptor_of(Path(given)) is not None:
+        return True
+    try:
+        mode = Path(given).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def read_bytes(given: str, or_else: str = "") -> bytes:
     """A text file's bytes.
+
+    Args:
+        given: its path, or `-` for standard input.
+        or_else: what could be given in place of a path, for the error of a missing file.
 
     Raises:
         InputError: it is missing, a directory, unreadable, empty, binary or too large.
     """
     content = bytearray()
+    name = _name(given)
     try:
-        if path.is_dir():
-            raise InputError(f"{path} is a directory: give the path of one text file")
-        with path.open("rb") as file:
+        with _open(given) as file:
             while chunk := file.read(CHUNK):
                 content += chunk
                 # Now, not at the end: some devices have none.
-                check_no_nul(path, chunk, len(content) - len(chunk))
+                nul = chunk.find(b"\0")
+                if nul >= 0:
+                    place = len(content) - len(chunk) + nul
+                    raise _no_text(given, content, place, f"byte {place} is NUL")
                 if len(content) > MAX_BYTES:
-                    raise InputError(f"{path} is larger than {MAX_BYTES} bytes: give a part of it")
+                    raise InputError(f"{name} is larger than {MAX_BYTES} bytes: give a part of it")
     except InputError:
         raise
     except FileNotFoundError as error:
         raise InputError(
-            f"{path}: no such file; give the path of a text file, or 'shakespeare' for the corpus"
+            f"{name}: no such file; give the path of a text file, `-` for standard input" + or_else
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{str(path)!a} cannot be read: {error}") from error
+        raise InputError(f"{name!r} cannot be read: {error}") from error
     if not content:
-        raise InputError(f"{path} is empty: give a file with text in it")
+        raise InputError(f"{name} is empty: give a file with text in it")
     return bytes(content)
 
 
-def check_no_nul(path: Path, content: bytes, start: int = 0) -> None:
-    """Takes a NUL byte as the sign of a file that is no text.
-
-    Args:
-        start: where in the file `content` begins.
-
-    Raises:
-        InputError: there is one.
-    """
-    nul = content.find(b"\0")
-    if nul >= 0:
-        raise InputError(f"{path} is binary, not text: byte {start + nul} is NUL")
-
-
-def decode(path: Path, content: bytes) -> str:
+def decode(given: str, content: bytes) -> str:
     """The text of a file.
 
     Raises:
-        InputError: a NUL byte shows that it is binary, or it is not UTF-8.
+        InputError: it is not UTF-8, or a PDF; the message has the way to a text.
     """
-    check_no_nul(path, content)
+    if content.startswith(b"%PDF-"):
+        raise _no_text(given, content, 0, "it begins with %PDF-")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8: byte {error.start} (0x{content[error.start]:02x}); "
-            "convert it first, for instance with `iconv -t UTF-8`"
-        ) from error
+        at = error.start
+        problem = f"byte {at} (0x{content[at]:02x})"
+        raise _no_text(given, content, at, problem) from error
+
+
+def notes(given: str, text: str) -> list[str]:
+    """Lines about a text that can be read, and may be something else than was meant."""
+    found = note(_source(given), text)
+    return [found] if found else []
+
+
+@contextlib.contextmanager
+def _open(given: str) -> Iterator[IO[bytes]]:
+    if given == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise InputError("standard input is closed: give the path of a text file")
+        yield sys.stdin.buffer
+        return
+    path = Path(given)
+    if path.is_dir():
+        raise InputError(f"{path} is a directory: give the path of one text file")
+    with path.open("rb") as file:
+        yield file
+
+
+def _name(given: str) -> str:
+    return "standard input" if given == STANDARD_INPUT else str(Path(given))
+
+
+def _source(given: str) -> Source:
+    return Source(_name(given), None if is_stream(given) else Path(given))
+
+
+def _no_text(given: str, content: bytes | bytearray, at: int, problem: str) -> InputError:
+    """The error for bytes that are no UTF-8 text: what they look like, and what makes a text."""
+    source, head = _source(given), bytes(content[:CHUNK])
+    found = advice(source, head)
+    if found:
+        what, way = found
+        return InputError(f"{source.name} looks like {what}, not UTF-8 text ({problem}): {way}")
+    if content[at] == 0:
+        few = content.count(0) * 100 < len(content)
+        way = f"; without such bytes it may be a text: {_without_nul(source)}" if few else ""
+        return InputError(f"{source.name} is binary, not text: {problem}{way}")
+    return InputError(
+        f"{source.name} is not UTF-8: {problem}; {_from_encoding(source, content, at)}"
+    )
+
+
+def _without_nul(source: Source) -> str:
+    if source.path is None:
+        return through(source, "tr -d '\\000'")
+    return by(source, "tr -d '\\000' <")
+
+
+def _from_encoding(source: Source, content: bytes | bytearray, at: int) -> str:
+    """How to make UTF-8 of a text in an encoding that its bytes do not tell for certain."""
+    text = content[:CHUNK].decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    high = sum(x >= 0x80 for x in content[:CHUNK])
+    if bad * 10 < high:  # what is not ASCII is UTF-8 for the most part
+        if len(content) - at < 4 and source.path is not None:
+            way = by(source, f"head -c {at}")
+            return f"the file ends within a character; to leave that out, {way}"
+        return f"to leave out what is broken, {through(source, 'iconv -c -f UTF-8 -t UTF-8')}"
+    if high * 3 < len(content[:CHUNK]):
+        try:
+            content.decode("cp1252")
+            encoding = "WINDOWS-1252"
+        except UnicodeDecodeError:
+            encoding = "ISO-8859-1"
+        way = through(source, f"iconv -f {encoding} -t UTF-8")
+        return f"if it is Western European text, {way} (`iconv -l` lists other encodings)"
+    way = through(source, "iconv -f ENCODING -t UTF-8")
+    return f"{way}, ENCODING the one that it is in: {ENCODINGS} (`iconv -l` lists all)"

@@ -9,13 +9,14 @@ from pathlib import Path
 import train
 from gptjax.store import runs
 
-from conftest import TINY
+from conftest import tiny, with_flags
 
 ROOT = Path(train.__file__).parent
 
 # The processes see this checkout whatever their folder. They do not share the tests' compiled
 # programs: one that is killed leaves half an entry in JAX's cache, which is a warning here.
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+# Their output is buffered, as a person's is.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
 
 
 def start(script: str, *flags: object, **options) -> subprocess.Popen[str]:
@@ -35,8 +36,8 @@ def call(script: str, *flags: object, **options) -> tuple[int, str, str]:
 
 
 def train_flags(path: Path, text_file: Path, *flags: object) -> list[str]:
-    """A tiny run at `path`; later flags have the last word."""
-    return [*TINY, "--data", str(text_file), "--out-dir", str(path), *map(str, flags)]
+    """A tiny run at `path`; these flags have the last word."""
+    return with_flags(tiny("--data", text_file, "--out-dir", path), *flags)
 
 
 def wait_for(process: subprocess.Popen[str], ready, seconds: float = 120) -> None:

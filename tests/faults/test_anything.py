@@ -18,7 +18,7 @@ import sample
 import train
 from gptjax import __main__ as command
 
-from conftest import TEXT, TINY
+from conftest import TEXT, tiny, with_flags
 from processes import ENVIRONMENT, ROOT
 
 SCRIPTS = {"train.py": train, "sample.py": sample, "gptjax": command}
@@ -39,7 +39,7 @@ def flags(**kinds):
         return [part for name, value in items for part in (f"--{name}", str(value))]
 
     pairs = [st.tuples(st.just(name.replace("_", "-")), kind) for name, kind in kinds.items()]
-    return st.lists(st.one_of(*pairs), max_size=6).map(spell)
+    return st.lists(st.one_of(*pairs), max_size=6, unique_by=lambda pair: pair[0]).map(spell)
 
 
 SAMPLING = flags(
@@ -60,15 +60,43 @@ VALUED = (
     "--max-iters --learning-rate --min-lr --beta1 --keep --seed --preset --max-minutes "
     "--save-interval-minutes --grad-clip --eval-interval --out-dir"
 ).split()
-SWITCHES = "--resume --overwrite --eval-only --skip-nonfinite --no-bias".split()
-TYPED = st.lists(
-    st.one_of(
-        st.tuples(st.sampled_from(VALUED), anything),
-        st.tuples(st.sampled_from(SWITCHES)),
-        st.tuples(anything),
-    ),
-    max_size=6,
-).map(lambda parts: [x for part in parts for x in part])
+SWITCHES = "--resume --overwrite --eval-only --skip-nonfinite --no-bias --tie_embeddings".split()
+FOREIGN = "--device --init_from --start --compile --lr -seed --n-layr --no-such".split()
+truth = st.sampled_from(["True", "false", "1", "off", "maybe", ""])
+
+
+def spelt(names, values):
+    """A flag and its value, in two arguments or in one."""
+    pairs = st.tuples(st.sampled_from(names), values)
+    return pairs | pairs.map(lambda pair: ("=".join(pair),))
+
+
+def typed(*parts):
+    """A command line of some of these parts."""
+    chosen = st.lists(st.one_of(*parts), max_size=6)
+    return chosen.map(lambda parts: [x for part in parts for x in part])
+
+
+TYPED = typed(
+    spelt(VALUED, anything),
+    spelt(SWITCHES, truth),
+    spelt(FOREIGN, anything),
+    st.tuples(st.sampled_from(SWITCHES)),
+    st.tuples(anything),
+)
+
+# The same of sample.py, and never a run to sample from.
+VALUED_BY_SAMPLE = (
+    "--prompt --prompt_file --num-samples --max-new-tokens --stop --temperature --top-k --top_p "
+    "--min-p --repetition-penalty --seed --step --window --logprobs --score --stride --dtype "
+    "--block-size --batch-size --from-huggingface"
+).split()
+not_standard_input = anything.filter(lambda value: value != "-")
+TYPED_FOR_SAMPLE = typed(
+    spelt(VALUED_BY_SAMPLE, not_standard_input),
+    spelt(FOREIGN, not_standard_input),
+    st.tuples(not_standard_input),
+)
 
 TRAINING = flags(
     n_head=st.integers(1, 2),
@@ -156,13 +184,27 @@ def test_sampling(finished_run, argv):
 
 
 @pytest.mark.slow
+@property_test(200)
+@given(argv=TYPED_FOR_SAMPLE)
+def test_flags_of_sample(tmp_path_factory, argv):
+    folder = tmp_path_factory.getbasetemp() / "flags of sample"
+    folder.mkdir(exist_ok=True)
+    with contextlib.chdir(folder):
+        status = outcome("sample.py", [*argv, "--out-dir", str(folder / "no such run")])
+    assert status == 2 or "--help" in argv or "-h" in argv
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
 @property_test(500)
 @given(argv=TYPED)
 def test_flags(tmp_path_factory, argv):
-    nowhere = tmp_path_factory.getbasetemp() / "no such file"
-    with contextlib.chdir(tmp_path_factory.getbasetemp()):
-        status = outcome("train.py", [*argv, "--data", str(nowhere)])
+    folder = tmp_path_factory.getbasetemp() / "flags"
+    folder.mkdir(exist_ok=True)
+    with contextlib.chdir(folder):
+        status = outcome("train.py", [*argv, "--data", str(folder / "no such file")])
     assert status == 2 or "--help" in argv or "-h" in argv
+    assert list(folder.iterdir()) == [], "no folder stays of a run that cannot be resumed"
 
 
 @pytest.mark.slow
@@ -193,9 +235,9 @@ def test_resuming(finished_run, tmp_path_factory, argv, flag):
 @given(argv=TRAINING, more=BOOLEANS)
 def test_training(finished_run, tmp_path_factory, argv, more):
     path = tmp_path_factory.mktemp("any") / "run"
-    flags = [*TINY, "--max-iters", "2", "--eval-interval", "2", *argv, *more]
-    data = str(finished_run.parent / "text.txt")
-    status = outcome("train.py", [*flags, "--data", data, "--out-dir", str(path)])
+    data = finished_run.parent / "text.txt"
+    flags = tiny("--max-iters", 2, "--eval-interval", 2, "--data", data, "--out-dir", path)
+    status = outcome("train.py", [*with_flags(flags, *argv), *more])
     if status == 0:
         assert outcome("gptjax", ["verify", str(path)]) == 0
         lines = [json.loads(x) for x in (path / "metrics.jsonl").read_text().splitlines()]
@@ -208,7 +250,7 @@ def test_training(finished_run, tmp_path_factory, argv, more):
 def test_texts(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("text")
     (folder / "text.txt").write_bytes(content)
-    flags = [*TINY, "--block-size", "4", "--max-iters", "1", "--eval-interval", "1"]
+    flags = tiny("--block-size", 4, "--max-iters", 1, "--eval-interval", 1)
     flags += ["--data", str(folder / "text.txt"), "--out-dir", str(folder / "run")]
     if outcome("train.py", flags) == 0:
         assert (

@@ -27,8 +27,8 @@ def spikes(monkeypatch):
     real = training.make_train_step
 
     def at(steps, what):
-        def make(model, config):
-            step = real(model, config)
+        def make(model, run_config):
+            step = real(model, run_config)
 
             def spiked(state, batch, key):
                 new, metrics = step(state, batch, key)
@@ -71,6 +71,22 @@ def test_a_run_stops_at_a_step_that_is_not_finite_and_goes_on_without_it(
     assert train.main(["--out-dir", str(path), "--resume", "--skip-nonfinite"]) == 0
     assert saved_steps(path)[-1] == 6
     assert metrics(path)[-1]["skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    "advice", [["--learning-rate", 1e-3], ["--warmup-iters", 100, "--learning-rate", 1e-2]]
+)
+def test_the_advice_works_when_it_is_followed(tmp_path, text_file, capsys, advice):
+    """All that it names was refused at a resume."""
+    path = tmp_path / "run"
+    assert train.main(train_flags(path, text_file, *EXPLODES)) == 1
+    error = one_line(capsys.readouterr().err)
+    for flag in ("--resume", "--learning-rate", "--grad-clip", "--warmup-iters"):
+        assert flag in error
+    resume = ["--out-dir", path, "--resume", "--weight-decay", 0.1, *advice]
+    assert train.main([str(flag) for flag in resume]) == 0
+    assert saved_steps(path)[-1] == 6
+    assert np.isfinite(metrics(path)[-1]["val_loss"])
 
 
 def test_skipped_steps_are_counted_shown_and_resumed_bit_for_bit(

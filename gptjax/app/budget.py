@@ -1,0 +1,103 @@
+"""How many steps a run has time for, from the speed that is measured before it begins."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gptjax.app.loop import compile_and_initialize
+from gptjax.backends.devices import platform
+from gptjax.backends.execution import suited
+from gptjax.config import RunConfig
+from gptjax.errors import InputError
+from gptjax.fields import MAX_FLOAT, MAX_INT
+from gptjax.store import runs
+from gptjax.text.splitting import Texts
+from gptjax.training import evaluate, make_keys, make_train_loop
+
+# The updates that are timed take at least so long together.
+TRIAL_SECONDS = 2.0
+# Of the time that is left, for what is not timed: samples, pictures, checkpoints.
+USED = 0.95
+
+
+class Speed(NamedTuple):
+    """What a run takes here, in seconds.
+
+    Attributes:
+        start: compiling the updates, and the first of them.
+    """
+
+    start: float
+    update: float
+    evaluation: float
+
+
+def with_budget(
+    run_config: RunConfig,
+    texts: Texts,
+    minutes: float,
+    began: float,
+    say: Callable[[str], None],
+) -> RunConfig:
+    """The configuration with as many steps as `minutes` have room for.
+
+    From then on it is a run of that many steps like any other: nothing of the trial is kept.
+
+    Args:
+        began: when the process did, by `time.monotonic`.
+    """
+    say(f"--budget-minutes {minutes:g}: measuring how fast updates are here")
+    speed = measure(run_config, texts)
+    left = began + 60 * minutes - time.monotonic() - speed.start
+    steps = steps_within(USED * left, speed, run_config.train.eval_interval)
+    say(f"{steps:,} steps at {1000 * speed.update:.3g} ms each, evaluations and a start counted in")
+    return run_config.replace(max_iters=steps)
+
+
+def check_minutes(minutes: float) -> None:
+    """Validates the flag.
+
+    Raises:
+        InputError: it is no time that a run can take.
+    """
+    if not 0 < minutes <= MAX_FLOAT:
+        raise InputError(f"--budget-minutes ({minutes}) must be above 0 and a finite number")
+
+
+def steps_within(seconds: float, speed: Speed, eval_interval: int) -> int:
+    """How many updates take `seconds`, with an evaluation each `eval_interval` and at the end."""
+    each = speed.update + speed.evaluation / eval_interval
+    return int(min(max((seconds - speed.evaluation) / each, 1), MAX_INT - 1))
+
+
+def measure(run_config: RunConfig, texts: Texts) -> Speed:
+    """Times a few updates and an evaluation, of a state that is then thrown away."""
+    began = time.monotonic()
+    model = suited(runs.make_model(run_config), run_config, platform())
+    update = make_train_loop(model, run_config)
+    keys = make_keys(run_config.seed)
+    train, val = jnp.asarray(texts.train), jnp.asarray(texts.val)
+    make = partial(runs.initial_state, run_config)
+    state = compile_and_initialize(make, update, train, keys)
+    state, _ = jax.block_until_ready(update(state, train, keys, 1))
+    start = time.monotonic() - began
+
+    # Twice as many until their time is long enough; fewer than asked for if one is not finite.
+    step, count = 1, 1
+    while True:
+        began = time.monotonic()
+        state, _ = jax.block_until_ready(update(state, train, keys, step + count))
+        seconds, done = time.monotonic() - began, int(state.step) - step
+        step += done
+        if seconds >= TRIAL_SECONDS or done < count:
+            break
+        count *= 2
+
+    for _ in range(2):  # the first compiles
+        began = time.monotonic()
+        evaluate(model, state.params, val, max_windows=run_config.train.eval_windows)
+    return Speed(start, seconds / max(done, 1), time.monotonic() - began)

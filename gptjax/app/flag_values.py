@@ -1,0 +1,68 @@
+"""What may follow a flag: values of a type, words for a switch, and the same value once more."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+
+class Once(argparse.Action):
+    """Takes a flag's value, and no second one that differs: which is meant, nobody can tell."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest, values)
+        if before is not values and before != values:  # nan is not equal to itself
+            parser.error(
+                f"{self.option_strings[0]} was given twice, as {show(before)} and as "
+                f"{show(values)}: give it once"
+            )
+        setattr(namespace, self.dest, values)
+
+
+class Switch(Once):
+    """`--bias` and `--no-bias`; a value, as in `--bias=False`, is taken out by `_normalized`."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        names = [*option_strings, *("--no-" + name[2:] for name in option_strings)]
+        super().__init__(names, dest, nargs=0, **options)
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        truth = not str(option_string).startswith("--no-")
+        super().__call__(parser, namespace, truth, option_string)
+
+
+def whole_number(text: str) -> int:
+    """An int, with an error that says what it takes."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number") from None
+
+
+def number(text: str) -> float:
+    """A float, with an error that says what it takes."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number") from None
+
+
+def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    """A type that takes one of some words."""
+
+    def choose(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} must be one of {', '.join(choices)}")
+        return text
+
+    return choose
+
+
+def show(value: Any) -> str:
+    """A flag's value for a person."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

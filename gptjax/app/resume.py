@@ -1,0 +1,124 @@
+"""A run that goes on: what a resume may change, what that does to the run, and where it starts."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gptjax.app.flags import as_flag
+from gptjax.backends.devices import make_deterministic, platform
+from gptjax.config import RunConfig, TrainConfig
+from gptjax.errors import InputError
+from gptjax.optimizer import learning_rate_schedule
+from gptjax.presets import changed
+from gptjax.store import listing, runs
+from gptjax.store.checkpoint import load_state, newest_whole
+from gptjax.training import TrainState, make_keys
+
+# How training goes on. A change is recorded with its step, and from there the run is exact again.
+RECORDED = (
+    "max_iters learning_rate min_lr schedule schedule_start warmup_iters "
+    "grad_clip weight_decay beta1 beta2"
+).split()
+OF_THE_RATE = set(RECORDED[:6])
+# How a run is looked at, saved and computed. All that is in neither list is the run's own.
+FREE = (
+    "eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite remat"
+).split()
+
+
+def resumed_config(
+    path: Path, given: dict[str, Any], eval_only: bool, say: Callable[[str], None]
+) -> RunConfig:
+    """The stored configuration with what was given now.
+
+    Raises:
+        InputError: something given contradicts the run.
+    """
+    stored, _ = runs.read_run(path)
+    if stored.deterministic:
+        make_deterministic()
+    platform()
+    for name, value in given.items():
+        if name not in (*RECORDED, *FREE, "data") and value != stored.flat(name):
+            raise InputError(
+                f"{as_flag(name)} {value} contradicts the run in {path}, which has "
+                f"{stored.flat(name)}: leave the flag out, or start another run"
+            )
+    run_config = changed(stored, given)
+    before, now = stored.train.max_iters, run_config.train.max_iters
+    if now < before and not eval_only:
+        raise InputError(
+            f"--max-iters {now} is less than the run's {before}: a resume can only extend it"
+        )
+    if now > before:
+        say(f"extending the run and its schedule from {before} to {now} steps")
+    return run_config
+
+
+def restored(
+    path: Path, run_config: RunConfig, warn: Callable[[str], None], say: Callable[[str], None]
+) -> tuple[TrainState | None, int]:
+    """The newest whole checkpoint's state, if there is one, and how many updates it skipped."""
+    key = make_keys(run_config.seed).params
+    abstract = jax.eval_shape(partial(runs.initial_state, run_config), key)
+    found = newest_whole(path / runs.CHECKPOINTS, lambda p: load_state(p, abstract), tell=warn)
+    listing.set_newer_aside(path / runs.CHECKPOINTS, found[0].step if found else -1)
+    if not found:
+        say("no whole checkpoint yet: starting from step 0 with the run's configuration")
+        return None, 0
+    say(f"resuming from step {found[0].step}")
+    return found[1], found[0].skipped
+
+
+def is_finished(run_config: RunConfig, step: int, say: Callable[[str], None]) -> bool:
+    """Whether a run has nothing left to do at `step`; says so."""
+    if step < run_config.train.max_iters:
+        return False
+    say(
+        f"this run is finished: {step} of {run_config.train.max_iters} steps; "
+        "a larger --max-iters extends it"
+    )
+    return True
+
+
+def record(
+    path: Path, run_config: RunConfig, step: int, rewarm: bool, say: Callable[[str], None]
+) -> RunConfig:
+    """Writes what the run is from now on, and what changed at `step`; says what that does.
+
+    Returns:
+        The configuration, whose schedule begins at `step` if it is to warm up again.
+    """
+    stored, _ = runs.read_run(path)
+    if rewarm:
+        run_config = run_config.replace(schedule_start=step)
+    differing = {
+        name: [stored.flat(name), run_config.flat(name)]
+        for name in RECORDED
+        if stored.flat(name) != run_config.flat(name)
+    }
+    changes = runs.read_changes(path)
+    if differing:
+        changes.append({"step": step, **differing})
+        what = ", ".join(f"{name} {new} instead of {old}" for name, (old, new) in differing.items())
+        say(f"from step {step} on: {what}")
+        if step and differing.keys() & OF_THE_RATE:
+            say(describe_rate(stored.train, run_config.train, step))
+    runs.write_config(path, run_config, changes)
+    return run_config
+
+
+def describe_rate(before: TrainConfig, now: TrainConfig, step: int) -> str:
+    """What a change at `step` does to the learning rate, for a person."""
+    last, following = (
+        float(learning_rate_schedule(train)(at)) for train, at in ((before, step - 1), (now, step))
+    )
+    line = f"the learning rate was {last:.3g} at step {step} and is {following:.3g} at the next"
+    if now.schedule_start == step:
+        return f"{line}, the first of a warm-up to {now.learning_rate:.3g}"
+    if following > 2 * last:
+        line += "; --rewarm would begin the schedule again from here, with a warm-up"
+    return line

@@ -1,0 +1,117 @@
+"""JAX's own settings: those that would change what a run is, or stop it, are ours while it goes on.
+
+JAX takes them from the environment (JAX_ENABLE_X64=1) or from a program (`jax.config.update`).
+"""
+
+import contextlib
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+from gptjax.errors import InputError, one_line
+
+# JAX's defaults, with which every loss in docs/results.md was measured. A release that lacks one
+# of them is passed over.
+OURS = {
+    # Of which dtype numbers are.
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    # Random numbers: parameters, batches, dropout, samples.
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_high_dynamic_range_gumbel": False,
+    # How sums and products are rounded.
+    "jax_default_matmul_precision": None,
+    "jax_disable_jit": False,
+    # Checks that end a program where this one looks itself, or moves arrays on purpose.
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_debug_key_reuse": False,
+    "jax_check_tracer_leaks": False,
+    "jax_error_checking_behavior_nan": "ignore",
+    "jax_error_checking_behavior_divide": "ignore",
+    "jax_error_checking_behavior_oob": "ignore",
+    "jax_transfer_guard": None,
+    "jax_transfer_guard_host_to_device": None,
+    "jax_transfer_guard_device_to_device": None,
+    "jax_transfer_guard_device_to_host": None,
+    "jax_no_tracing": False,
+    "jax_no_execution": False,
+}
+# Starting JAX on a CPU takes a tenth of one.
+SECONDS = 20
+
+
+@contextlib.contextmanager
+def own_settings(tell: Callable[[str], None]) -> Iterator[None]:
+    """The settings of `OURS` while the block runs, in all threads; a program's own come back.
+
+    Args:
+        tell: receives a line for each setting that is not used as it was.
+
+    Raises:
+        InputError: one is set for this thread alone, where it cannot be changed from here.
+    """
+    # A new thread sees the process's settings, without those of a `with jax.enable_x64():` here.
+    with ThreadPoolExecutor(1) as another:
+        theirs = another.submit(_differing).result()
+    for name, value in _differing().items():
+        if name not in theirs:
+            raise InputError(
+                f"{name} is {value} for this thread, and a run needs {OURS[name]}: leave the "
+                "`with` block that set it first"
+            )
+    try:
+        for name, value in theirs.items():
+            tell(f"{name} is {value}, and not used: {OURS[name]} gives the same results anywhere")
+            jax.config.update(name, OURS[name])
+        yield
+    finally:
+        for name, value in theirs.items():
+            jax.config.update(name, value)
+
+
+def _differing() -> dict[str, Any]:
+    """The settings that are not ours, as they are here and now."""
+    here = {name: getattr(value, "value", value) for name, value in jax.config.values.items()}
+    return {name: here[name] for name, ours in OURS.items() if here.get(name, ours) != ours}
+
+
+def check_xla_flags() -> None:
+    """Tries XLA_FLAGS in a child: a flag that XLA does not know makes it end the process.
+
+    Only before JAX's first use of a device.
+
+    Raises:
+        InputError: XLA cannot start with them.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if not flags or not hasattr(os, "fork"):
+        return
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the child does nothing but start JAX, and no thread runs
+        child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(SECONDS)
+            os.dup2(writer, 1)
+            os.dup2(writer, 2)
+            jax.config.update("jax_platforms", "cpu")  # it starts fast, and knows all flags
+            jax.devices()
+        finally:
+            os._exit(0)  # whatever else is wrong is said by the parent, later
+    os.close(writer)
+    with open(reader, errors="replace") as told:
+        said = told.read()
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) not in (0, -signal.SIGALRM):
+        why = next((line for line in said.splitlines() if "XLA_FLAGS" in line), said)
+        why = why.split("] ")[-1]  # without the date and the place in XLA's code
+        raise InputError(f"XLA_FLAGS ({flags}): XLA does not take them ({one_line(why, 200)})")

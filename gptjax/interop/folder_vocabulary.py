@@ -1,0 +1,131 @@
+"""The vocabulary of a Hugging Face folder, with the interface of `CharTokenizer`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptjax.errors import InputError
+from gptjax.files import read_json
+from gptjax.interop.folder_weights import download
+from gptjax.interop.packages import optional
+
+VOCABULARY, WHOLE_TOKENIZER = ("vocab.json", "merges.txt"), "tokenizer.json"
+# Where the parts of a tokenizer name their special tokens; each may be missing.
+SPECIAL, ADDED, SETTINGS = "special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"
+END_OF_TEXT = "<|endoftext|>"
+
+
+class FolderTokenizer:
+    """A byte-level BPE vocabulary.
+
+    Attributes:
+        start_id: the token that begins a text without a prompt.
+    """
+
+    def __init__(self, tokenizer: Any, start_id: int, known: int) -> None:
+        self._tokenizer = tokenizer
+        self.start_id = start_id
+        self._known = known  # ids that the weights have
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are."""
+        return self._tokenizer.get_vocab_size()
+
+    def __contains__(self, character: object) -> bool:
+        """Every character has tokens, being bytes; a byte order mark is a file's, no text's."""
+        return character != "\ufeff"
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of a text: (N,) int32. Every text has some: the vocabulary is of bytes.
+
+        Raises:
+            InputError: the text holds a token that the weights do not have.
+        """
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        ids = np.array(found.ids, np.int32)
+        beyond = (ids >= self._known).nonzero()[0]
+        if len(beyond):
+            at = int(beyond[0])
+            raise InputError(
+                f"token {self._tokenizer.id_to_token(int(ids[at]))!r} (id {ids[at]}, at character "
+                f"{found.offsets[at][0]}) cannot be read: the weights have {self._known} tokens"
+            )
+        return ids
+
+    def decode(self, ids: Any) -> str:
+        """The text of a sequence of ids."""
+        return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+
+
+def read_vocabulary(
+    folder: Path, start_id: Any, known: int, tell: Callable[[str], None]
+) -> FolderTokenizer:
+    """The folder's tokenizer.json, or vocab.json and merges.txt with what belongs to them.
+
+    Args:
+        start_id: bos_token_id of the folder's config.json.
+        known: how many tokens the weights have.
+        tell: receives a line where the vocabulary has more.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    tokenizers = optional("tokenizers")
+    try:
+        if (folder / WHOLE_TOKENIZER).is_file():
+            tokenizer = tokenizers.Tokenizer.from_file(str(folder / WHOLE_TOKENIZER))
+        elif all((folder / name).is_file() for name in VOCABULARY):
+            tokenizer = _from_parts(folder, tokenizers)
+        else:
+            raise InputError(
+                f"{folder} has no vocabulary: {WHOLE_TOKENIZER}, or {' and '.join(VOCABULARY)}; "
+                f"GPT-2's own is fetched by {download(folder, WHOLE_TOKENIZER)}"
+            )
+    except InputError:
+        raise
+    except Exception as error:  # the package raises bare Exception for a file it cannot parse
+        raise InputError(f"{folder}: the vocabulary cannot be read: {error}") from error
+    beyond = {i: token for token, i in tokenizer.get_vocab().items() if i >= known}
+    if beyond:
+        first, last = min(beyond), max(beyond)
+        these = f"id {first}" if first == last else f"ids {first} to {last}"
+        tell(
+            f"{folder}: the vocabulary has tokens that the weights lack: they have {known}, so "
+            f"{these} ({beyond[first]!r}{', ...' if len(beyond) > 1 else ''}) cannot occur"
+        )
+    for start in (start_id, tokenizer.token_to_id(END_OF_TEXT), 0):
+        if isinstance(start, int) and 0 <= start < known:
+            return FolderTokenizer(tokenizer, start, known)
+    raise InputError(f"{folder}: the weights have no token at all")
+
+
+def _from_parts(folder: Path, tokenizers: Any) -> Any:
+    """A tokenizer as tokenizer.json would describe it: a special token is one id wherever it is."""
+    settings, added = _read(folder / SETTINGS), dict(_read(folder / ADDED))
+    for number, token in settings.get("added_tokens_decoder", {}).items():
+        added[token["content"]] = int(number)
+    tokenizer = tokenizers.ByteLevelBPETokenizer(
+        *(str(folder / name) for name in VOCABULARY),
+        add_prefix_space=settings.get("add_prefix_space", False),
+    )
+    special = [END_OF_TEXT]
+    for token in _read(folder / SPECIAL).values():
+        special.append(token["content"] if isinstance(token, dict) else token)
+    tokenizer.add_special_tokens(
+        [x for x in special if isinstance(x, str) and tokenizer.token_to_id(x) is not None]
+    )
+    for token, number in sorted(added.items(), key=lambda item: item[1]):
+        tokenizer.add_special_tokens([token])
+        if tokenizer.token_to_id(token) != number:
+            raise InputError(
+                f"{folder}: added token {token!r} has id {number}, and {VOCABULARY[0]} leaves it "
+                f"{tokenizer.token_to_id(token)}"
+            )
+    return tokenizer
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, links=True) if path.is_file() else {}

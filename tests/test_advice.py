@@ -1,0 +1,253 @@
+"""Advice in errors, followed: what a message says to do is done, and it works.
+
+The table of all advice, and what concerns runs and flags; test_advice_files.py has the rest.
+"""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import sample
+import train
+from gptjax.app import verify
+from gptjax.app.train import parse
+from gptjax.lecture import __main__ as lecture
+from gptjax.lecture import pictures
+from gptjax.shell import found
+from gptjax.store.lock import locked
+
+from advice import SHORT, bash, refusal, ticked, works
+from conftest import tiny
+
+ROOT = Path(train.__file__).parent
+
+# Words of each piece of advice, and the test that follows it.
+FOLLOWED = {
+    "--help lists the flags": "test_help_lists_the_flags",
+    "did you mean": "test_did_you_mean",
+    "there is no ": "test_other_programs_flags_are_told_what_to_do_here",
+    "was given twice": "test_a_flag_given_twice_is_given_once",
+    "must be true or false, or stand alone": "test_a_switch_takes_true_and_false",
+    "the command is ` RUN`": "test_verify_takes_the_folder_of_a_run",
+    "give a smaller min_lr": "test_a_smaller_min_lr",
+    "--out-dir is empty: give": "test_an_out_dir_that_is_no_folder",
+    "is a file: give the path of a folder": "test_an_out_dir_that_is_no_folder",
+    "--overwrite starts from step 0": "test_overwrite_alone",
+    "--resume goes on with it": "test_a_folder_that_holds_a_run",
+    "move that away": "test_a_folder_that_holds_a_file_of_the_same_name",
+    "leave the flag out, or start another run": "test_a_flag_that_contradicts_the_run",
+    "a resume can only extend it": "test_a_resume_extends",
+    "add --resume, or leave it out": (
+        "test_extending_a_run_says_what_it_does_to_the_rate_and_offers_a_warm_up"
+    ),
+    "leave out one of them": "test_a_run_of_so_many_minutes_is_any_run_of_as_many_steps",
+    "leave the `with` block": "test_a_setting_of_this_thread_alone_is_refused",
+    "go on with\n": "test_the_commands_of_a_run_in_an_odd_folder",
+    "a larger --max-iters extends it": "test_a_resume_extends",
+    "train a model first": "test_a_run_is_trained_first",
+    "train one with": "test_a_run_is_trained_first",
+    "give a folder of train.py's": "test_a_run_is_trained_first",
+    "go on training with --resume": "test_without_a_whole_checkpoint",
+    "to keep runs on another disk": "test_runs_on_another_disk",
+    "wait until it ends": "test_another_process_is_training",
+    "let no other process train in it": "test_where_there_are_no_locks_it_says_so_and_goes_on",
+    "--skip-nonfinite goes on": (
+        "test_a_run_stops_at_a_step_that_is_not_finite_and_goes_on_without_it"
+    ),
+    "--stop is empty": "test_flags_of_sample_py",
+    "give one": "test_flags_of_sample_py",
+    "leave out --out-dir and --step": "test_flags_of_sample_py",
+    "--stride is for --score": "test_flags_of_sample_py",
+    "can never come": "test_flags_of_sample_py",
+    "is for samples, and --score makes none": "test_flags_of_sample_py",
+    "no such file; give the path of a text file": "test_a_text_that_is_not_there",
+    "is empty: give a file": "test_a_text_that_is_not_there",
+    "is a directory: give": "test_a_text_that_is_not_there",
+    "standard input is closed": "test_a_text_that_is_not_there",
+    "give a part of it": "test_a_part_of_a_text_that_is_too_large",
+    "bring the file by hand": "test_a_corpus_that_cannot_be_fetched",
+    "delete it to have it fetched again": "test_a_corpus_that_is_another_text",
+    "--resume will need it again, as --data FILE": (
+        "test_a_text_from_standard_input_is_told_at_once_and_resumed_with_a_file"
+    ),
+    "came through a pipe": (
+        "test_a_text_from_standard_input_is_told_at_once_and_resumed_with_a_file"
+    ),
+    "is another text than the run's": "test_another_text_contradicts_the_run",
+    "the text that the run names": "test_a_text_that_has_moved_is_asked_for",
+    "use a ": "test_a_text_that_is_too_short",
+    "is a folder: give the path of a file": "test_a_place_for_log_probabilities",
+    "there is no such folder to write it in": "test_a_place_for_log_probabilities",
+    "--from-huggingface needs the package": "test_a_missing_package_is_installed_by_the_command",
+    "download a GPT-2 with": "test_a_gpt2_is_downloaded_by_the_command",
+    "download it again": "test_a_gpt2_is_downloaded_by_the_command",
+    "GPT-2's own is fetched by": "test_a_gpt2_is_downloaded_by_the_command",
+    "is the hub's cache": "test_the_folder_around_the_snapshots_leads_to_the_one",
+    "Git LFS pointer": "test_a_pointer_is_pulled_by_the_command",
+    "this is a whole checkpoint; pass": "test_a_whole_checkpoint_in_place_of_its_weights_is_named",
+    "add --pictures": "test_flags_of_the_lecture",
+    "choose from": "test_flags_of_the_lecture",
+    "a run of --preset layernorm or later": "test_flags_of_the_lecture",
+}
+
+
+def test_every_piece_of_advice_has_a_test_that_follows_it():
+    """Messages with a flag, a command or an imperative in them are in the table above."""
+    advice = re.compile(
+        r"(?<=.)--[a-z]|`|did you mean|\b(give|leave|add|move|delete|download|wait|bring|pass|"
+        r"convert|choose|use|let|train a|go on)\b"
+    )
+    tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    for test in FOLLOWED.values():
+        assert f"def {test}(" in tests, test
+    unused, without = set(FOLLOWED), []
+    for path in [*(ROOT / "gptjax").rglob("*.py"), ROOT / "data" / "prepare.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name not in ("InputError", "RunError", "check", "error", "tell", "say", "warn"):
+                continue
+            parts = [x.value for x in ast.walk(node) if isinstance(x, ast.Constant)]
+            message = "".join(x for x in parts if isinstance(x, str))
+            named = {words for words in FOLLOWED if words in message}
+            unused -= named
+            if advice.search(message) and not named:
+                without.append(f"{path}:{node.lineno}: {message}")
+    assert without == []
+    # Advice that is put together elsewhere than in the call.
+    assert unused <= {"use a ", "download it again", "GPT-2's own is fetched by"}
+
+
+def test_help_lists_the_flags(capsys):
+    error = refusal(train, "--n-layer")
+    assert "--help lists the flags" in error
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    assert "--n-layer int" in capsys.readouterr().out
+
+
+def test_a_flag_given_twice_is_given_once():
+    error = refusal(train, "--seed", 1, "--seed", 2)
+    first, second = re.findall(r"as (\d)", error)
+    for seed in (first, second):
+        assert parse(["--seed", seed], found()) == {"seed": int(seed)}
+
+
+def test_verify_takes_the_folder_of_a_run(finished_run):
+    assert "RUN the folder of a run" in refusal(verify)
+    works(verify, finished_run)
+
+
+def test_a_smaller_min_lr(text_file, tmp_path):
+    flags = [*tiny(*SHORT, "--data", text_file, "--out-dir", tmp_path / "run")]
+    assert "give a smaller min_lr" in refusal(train, *flags, "--min-lr", 1)
+    works(train, *flags, "--min-lr", 1e-3)
+
+
+def test_an_out_dir_that_is_no_folder(text_file, tmp_path):
+    flags = tiny(*SHORT, "--data", text_file)
+    assert "give the path of a folder" in refusal(train, *flags, "--out-dir", "")
+    assert "give the path of a folder" in refusal(train, *flags, "--out-dir", text_file)
+    assert "give the path of a folder" in refusal(lecture, "--out", text_file)
+    works(train, *flags, "--out-dir", tmp_path / "folder")
+
+
+def test_overwrite_alone(run_copy, text_file):
+    flags = ["--out-dir", run_copy, "--overwrite"]
+    assert "cannot go with --resume" in refusal(train, *flags, "--resume")
+    works(train, *tiny(*SHORT, "--data", text_file), *flags)
+
+
+def test_a_folder_that_holds_a_run(run_copy, text_file, tmp_path):
+    new = tiny(*SHORT, "--data", text_file)
+    error = refusal(train, *new, "--out-dir", run_copy)
+    assert re.findall("--[a-z-]+", error) == ["--resume", "--overwrite", "--out-dir"]
+    works(train, "--out-dir", run_copy, "--resume")
+    works(train, *new, "--out-dir", run_copy, "--overwrite")
+    works(train, *new, "--out-dir", tmp_path / "another")
+
+
+def test_a_folder_that_holds_a_file_of_the_same_name(text_file, tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "metrics.jsonl").write_text("of another program")
+    new = tiny(*SHORT, "--data", text_file)
+    assert "its metrics.jsonl: move that away" in refusal(train, *new, "--out-dir", path)
+    works(train, *new, "--out-dir", tmp_path / "another")
+    (path / "metrics.jsonl").rename(tmp_path / "away")
+    works(train, *new, "--out-dir", path)
+
+
+def test_a_flag_that_contradicts_the_run(run_copy, text_file, tmp_path):
+    flags = ["--out-dir", run_copy, "--resume"]
+    assert "leave the flag out, or start" in refusal(train, *flags, "--n-layer", 2)
+    works(train, *flags)
+    works(train, *tiny(*SHORT, "--n-layer", 2, "--data", text_file, "--out-dir", tmp_path / "two"))
+
+
+def test_a_resume_extends(run_copy, capsys):
+    flags = ["--out-dir", run_copy, "--resume"]
+    assert "a resume can only extend it" in refusal(train, *flags, "--max-iters", 3)
+    works(train, *flags)
+    assert "a larger --max-iters extends it" in capsys.readouterr().out
+    works(train, *flags, "--max-iters", 7)
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_first(tmp_path, monkeypatch, finished_run):
+    """The command is right in the folder where it is printed; here it trains a few steps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    text = finished_run.parent / "text.txt"
+    for flags in ([], ["--out-dir", "gone"]):
+        [command] = ticked(refusal(sample, *flags))
+        done = bash(f"{command} {' '.join(tiny(*SHORT, '--data', text))}")
+        assert done.returncode == 0, done.stderr
+        works(sample, "--max-new-tokens", 2)
+        shutil.rmtree("runs")
+    (tmp_path / "empty").mkdir()
+    assert "give a folder of train.py's" in refusal(sample, "--out-dir", "empty")
+    works(sample, "--out-dir", finished_run, "--max-new-tokens", 2)
+
+
+def test_without_a_whole_checkpoint(run_copy):
+    shutil.rmtree(run_copy / "checkpoints")
+    error = refusal(sample, "--out-dir", run_copy)
+    assert "go on training with --resume" in error
+    works(train, "--out-dir", run_copy, "--resume")
+    works(sample, "--out-dir", run_copy, "--max-new-tokens", 2)
+
+
+def test_runs_on_another_disk(run_copy, text_file, tmp_path):
+    disk = tmp_path / "disk"
+    (run_copy / "checkpoints").rename(disk)
+    (run_copy / "checkpoints").symlink_to(disk)
+    assert "give an --out-dir there" in refusal(train, "--out-dir", run_copy, "--resume")
+    works(train, *tiny(*SHORT, "--data", text_file, "--out-dir", disk / "run"))
+
+
+def test_another_process_is_training(run_copy, text_file, tmp_path):
+    with locked(run_copy, print):
+        error = refusal(train, "--out-dir", run_copy, "--resume")
+        assert "wait until it ends, or stop it, or give another --out-dir" in error
+        works(train, *tiny(*SHORT, "--data", text_file, "--out-dir", tmp_path / "another"))
+    works(train, "--out-dir", run_copy, "--resume")
+
+
+def test_flags_of_the_lecture(finished_run, tmp_path):
+    assert "add --pictures" in refusal(lecture, "--run", finished_run)
+    error = refusal(lecture, "--rungs", "")
+    first = error.split("choose from ")[1].split(",")[0]
+    assert lecture.choose(first) == [first]
+    text = tmp_path / "text"
+    text.write_text(pictures.TEXT * 40)
+    for preset in ("residual", "layernorm"):
+        new = tiny(*SHORT, "--preset", preset, "--block-size", 32, "--data", text)
+        works(train, *new, "--out-dir", tmp_path / preset)
+    drawn = ["--pictures", "--out", tmp_path / "drawn", "--run"]
+    assert "--preset layernorm or later" in refusal(lecture, *drawn, tmp_path / "residual")
+    works(lecture, *drawn, tmp_path / "layernorm")

@@ -1,0 +1,230 @@
+"""Every command in README, docs and docstrings: started as it stands, until its work has begun."""
+
+import ast
+import gzip
+import os
+import re
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train
+
+from conftest import TEXT, tiny
+from gpt2_folders import make_folder
+
+ROOT = Path(train.__file__).parent
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+CODE = [ROOT / "train.py", ROOT / "sample.py"]
+for package in ("gptjax", "compare", "benchmarks", "data"):
+    CODE += sorted((ROOT / package).rglob("*.py"))
+PATIENCE = 300  # seconds until the work has begun: compiling on a slow machine
+
+A_COMMAND = re.compile(
+    r"([A-Z_]+=\S+ )*"
+    r"(zcat|python|pip|ruff|pyright|lint-imports|git|hf|gptjax|\.ci/run|source)( \S|$)"
+)
+# A program that a sentence names; not a command.
+NAMES = ("gptjax", "python -m gptjax", "python -m gptjax verify")
+
+# What a test does not start: why, and what of the project runs it in its full form instead.
+ELSEWHERE = {
+    "pip install": "it needs the network: .ci/run installs in fresh environments",
+    "python -m venv": "the same",
+    "source": "it is for the shell that it is typed in",
+    ".ci/run": "it is what runs these tests",
+    "ruff": "a linter of .ci/run",
+    "pyright": "a linter of .ci/run",
+    "lint-imports": "a linter of .ci/run",
+    "python -m compare.worker": "python -m compare starts it",
+    "python -m benchmarks.step_worker": "benchmarks/train_step.py starts it",
+}
+# What stands for something in a command, and what it is here.
+MEANT = {"FOLDER": "gpt2", "DIR": "gpt2", "RUN": "runs/big", "<rung>": "head", "<seed>": "1"}
+
+# The lines that say that the work has begun, or how many seconds a program must be at work that
+# says nothing before its first result; all others run to their end.
+BEGUN: dict[str, str | int | None] = {
+    r"train\.py .*--eval-only": None,
+    r"(train\.py|gptjax train)": r"^step +\d+/|this run is finished",
+    r"gptjax\.lecture.*--pictures": None,
+    r"gptjax[. ]lecture": r"rungs?, \d+ seeds at once",
+    r"-m compare": r"^ +\d+ s  ",
+    r"benchmarks/train_step\.py": r"^starting ",
+    r"benchmarks/(accelerator|race)\.py": 60,
+    r"benchmarks/sampling\.py": r"^.*tokens",
+    r"benchmarks/torture\.py": r"^undisturbed: ",
+    r"-m pytest": r"workers|\[\d+ items\]|collected|^bringing up nodes",
+}
+
+
+def without_comment(line: str) -> str:
+    """A command without what is said of it: after a #, or after two spaces in a docstring."""
+    return re.split(r"\s+#\s|\s{2,}", line.strip())[0]
+
+
+def of_markdown(text: str) -> list[str]:
+    """Code that is set in, that of a shell between fences, and code spans."""
+    text = re.sub(r"\s*\\\n\s*", " ", text)
+    lines = []
+    for language, block in re.findall(r"^```(\w*).*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        lines += block.splitlines() if language in ("", "sh", "bash") else []
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    lines += [line for line in text.splitlines() if line.startswith("    ")]
+    spans = re.findall(r"`([^`]+)`", "\n".join(x for x in text.splitlines() if x not in lines))
+    return [without_comment(x) for x in lines] + [" ".join(x.split()) for x in spans]
+
+
+def of_python(text: str) -> list[str]:
+    """Lines and code spans of the docstrings."""
+    nodes = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    docs = [ast.get_docstring(x) or "" for x in ast.walk(ast.parse(text)) if isinstance(x, nodes)]
+    lines = [line for doc in docs for line in doc.splitlines()]
+    return [without_comment(x) for x in lines] + re.findall(r"`([^`]+)`", "\n".join(docs))
+
+
+def documented() -> dict[str, str]:
+    """Each command, and the first file that it stands in."""
+    found: dict[str, str] = {}
+    for path in PAGES + CODE:
+        text = path.read_text()
+        for line in (of_markdown if path.suffix == ".md" else of_python)(text):
+            for command in line.split(" && "):
+                if A_COMMAND.match(command) and command not in NAMES:
+                    found.setdefault(command, str(path.relative_to(ROOT)))
+    return found
+
+
+COMMANDS = documented()
+
+
+def elsewhere(command: str) -> bool:
+    return command.startswith(tuple(ELSEWHERE))
+
+
+def test_there_are_commands():
+    """Of each kind, so that a change of the search that loses some is seen."""
+    started = [x for x in COMMANDS if not elsewhere(x)]
+    for part in (
+        *("python train.py", "python sample.py --stop $'", "zcat my.txt.gz | python train.py"),
+        *("python -m gptjax verify", "python -m gptjax.lecture", "python -m compare --quick"),
+        *("python benchmarks/", "python -m pytest", "gptjax lecture", "python data/prepare.py"),
+    ):
+        assert [x for x in started if x.startswith(part)], part
+    assert len(started) >= 50
+
+
+def test_what_runs_elsewhere_does():
+    ci = (ROOT / ".ci" / "run").read_text()
+    for command in COMMANDS:
+        for name in ("ruff check .", "ruff format --check .", "pyright", "lint-imports"):
+            if command.startswith(name):
+                assert f"\n{command}\n" in ci
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The files of this checkout, with runs and texts of the names that the commands have."""
+    clone = tmp_path_factory.mktemp("clone") / "gptjax"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, clone / name)
+    corpus = ROOT / "data" / "shakespeare.txt"
+    if corpus.exists():
+        shutil.copy(corpus, clone / "data")
+    text = TEXT + "ROMEO: JULIET: First Citizen, I would I were thy bird.\n" * 9
+    (clone / "my.txt").write_text(text)
+    (clone / "my.txt.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("big", "notebook"):
+        flags = tiny("--block-size", 32, "--data", clone / "my.txt")
+        assert train.main([*flags, "--out-dir", str(clone / "runs" / name)]) == 0
+    (clone / "gpt2").mkdir()
+    make_folder(clone / "gpt2")
+    return clone
+
+
+@pytest.fixture
+def scratch(clone, tmp_path):
+    """A copy of it that a command may write to."""
+    return Path(shutil.copytree(clone, tmp_path / "gptjax"))
+
+
+def prepared(command: str, scratch: Path) -> str:
+    """The command with something in the place of what it leaves open, and a folder to run it in."""
+    for name, meant in MEANT.items():
+        command = re.sub(rf"(?<!\S){name}(?!\S)", meant, command)
+    command = command.replace("/tmp/", f"{scratch}/tmp-")
+    words = command.split()
+    if "train" in command and "--resume" not in words and "--out-dir" in words:
+        shutil.rmtree(scratch / words[words.index("--out-dir") + 1], ignore_errors=True)
+    for run in re.findall(r"sample\.py --out-dir (runs/\S+)", command):
+        if not (scratch / run).exists():  # made by the command before it
+            shutil.copytree(scratch / "runs" / "big", scratch / run)
+    return command
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """A shell in which this Python is `python`, and the command is installed."""
+    bin = scratch.parent / "bin"
+    bin.mkdir()
+    (bin / "gptjax").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m gptjax "$@"\n')
+    (bin / "gptjax").chmod(0o755)
+    places = [str(bin), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return os.environ | {"PATH": ":".join(places), "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [x for x in COMMANDS if not elsewhere(x)])
+def test_a_documented_command_begins_its_work(command, scratch):
+    sign = next((sign for kind, sign in BEGUN.items() if re.search(kind, command)), None)
+    with subprocess.Popen(
+        ["bash", "-o", "pipefail", "-c", prepared(command, scratch)],
+        cwd=scratch,
+        env=environment(scratch),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            said = output(process, sign)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    begun = isinstance(sign, str) and re.search(sign, said, re.MULTILINE)
+    at_work = isinstance(sign, int) and process.returncode == -signal.SIGKILL
+    assert begun or at_work or process.returncode == 0, f"{COMMANDS[command]}: {said[-3000:]}"
+
+
+def output(process: subprocess.Popen[bytes], sign: str | int | None) -> str:
+    """What a process says until it ends, or until a line of it, or its time, is the sign."""
+    patience = sign if isinstance(sign, int) else PATIENCE
+    said, deadline = "", time.monotonic() + patience
+    assert process.stdout is not None
+    while time.monotonic() < deadline:
+        if select.select([process.stdout], [], [], 1)[0]:
+            part = os.read(process.stdout.fileno(), 65536)
+            if not part:
+                process.wait()
+                return said
+            said += part.decode(errors="replace")
+            if isinstance(sign, str) and re.search(sign, said, re.MULTILINE):
+                return said
+    if isinstance(sign, int):
+        return said
+    raise AssertionError(f"nothing in {PATIENCE} s: {said[-3000:]}")
