@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-import safetensors.numpy
-import tokenizers
+import pytest
 
 import sample
 from gptjax import interop
@@ -18,6 +17,9 @@ TEXT = ["To be, or not to be: that is the question.\n", "Ünïcode, too."]
 
 def make_folder(folder: Path) -> Path:
     """A folder as Hugging Face writes it: bare names, no output layer."""
+    reason = "needs the extra `huggingface`"
+    tokenizers = pytest.importorskip("tokenizers", reason=reason)
+    safetensors = pytest.importorskip("safetensors.numpy", reason=reason)
     bpe = tokenizers.ByteLevelBPETokenizer()
     bpe.train_from_iterator(TEXT * 3, vocab_size=290, special_tokens=["<|endoftext|>"])
     bpe.save_model(str(folder))
@@ -35,7 +37,7 @@ def make_folder(folder: Path) -> Path:
     state_dict = interop.to_huggingface(model_config, params_of(model_config))
     del state_dict["lm_head.weight"]
     bare = {name.removeprefix("transformer."): array for name, array in state_dict.items()}
-    safetensors.numpy.save_file(bare, folder / "model.safetensors")
+    safetensors.save_file(bare, folder / "model.safetensors")
     rewrite(folder)
     return folder
 

@@ -253,7 +253,7 @@ def test_a_whole_checkpoint_in_place_of_its_weights_is_named(name, kind, state_d
 
 
 @pytest.mark.parametrize(
-    ("to", "config", "field"),
+    ("to", "model_config", "field"),
     [
         (interop.to_lecture, NANOGPT, "activation"),
         (interop.to_lecture, GPTConfig(**SIZE, tie_embeddings=True), "tie_embeddings"),

@@ -131,7 +131,7 @@ def covering_set():
 
 # The first few of the covering set have most pairs.
 @pytest.mark.parametrize(
-    "config",
+    "model_config",
     [
         pytest.param(c, marks=() if i < 3 else pytest.mark.slow)
         for i, c in enumerate(covering_set())
@@ -150,7 +150,9 @@ def test_a_step_of_training_moves_every_parameter(model_config):
         assert (before != after).any()
 
 
-@pytest.mark.parametrize("config", [LECTURE, NANOGPT, GPT2], ids=["lecture", "nanogpt", "gpt2"])
+@pytest.mark.parametrize(
+    "model_config", [LECTURE, NANOGPT, GPT2], ids=["lecture", "nanogpt", "gpt2"]
+)
 def test_loss_at_initialisation_is_near_the_logarithm_of_the_vocabulary(model_config):
     x_BT = ids(model_config, 8)
     y_BT = ids(model_config, 8, jax.random.key(1))
