@@ -14,7 +14,7 @@ from pathlib import Path
 
 try:
     from gptjax.app import sample
-    from gptjax.shell import scripts
+    from gptjax.text.shell import scripts
 except ValueError as error:  # an environment variable that JAX cannot read
     sys.stderr.write(f"sample.py: error: {error}\n")
     sys.exit(2)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 try:
     from gptjax.app import train
-    from gptjax.shell import scripts
+    from gptjax.text.shell import scripts
 except ValueError as error:  # an environment variable that JAX cannot read
     sys.stderr.write(f"train.py: error: {error}\n")
     sys.exit(2)

@@ -14,9 +14,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from gptjax import shell
 from gptjax.app.script import run_script
 from gptjax.errors import InputError
+from gptjax.text import shell
 from gptjax.version import __version__
 
 COMMANDS = ("train", "sample", "verify", "lecture")

@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and read with limits: a run may be a stranger's.
 
 A run's own files are replaced, never written through: a link in a run might lead out of it. Paths
-that a person names may be links, devices or pipes: outputs.py writes those.
+that a user names may be links, devices or pipes: text/outputs.py writes to those.
 """
 
 import contextlib

@@ -16,8 +16,8 @@ from gptjax.app import verify
 from gptjax.app.train import parse
 from gptjax.lecture import __main__ as lecture
 from gptjax.lecture import pictures
-from gptjax.shell import found
 from gptjax.store.lock import locked
+from gptjax.text.shell import found
 
 from advice import SHORT, bash, refusal, ticked, works
 from conftest import tiny

@@ -12,9 +12,9 @@ import sample
 import train
 from gptjax.app.train import parse
 from gptjax.errors import InputError
-from gptjax.shell import found
 from gptjax.text import corpora
 from gptjax.text.reading import read_text
+from gptjax.text.shell import found
 
 from advice import SHORT, bash, refusal, ticked, works
 from conftest import TEXT, tiny

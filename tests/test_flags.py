@@ -11,8 +11,8 @@ from gptjax.app.flags import FlagParser
 from gptjax.app.train import new_config, parse
 from gptjax.errors import InputError
 from gptjax.presets import PRESETS, changed
-from gptjax.shell import found
 from gptjax.store import runs
+from gptjax.text.shell import found
 
 from conftest import tiny
 

@@ -12,7 +12,7 @@ import pytest
 import sample
 from gptjax import files, outputs
 from gptjax.errors import InputError
-from gptjax.outputs import check_named, write_named
+from gptjax.text.outputs import check_named, write_named
 
 ROOT = sample.__file__.removesuffix("sample.py")
 

@@ -11,7 +11,7 @@ import pytest
 import sample
 import train
 from gptjax.app import hints
-from gptjax.shell import Commands
+from gptjax.text.shell import Commands
 
 from conftest import tiny
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptjax.app import sample, train
-from gptjax.shell import found
+from gptjax.text.shell import found
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = re.findall(r"python (train|sample)\.py([^\n#&]*)", README)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
-from gptjax import shell
+from gptjax.text import shell
 
 ROOT = Path(train.__file__).parent
 ODD = [

@@ -11,9 +11,9 @@ import pytest
 
 import train
 from gptjax.app import loop
-from gptjax.shell import scripts
 from gptjax.store import listing, manifest
 from gptjax.text import corpora
+from gptjax.text.shell import scripts
 
 from conftest import TEXT, TINY, tiny
 from outcomes import go, metrics

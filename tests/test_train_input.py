@@ -7,10 +7,10 @@ import pytest
 
 import train
 from gptjax.app.train import parse
-from gptjax.shell import found
 from gptjax.store import runs
 from gptjax.text import fetching
 from gptjax.text.corpora import CORPORA
+from gptjax.text.shell import found
 
 from conftest import TEXT, TINY
 

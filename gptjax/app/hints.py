@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from gptjax.shell import Commands, quoted
+from gptjax.text.shell import Commands, quoted
 
 # Of a text, where a prompt is looked for, and how long one may be.
 LOOKED_AT, PROMPT = 2**16, 24

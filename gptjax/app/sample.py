@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gptjax import shell
 from gptjax.app.sample_flags import Asked, ModelFlags, parse
 from gptjax.app.script import run_script
 from gptjax.backends.devices import describe, platform, use_compilation_cache
@@ -30,8 +29,9 @@ from gptjax.inference.text_stream import Pace, SampleWriter
 from gptjax.interop.huggingface import Pretrained, load_huggingface
 from gptjax.loss import bits_per_character
 from gptjax.model import GPT, config_of
-from gptjax.outputs import write_named
 from gptjax.store import runs
+from gptjax.text import shell
+from gptjax.text.outputs import write_named
 from gptjax.text.reading import like_the_corpus, read_text
 
 ALTERNATIVES = 5

@@ -14,9 +14,9 @@ from gptjax.fields import MAX_INT, check, check_types, flag
 from gptjax.inference.decoding import Window
 from gptjax.inference.generation import check_generation
 from gptjax.inference.sampling import Sampling
-from gptjax.outputs import check_named
-from gptjax.shell import Commands
+from gptjax.text.outputs import check_named
 from gptjax.text.reading import read_text
+from gptjax.text.shell import Commands
 
 HELP = """Samples text from a run of `{train}`. Standard output is the text alone.
 

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptjax import shell
 from gptjax.app import foreign_flags, hints
 from gptjax.app.budget import check_minutes, with_budget
 from gptjax.app.flags import FlagParser
@@ -34,6 +33,7 @@ from gptjax.presets import PRESETS, changed, preset_for
 from gptjax.store import runs
 from gptjax.store.folders import taken
 from gptjax.store.lock import locked
+from gptjax.text import shell
 from gptjax.text.reading import STANDARD_INPUT
 from gptjax.text.splitting import Texts, check_same_text, read_texts, with_text
 from gptjax.training import TrainState, evaluate

@@ -12,7 +12,7 @@ import numpy as np
 from gptjax.errors import InputError
 from gptjax.files import read_json
 from gptjax.interop.packages import optional
-from gptjax.shell import joined, python, quoted
+from gptjax.text.shell import joined, python, quoted
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What other programs call weights, by the endings of their names.

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from gptjax.errors import InputError
-from gptjax.shell import python, quoted
+from gptjax.text.shell import python, quoted
 
 # Of the extra `huggingface` in pyproject.toml.
 PACKAGES = {"safetensors": "safetensors>=0.5,<1", "tokenizers": "tokenizers>=0.20,<1"}

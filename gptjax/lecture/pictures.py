@@ -13,8 +13,8 @@ from gptjax.errors import InputError
 from gptjax.lecture.averaging import average_by_affinity, softmax_weights, triangular_weights
 from gptjax.lecture.positions import similarity
 from gptjax.model import attention_weights, config_of
-from gptjax.outputs import write_named
 from gptjax.rungs import sinusoids
+from gptjax.text.outputs import write_named
 
 Array = jax.Array
 # A line of the play, so that trained heads have something to look at.

@@ -8,8 +8,8 @@ from gptjax.app.pictures import new_figure, own_settings, save_png
 from gptjax.errors import InputError
 from gptjax.files import as_json, read_json
 from gptjax.lecture.ladder import ALL, LADDER, Climbed
-from gptjax.outputs import write_named
-from gptjax.shell import quoted
+from gptjax.text.outputs import write_named
+from gptjax.text.shell import quoted
 from gptjax.version import __version__
 
 JSON, PAGE, PICTURE = "ladder.json", "ladder.md", "ladder.png"

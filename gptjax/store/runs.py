@@ -20,9 +20,9 @@ from gptjax.errors import InputError
 from gptjax.files import is_foreign, is_temporary, read_json, write_json
 from gptjax.model import GPT
 from gptjax.rungs import RUNGS, VARIANTS
-from gptjax.shell import found
 from gptjax.store import checkpoint as checkpoints
 from gptjax.store import listing, manifest
+from gptjax.text.shell import found
 from gptjax.tokenizer import CharTokenizer
 from gptjax.training import TrainState, init_params, init_state
 from gptjax.version import __version__

@@ -1,1 +1,1 @@
-"""Where text comes from: corpora by name, files, and a run's text in two splits."""
+"""Text in and out: corpora and files that a user names, a run's splits, commands to paste."""

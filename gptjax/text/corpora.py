@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.errors import InputError, one_line
-from gptjax.outputs import write_named
-from gptjax.shell import quoted
 from gptjax.text import fetching
+from gptjax.text.outputs import write_named
 from gptjax.text.reading import STANDARD_INPUT, decode, is_stream, notes, read_bytes
+from gptjax.text.shell import quoted
 
 
 class Corpus(NamedTuple):

@@ -7,7 +7,7 @@ Only asked once a file has turned out to be no text, so that a text which begins
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax.shell import python, quoted
+from gptjax.text.shell import python, quoted
 
 # At the beginning of a file: compressed, and the command that writes the content to its output.
 COMPRESSED = {

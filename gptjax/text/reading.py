@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from gptjax.errors import InputError
-from gptjax.outputs import descriptor_of
 from gptjax.text.kinds import Source, advice, by, note, through
+from gptjax.text.outputs import descriptor_of
 
 # A place in a text is an int32 on the device.
 MAX_BYTES = 2**31 - 1

@@ -13,9 +13,9 @@ import train
 from gptjax.app import sample_flags
 from gptjax.app import train as training
 from gptjax.lecture import __main__ as lecture
-from gptjax.shell import found
 from gptjax.store import runs
 from gptjax.text.reading import is_stream
+from gptjax.text.shell import found
 
 from conftest import TEXT, tiny
 from processes import ENVIRONMENT, ROOT

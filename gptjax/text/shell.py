@@ -67,7 +67,7 @@ def scripts(root: Path) -> Commands:
 
 def found() -> Commands:
     """The commands that start this package, wherever it lies: installed, or in a clone."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     beside = Path(sys.executable or "").with_name(PROGRAM)
     in_clone = all((root / name).is_file() for name in ("train.py", "sample.py"))
     return scripts(root) if in_clone and not beside.is_file() else commands(program())
