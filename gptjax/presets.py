@@ -111,5 +111,5 @@ def changed(preset: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     before, rate = preset.train, changes.get("learning_rate")
     if rate is None or rate == before.learning_rate or "min_lr" in changes:
         return preset.replace(**changes)
-    follows = min(rate, rate * before.min_lr / before.learning_rate)  # rounding may exceed it
-    return preset.replace(**changes, min_lr=follows)
+    share = before.min_lr / before.learning_rate if before.learning_rate else 0.0
+    return preset.replace(**changes, min_lr=min(rate, rate * share))  # rounding may exceed the rate

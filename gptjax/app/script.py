@@ -52,12 +52,12 @@ def run_script(
     Args:
         command: what the user types to run it.
         argv: the flags; None is the process's own.
-        is_shown: standard output is only shown, and not what the script is run for: where it
-            cannot be written, or nobody reads it any more, the script goes on.
+        is_shown: standard output is only progress, not the script's result. If it cannot be
+            written or its reader has exited, the script continues.
 
     Returns:
         The exit status: what the body returns; 2 for wrong input, 130 after Ctrl-C, and 1 for a
-        run that cannot go on, or for standard output whose reader has left.
+        run that cannot go on, or if the reader of standard output has exited.
     """
     _quiet_others()
     open_closed()
@@ -74,7 +74,7 @@ def run_script(
                 status = script(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
             return status
-        except BrokenPipeError:  # whoever read the output has left; nobody is there to be told
+        except BrokenPipeError:  # the reader of the output has exited, so there is no one to tell
             return FAILED
         except (Exception, KeyboardInterrupt) as error:
             known = _outcome(error)
@@ -90,14 +90,14 @@ def run_script(
 
 
 def _outcome(error: BaseException) -> tuple[str, int] | None:
-    """What to say of an error and the exit status; None for a defect, which keeps its traceback."""
+    """The message and exit status for an error; None for a bug, which keeps its traceback."""
     match error:
         case ConfigError():
             return re.sub(f"^{error.field}\\b", as_flag(error.field), str(error)), WRONG_INPUT
         case InputError():
             return str(error), WRONG_INPUT
         case UnicodeEncodeError():
-            return f"{error.object!a} holds characters that no path or text can", WRONG_INPUT
+            return f"{error.object!r} holds characters that no path or text can", WRONG_INPUT
         case ValueError() if "null byte" in str(error) or "null character" in str(error):
             return "a path must not hold a NUL character", WRONG_INPUT
         case RunError():
@@ -117,10 +117,10 @@ def _outcome(error: BaseException) -> tuple[str, int] | None:
 
 
 def _quiet_others() -> None:
-    """Keeps others' tracebacks from the terminal.
+    """Keeps tracebacks of other libraries off the terminal.
 
-    Orbax logs each of its threads' before raising what is told here, once. Where it reads a damaged
-    file, others of its tasks are left behind, and Python would tell of each.
+    Orbax logs the traceback of each of its threads, and then raises the error that we report. After
+    reading a damaged file it also leaves tasks unfinished, and Python would print each of them.
     """
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
@@ -129,7 +129,7 @@ def _quiet_others() -> None:
 
 
 class _Unraisable:
-    """Tells of errors that nobody can catch, but for those of tasks that Orbax left behind."""
+    """Reports errors that no code can catch, except those of tasks that Orbax left unfinished."""
 
     def __init__(self, tell: Callable[[Any], object]) -> None:
         self._tell = tell
