@@ -13,7 +13,7 @@ from pathlib import Path
 try:
     from gptjax.app import train
     from gptjax.text.shell import scripts
-except ValueError as error:  # an environment variable that JAX cannot read
+except ValueError as error:  # JAX reads its environment variables when it is imported
     sys.stderr.write(f"train.py: error: {error}\n")
     sys.exit(2)
 

@@ -5,14 +5,8 @@
 Training has its own modules: `gptjax.training`, `gptjax.data`, `gptjax.optimizer`.
 """
 
-from gptjax.errors import InputError, RunError
-
-try:
-    import jax as _jax  # noqa: F401
-except ValueError as error:  # it reads its environment variables as it is imported
-    raise InputError(f"JAX cannot read its environment variables: {error}") from error
-
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
+from gptjax.errors import InputError, RunError
 from gptjax.inference.generation import generate
 from gptjax.model import GPT
 from gptjax.presets import PRESETS

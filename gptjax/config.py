@@ -186,7 +186,7 @@ class RunConfig:
     Attributes:
         model_name: which module the parameters belong to: `gpt`, or a rung of the lecture.
         preset: the preset that the run started from.
-        data: `shakespeare`, the absolute path of a text file, or `-` for one that came by a pipe.
+        data: `shakespeare`, the absolute path of a text file, or `-` for a text from a pipe.
         data_sha256: of the text's bytes; a resume on another text is refused.
         seed: from which every random number of the run follows.
     """

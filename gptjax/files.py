@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with limits: a run may be a stranger's.
+"""Files written whole or not at all, and read with limits, because a run may be a stranger's.
 
 A run's own files are replaced, never written through: a link in a run might lead out of it. Paths
 that a user names may be links, devices or pipes: text/outputs.py writes to those.
@@ -21,19 +21,19 @@ from gptjax.errors import InputError
 # takes at most about 25 times its size, so this also bounds the memory that it can take.
 MAX_JSON_BYTES = 16 * 2**20
 
-# No wait for whoever writes into a pipe, and no link; 0 where the system does not know them.
+# Do not wait for the writer of a pipe, and do not follow a link; 0 where the system lacks these.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | _NO_WAIT
 
-# What systems leave in folders that they show, share or keep: SECURITY.md lists them.
+# Files that operating systems leave in folders; SECURITY.md has the same list.
 _FOREIGN = (".ds_store", "thumbs.db", "desktop.ini", ".gitkeep")
 _FOREIGN_BEGINNINGS = ("._", ".nfs")
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a file of this name was left by a system, and not by whoever wrote the folder.
+    """Whether a file of this name was left by the operating system.
 
-    Such a file is never read, and is passed over where other unknown files are refused.
+    Such a file is never read. It is ignored where other unknown files are refused.
     """
     return name.lower() in _FOREIGN or name.startswith(_FOREIGN_BEGINNINGS)
 
@@ -43,7 +43,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write into that takes the place of `path` when the block ends without an error.
 
     It is written beside `path`, flushed to the disk, and renamed. It keeps the permissions of the
-    file whose place it takes. A link is replaced, not followed.
+    file that it replaces. A link is replaced, not followed.
 
     Raises:
         OSError: it cannot be written, or the block failed; what was at `path` is as it was.
@@ -76,18 +76,18 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def is_temporary(path: Path, name: str) -> bool:
-    """Whether `path` is what a killed `whole_file` leaves beside the file called `name`."""
+    """Whether `path` is a temporary file that a killed `whole_file` left beside `name`."""
     prefix = re.escape(_temporary_prefix(name))
     return re.fullmatch(rf"{prefix}[a-z0-9_]{{8}}", path.name) is not None
 
 
 def as_json(value: Any) -> str:
-    """One JSON value as a file's text: indented, in ASCII."""
+    """One JSON value as indented ASCII text, ready to write to a file."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes one JSON value, as `write_whole` writes."""
+    """Writes one JSON value with `write_whole`."""
     write_whole(path, as_json(value))
 
 
@@ -134,7 +134,7 @@ def open_regular(path: Path, links: bool = False) -> io.BufferedReader:
     """Opens a file to read, if it is one: never a pipe or a device.
 
     Args:
-        links: follow links. Not in a run, which may be a stranger's.
+        links: follow links. Leave this off in a run, which may be a stranger's.
 
     Raises:
         InputError: it is missing, unreadable, or something else than a file.
@@ -198,7 +198,7 @@ def _temporary_prefix(name: str) -> str:
 
 
 def _mode(path: Path) -> int:
-    """The permissions of the file at `path`, or those of a new one."""
+    """The permissions of the file at `path`, or those that a new file gets."""
     with contextlib.suppress(OSError):
         before = os.lstat(path).st_mode
         if stat.S_ISREG(before):

@@ -119,7 +119,7 @@ class Head(nn.Module):
             return layer(x_BTC)
 
         q_BTD, k_BTD, v_BTD = project("query"), project("key"), project("value")
-        self.sow("intermediates", "kv", (k_BTD, v_BTD))  # for who asks: cache.py does
+        self.sow("intermediates", "kv", (k_BTD, v_BTD))  # read back by cache.py
 
         def drop(weights_BTS: Array) -> Array:
             return Dropout(cfg.dropout)(weights_BTS, deterministic=deterministic)

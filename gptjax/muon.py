@@ -97,12 +97,12 @@ def _stacks(tree: Any) -> dict[str, jax.Array]:
 
 def _unstack(stacks: dict[str, jax.Array], like: Any) -> Any:
     """The inverse of `_stacks`, for a tree of these shapes."""
-    # `_stacks` took the leaves in the tree's order, and so each is the next of its stack.
+    # `_stacks` visited the leaves in this order, so each leaf's matrix is the next of its stack.
     left = {name: iter(stack) for name, stack in stacks.items()}
 
     def take(x: jax.Array) -> jax.Array:
         name = _name(jax.eval_shape(_as_matrix, x).shape)
-        # A matrix only changes its axes' order here, so its transposed function is its inverse.
+        # `_as_matrix` only reorders axes, so its linear transpose is its inverse.
         back = jax.linear_transpose(_as_matrix, x)
         return back(next(left[name]))[0]
 

@@ -1,4 +1,4 @@
-"""JAX's settings that numbers depend on, as they were when docs/results.md was measured."""
+"""The JAX settings that results depend on, as they were when docs/results.md was measured."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ import jax
 
 @contextlib.contextmanager
 def own_numerics() -> Iterator[None]:
-    """The block, or with `@own_numerics()` a function, computes as if a program had set nothing.
+    """Runs the block, or as a decorator a function, with JAX's default settings for numbers.
 
-    A program that computes in float64 elsewhere (`jax_enable_x64`) has the same batches, updates,
-    losses and text as one that does not. May be entered inside of a function that is being traced.
+    A program that uses float64 elsewhere (`jax_enable_x64`) then gets the same batches, updates,
+    losses and text as any other. It may be entered while a function is being traced.
     """
     with (
         jax.enable_x64(False),

@@ -24,7 +24,7 @@ def learning_rate_schedule(train_config: TrainConfig) -> Callable[[Any], Any]:
     Update s (from 0) of a warm-up of w has the rate learning_rate * (s + 1) / (w + 1), as in
     nanoGPT: the first update is not wasted on a rate of 0.
 
-    With `schedule_start`, all of this is over the steps from there to max_iters.
+    With `schedule_start`, warm-up and fall cover the steps from there to max_iters.
 
     Returns:
         A function from the update's number to its learning rate.

@@ -81,7 +81,7 @@ class Keys(NamedTuple):
 
 @own_numerics()
 def make_keys(seed: int) -> Keys:
-    """Typed keys, split once from the run's seed: threefry's, whatever JAX is told to prefer."""
+    """Typed threefry keys, split once from the run's seed, whatever JAX's default generator is."""
     return Keys(*jax.random.split(jax.random.key(seed, impl="threefry2x32"), 3))
 
 
@@ -205,9 +205,9 @@ def is_finite(metrics: Metrics, params: Params) -> Array:
 def _choose(good: Array, new: TrainState, old: TrainState, *, skip: bool) -> TrainState:
     """The new state where `good`, else the old one; with `skip`, at the new step all the same.
 
-    `good` is known on the device only, so both states are there and each array is chosen.
+    `good` is known only on the device, so both states exist and each array is selected.
     """
-    if not skip:  # the old step too: the loop ends there, and a resume tries the update again
+    if not skip:  # the step number too: the loop ends, and a resume tries the update again
         return jax.tree.map(partial(jnp.where, good), new, old)
 
     def choose(new: Any, old: Any) -> Any:

@@ -191,7 +191,7 @@ def test_added_tokens_beside_the_parts_are_tokens(name, folder, capsys):
 
 
 def test_special_tokens_beside_the_parts_are_one_id(folder):
-    """Under whatever key, as text or as an object; one that is no token is none."""
+    """Whatever file lists it, as text or as an object. A special token without an id is ignored."""
     names = {"bos_token": "<|start|>", "pad_token": {"content": "<|pad|>"}, "unk_token": "none"}
     (folder / "special_tokens_map.json").write_text(json.dumps(names))
     vocabulary = json.loads((folder / "vocab.json").read_text())

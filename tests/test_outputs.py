@@ -66,7 +66,7 @@ def test_a_device_is_written_to_and_stays(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="needs /dev/fd")
 def test_a_descriptor_goes_on_where_it_is(tmp_path):
-    """A shell's `--logprobs /dev/stdout > text.txt`: opened anew, the text would be overwritten."""
+    """`--logprobs /dev/stdout > text.txt`: opening the path again would overwrite the samples."""
     file = tmp_path / "text.txt"
     with file.open("wb", buffering=0) as out:
         out.write(b"text, ")

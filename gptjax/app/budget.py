@@ -1,4 +1,4 @@
-"""How many steps a run has time for, from the speed that is measured before it begins."""
+"""Chooses the number of steps for a time budget, from a speed measurement before the run."""
 
 import time
 from collections.abc import Callable
@@ -18,17 +18,17 @@ from gptjax.store import runs
 from gptjax.text.splitting import Texts
 from gptjax.training import evaluate, make_keys, make_train_loop
 
-# The updates that are timed take at least so long together.
+# Timing continues until one dispatch takes at least this long.
 TRIAL_SECONDS = 2.0
-# Of the time that is left, for what is not timed: samples, pictures, checkpoints.
+# The share of the remaining time to plan for; the rest is for samples, pictures and checkpoints.
 USED = 0.95
 
 
 class Speed(NamedTuple):
-    """What a run takes here, in seconds.
+    """Measured times on this machine, in seconds.
 
     Attributes:
-        start: compiling the updates, and the first of them.
+        start: compiling the train loop and running its first update.
     """
 
     start: float
@@ -43,9 +43,9 @@ def with_budget(
     began: float,
     say: Callable[[str], None],
 ) -> RunConfig:
-    """The configuration with as many steps as `minutes` have room for.
+    """The configuration with max_iters set to as many steps as fit into `minutes`.
 
-    From then on it is a run of that many steps like any other: nothing of the trial is kept.
+    Nothing else of the measurement is kept: the run is a normal run of that many steps.
 
     Args:
         began: when the process did, by `time.monotonic`.
@@ -62,20 +62,20 @@ def check_minutes(minutes: float) -> None:
     """Validates the flag.
 
     Raises:
-        InputError: it is no time that a run can take.
+        InputError: the budget is not a finite number above 0.
     """
     if not 0 < minutes <= MAX_FLOAT:
         raise InputError(f"--budget-minutes ({minutes}) must be above 0 and a finite number")
 
 
 def steps_within(seconds: float, speed: Speed, eval_interval: int) -> int:
-    """How many updates take `seconds`, with an evaluation each `eval_interval` and at the end."""
+    """How many updates fit, with an evaluation every `eval_interval` updates and at the end."""
     each = speed.update + speed.evaluation / eval_interval
     return int(min(max((seconds - speed.evaluation) / each, 1), MAX_INT - 1))
 
 
 def measure(run_config: RunConfig, texts: Texts) -> Speed:
-    """Times a few updates and an evaluation, of a state that is then thrown away."""
+    """Times a few updates and one evaluation, then discards the state."""
     began = time.monotonic()
     model = suited(runs.make_model(run_config), run_config, platform())
     update = make_train_loop(model, run_config)
@@ -86,7 +86,8 @@ def measure(run_config: RunConfig, texts: Texts) -> Speed:
     state, _ = jax.block_until_ready(update(state, train, keys, 1))
     start = time.monotonic() - began
 
-    # Twice as many until their time is long enough; fewer than asked for if one is not finite.
+    # Double the number of updates until they take long enough. The loop stops early, with `done`
+    # below `count`, if an update is not finite.
     step, count = 1, 1
     while True:
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What may follow a flag: values of a type, words for a switch, and the same value once more."""
+"""Flag values: typed values, true and false for switches, and the check for repeated flags."""
 
 import argparse
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Once(argparse.Action):
-    """Takes a flag's value, and no second one that differs: which is meant, nobody can tell."""
+    """Stores a flag's value, and refuses a second, different one as ambiguous."""
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
@@ -21,7 +21,7 @@ class Once(argparse.Action):
 
 
 class Switch(Once):
-    """`--bias` and `--no-bias`; a value, as in `--bias=False`, is taken out by `_normalized`."""
+    """`--bias` and `--no-bias`. `FlagParser._normalized` rewrites `--bias=False` before this."""
 
     def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
         names = [*option_strings, *("--no-" + name[2:] for name in option_strings)]
@@ -51,7 +51,7 @@ def number(text: str) -> float:
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
-    """A type that takes one of some words."""
+    """An argparse type that accepts one of several words."""
 
     def choose(text: str) -> str:
         if text not in choices:

@@ -18,7 +18,7 @@ from gptjax.fields import without_none
 from gptjax.version import __version__
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-# What word processors make of the dashes of a flag, and those.
+# The hyphen, and the dashes that word processors put in its place.
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 
 
@@ -31,10 +31,10 @@ class FlagParser(argparse.ArgumentParser):
     """argparse with errors of one line, and flags that take `-` and `_` alike.
 
     Flags that are not given are absent from the result, so that a caller can tell. A flag may be
-    given once, but for those that collect their values.
+    given only once, unless it collects its values.
 
     Args:
-        foreign: what to say of flags that other programs have.
+        foreign: advice for flags of other programs that users type here.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class FlagParser(argparse.ArgumentParser):
         return vars(self.parse_known_args(list(self._normalized(argv)))[0])
 
     def _refuse(self, argument: str, following: str = "", *_: str) -> NoReturn:
-        """Says what to type in place of something unknown."""
+        """Raises an error for an unknown argument, with what to type instead."""
         flag, value = argument.partition("=")[::2]
         if not flag.startswith(tuple(DASHES)):
             way = f": {foreign_flags.FILE}" if flag.endswith(".py") else ""
@@ -146,7 +146,7 @@ class FlagParser(argparse.ArgumentParser):
         self.error(f"unknown flag {flag}" + (f": did you mean {near}?" if near else ""))
 
     def _nearest(self, flag: str) -> str | None:
-        """The flag that was probably meant, if one is near enough."""
+        """The known flag that the user probably meant; None if no name is close."""
         name = flag.strip(DASHES).replace("_", "-").lower()
         negative = name.startswith("no-")
         names = [
@@ -155,7 +155,7 @@ class FlagParser(argparse.ArgumentParser):
             if known.startswith("--") and known.startswith("--no-") == negative
         ]
         name = foreign_flags.OTHER_NAMES.get(name, name)
-        # A ratio of 0.6, the default, finds --optimizer near --compile.
+        # The default ratio, 0.6, would suggest --optimizer for --compile.
         near = difflib.get_close_matches(name, names, 1, 0.75)
         parts = [known for known in names if name in known.split("-")]
         near = near or (parts if len(parts) == 1 else [])
@@ -175,7 +175,7 @@ class FlagParser(argparse.ArgumentParser):
                 yield flag + equals + value
 
     def _split(self, argument: str) -> tuple[str, str, str]:
-        """A flag, and its value if it has one; anything else is a flag that nobody knows."""
+        """Splits `--flag=value`. Any other argument comes back as a flag that is not known."""
         flag, equals, value = argument.partition("=")
         if flag.startswith("--"):
             flag = "--" + flag[2:].replace("_", "-")
@@ -190,7 +190,7 @@ class FlagParser(argparse.ArgumentParser):
         )
 
     def _switched(self, flag: str, value: str) -> str:
-        """A switch that was given a value, as the switch that has none: --bias=False, --no-bias."""
+        """Rewrites a switch with a value as one without: --bias=False becomes --no-bias."""
         if value.lower() not in TRUE + FALSE:
             self.error(f"{flag} {value!r} must be true or false, or stand alone")
         if value.lower() in TRUE:

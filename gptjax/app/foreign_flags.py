@@ -1,12 +1,12 @@
-"""Flags of other programs that people type here, and what to do in place of each.
+"""Flags of other programs that users type here, and what to type instead.
 
-nanoGPT's flags are ours, but for those below. A flag of another name that means one of ours is in
-OTHER_NAMES. Whatever these name must exist: a test follows them.
+We have nanoGPT's flags except for those listed here. OTHER_NAMES maps other programs' names of a
+flag to ours. A test checks that every flag named in the advice exists.
 """
 
 from collections.abc import Mapping
 
-# A line for each flag, or for each of its values; "" is any other value.
+# One line of advice per flag, or one per value of the flag; "" stands for any other value.
 Advice = Mapping[str, str | Mapping[str, str]]
 
 _DEVICE = "JAX takes the device that it finds; JAX_PLATFORMS=cpu before the command chooses one"

@@ -1,4 +1,4 @@
-"""Pictures: drawn in memory and written whole, without a display, whatever matplotlib is told."""
+"""Pictures, drawn in memory without a display, independent of the user's matplotlib settings."""
 
 import atexit
 import contextlib
@@ -16,10 +16,10 @@ from gptjax.files import write_whole
 
 
 @contextlib.contextmanager
-def own_settings() -> Iterator[None]:
-    """Matplotlib's own defaults while the block runs; `@own_settings()` over a whole function.
+def matplotlib_defaults() -> Iterator[None]:
+    """Applies matplotlib's own defaults to the block, or as a decorator to a function.
 
-    A matplotlibrc may ask for LaTeX, or for fonts that are not there.
+    A user's matplotlibrc may ask for LaTeX, or for fonts that are not installed.
     """
     matplotlib = _matplotlib()
     defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
@@ -41,7 +41,7 @@ def save_png(
     """Writes a figure as PNG, wholly or not at all.
 
     Args:
-        write: `write_named` for a path that a person named, which may be a link.
+        write: `write_named` for a path that the user named, which may be a link.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -51,11 +51,11 @@ def save_png(
 
 
 def _matplotlib() -> Any:
-    """Matplotlib: half a second, so it is imported only where a picture is drawn.
+    """Imports matplotlib, which takes half a second, only where a picture is drawn.
 
-    Its import fails where MPLBACKEND names what is not installed (a shell that a notebook started
-    has it), where matplotlibrc is not text, and where there is no home. It is then imported again,
-    in an environment of our own.
+    The import fails if MPLBACKEND names a backend that is not installed (a shell started from a
+    notebook inherits one), if matplotlibrc is not a text file, or if there is no home folder. We
+    then import it again without those settings.
     """
     try:
         import matplotlib.figure
@@ -63,14 +63,14 @@ def _matplotlib() -> Any:
         raise
     except Exception:
         for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
-            del sys.modules[name]  # half of its modules are there, and find no package
+            del sys.modules[name]  # modules left over from the failed import
         with mock.patch.dict(os.environ, _environment(), clear=True):
             import matplotlib.figure
     return matplotlib
 
 
 def _environment() -> dict[str, str]:
-    """The process's environment without what matplotlib's import may stumble over."""
+    """The process's environment without the variables that can break matplotlib's import."""
     folder = tempfile.mkdtemp(prefix="gptjax-matplotlib-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MPL", "MATPLOTLIB"))}

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gptjax.app.pictures import new_figure, own_settings, save_png
+from gptjax.app.pictures import matplotlib_defaults, new_figure, save_png
 from gptjax.config import RunConfig
 from gptjax.errors import one_line
 from gptjax.loss import bits_per_character
@@ -24,10 +24,10 @@ PLAIN_EVERY = 5.0
 
 
 def make_console(stream: TextIO, **options: Any) -> Console:
-    """A console that draws on a terminal alone, whatever FORCE_COLOR and its like may say.
+    """A console that draws only on a terminal, even if FORCE_COLOR or the like is set.
 
-    Rich would take a file for a terminal where one of them is set, and fill it with movements of a
-    cursor.
+    With one of those variables, Rich would treat a file as a terminal and fill it with cursor
+    movements.
     """
     is_terminal = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
@@ -37,7 +37,7 @@ def make_console(stream: TextIO, **options: Any) -> Console:
 
 @contextlib.contextmanager
 def only_shown(what: str, warn: Callable[[str], None]) -> Iterator[None]:
-    """For what shows a run and is no part of it: whatever goes wrong is a warning."""
+    """Turns any error in the block into a warning, because the block only displays the run."""
     try:
         yield
     except Exception as error:
@@ -48,7 +48,7 @@ def only_shown(what: str, warn: Callable[[str], None]) -> Iterator[None]:
 class Report:
     """Shows a run as it goes, on a terminal or as lines. A context manager.
 
-    Nothing here may end the run: what cannot be shown is warned of once, and left out.
+    No error in here may end the run: each kind of failure is warned about once.
     """
 
     def __init__(
@@ -131,10 +131,11 @@ class Report:
             self._warn(line)
 
     def _tell_time(self, line: dict[str, Any]) -> None:
-        """Once the speed is known: how long all will take, and what helps if that is too long."""
+        """Prints how long the run will take at the measured speed, and how to make it shorter."""
         steps = self._config.train.max_iters - line["step"]
         if steps:
-            shorter = "; --max-iters N or --budget-minutes M make a shorter run" * self._is_new
+            advice = "; --max-iters N or --budget-minutes M make a shorter run"
+            shorter = advice if self._is_new else ""
             self.say(
                 f"at this speed the other {steps:,} steps take {duration(self._left(line))}, "
                 f"evaluations not counted{shorter}"
@@ -153,7 +154,7 @@ class Report:
         return f"step {line['step']:>{len(str(total))}}/{total}  {_loss(line)}{left}"
 
 
-@own_settings()
+@matplotlib_defaults()
 def draw_losses(path: Path) -> None:
     """Draws loss.png of the run at `path` from its metrics.jsonl."""
     train, val = Thinned(), Thinned()

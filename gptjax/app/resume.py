@@ -1,4 +1,4 @@
-"""A run that goes on: what a resume may change, what that does to the run, and where it starts."""
+"""Resuming a run: which settings may change, what the change does, and where training starts."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,13 +17,14 @@ from gptjax.store import listing, runs
 from gptjax.store.checkpoint import load_state, newest_whole
 from gptjax.training import TrainState, make_keys
 
-# How training goes on. A change is recorded with its step, and from there the run is exact again.
+# Settings of the training itself. Each change is recorded with its step, and training is exactly
+# reproducible from that step on.
 RECORDED = (
     "max_iters learning_rate min_lr schedule schedule_start warmup_iters "
     "grad_clip weight_decay beta1 beta2"
 ).split()
 OF_THE_RATE = set(RECORDED[:6])
-# How a run is looked at, saved and computed. All that is in neither list is the run's own.
+# Settings of logging, saving and memory. A resume may change no field outside these two lists.
 FREE = (
     "eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite remat"
 ).split()
@@ -32,10 +33,10 @@ FREE = (
 def resumed_config(
     path: Path, given: dict[str, Any], eval_only: bool, say: Callable[[str], None]
 ) -> RunConfig:
-    """The stored configuration with what was given now.
+    """The stored configuration with the settings that were given on the command line.
 
     Raises:
-        InputError: something given contradicts the run.
+        InputError: a setting contradicts the run.
     """
     stored, _ = runs.read_run(path)
     if stored.deterministic:
@@ -87,10 +88,10 @@ def is_finished(run_config: RunConfig, step: int, say: Callable[[str], None]) ->
 def record(
     path: Path, run_config: RunConfig, step: int, rewarm: bool, say: Callable[[str], None]
 ) -> RunConfig:
-    """Writes what the run is from now on, and what changed at `step`; says what that does.
+    """Writes the configuration and what changed at `step`, and tells the user about the change.
 
     Returns:
-        The configuration, whose schedule begins at `step` if it is to warm up again.
+        The configuration; with `rewarm`, its schedule begins at `step`.
     """
     stored, _ = runs.read_run(path)
     if rewarm:
@@ -112,7 +113,7 @@ def record(
 
 
 def describe_rate(before: TrainConfig, now: TrainConfig, step: int) -> str:
-    """What a change at `step` does to the learning rate, for a person."""
+    """One line for the user: the learning rate before and after a change at `step`."""
     last, following = (
         float(learning_rate_schedule(train)(at)) for train, at in ((before, step - 1), (now, step))
     )

@@ -55,7 +55,7 @@ def main(
 
     Args:
         argv: the flags; None is the process's own.
-        commands: what the user typed, for hints and errors; found by itself if None.
+        commands: what the user types to run the scripts, for messages; detected if None.
 
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C.
@@ -132,8 +132,8 @@ def print_samples(
             raise InputError(f"--stop {stop!r} can never come: {error}") from error
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
-    # Before the text: whoever reads both streams in one pipe would find it inside of a sample. The
-    # first token that is not drawn from all before it is the second past the block.
+    # Print the note before the text: in one pipe (`2>&1`) it would land inside a sample. The first
+    # token that is not conditioned on all earlier ones is the second one past the block.
     if max(map(len, starts)) + flags.max_new_tokens > config_of(model).block_size + 1:
         tell(slide_note(model, flags.window))
     keep_logprobs = flags.logprobs is not None

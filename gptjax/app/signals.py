@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: they become a request, which the loop heeds when it can."""
+"""Signals that ask a run to end: the handler sets a flag, and the loop stops at the next chance."""
 
 import signal
 import threading
@@ -6,24 +6,24 @@ import time
 from types import FrameType
 from typing import Any
 
-# A second one of these leaves at once.
+# A second one of these ends the process at once.
 FROM_A_PERSON = (signal.SIGINT, signal.SIGTERM)
-# Sent when the terminal closes, twice as often as not, and by schedulers some time before they
-# kill. `nohup` starts a program that ignores the first.
+# SIGHUP is sent when the terminal closes, often twice; `nohup` makes a program ignore it.
+# Schedulers send SIGUSR1 some time before they kill a job.
 FROM_A_SYSTEM = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name)
 )
-# `timeout -s INT` signals its child, and then the group that the child is in. Both are one request.
+# `timeout -s INT` signals its child and then the child's process group. Both are one request.
 SAME_REQUEST_SECONDS = 0.2
 
 
 class StopRequest:
-    """Ctrl-C, SIGTERM, SIGHUP and SIGUSR1, turned into a request. A context manager.
+    """Records the first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1. A context manager.
 
-    A second Ctrl-C or SIGTERM leaves at once, with what the process does by default; what is saved
-    stays. SIGHUP and SIGUSR1 stay ignored where they were when the run began.
+    A second Ctrl-C or SIGTERM ends the process at once, by the signal's default action; saved
+    checkpoints stay. SIGHUP and SIGUSR1 stay ignored if they were ignored before.
 
-    Outside of the main thread Python has no handlers, so there nothing is a request.
+    Python can install handlers only in the main thread. In another thread this records nothing.
 
     Attributes:
         signal: the number of the first one; None until then.
@@ -43,7 +43,7 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            # None: something else than Python set it, and Python cannot set it again.
+            # None: the handler was not set from Python, so Python cannot restore it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -51,6 +51,6 @@ class StopRequest:
         is_first = self.signal is None
         self.signal = number if self.signal is None else self.signal
         if number in FROM_A_PERSON and (is_first or self.signal not in FROM_A_PERSON):
-            time.sleep(SAME_REQUEST_SECONDS)  # another that comes now changes nothing
+            time.sleep(SAME_REQUEST_SECONDS)  # a second signal in this time is ignored
             for waiting in FROM_A_PERSON:
                 signal.signal(waiting, signal.SIG_DFL)

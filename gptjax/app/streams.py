@@ -1,4 +1,4 @@
-"""The standard streams: closed ones lead nowhere, and one that fails costs only what it shows."""
+"""The standard streams: closed ones go to the null device, and write errors lose only output."""
 
 import contextlib
 import errno
@@ -7,16 +7,16 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Whoever read a pipe has left; the terminal was closed.
+# The reader of a pipe has exited, or the terminal was closed.
 GONE = (errno.EPIPE, errno.EIO)
 
 
 def open_closed() -> None:
-    """Puts the null device where a standard stream was closed (`>&-`) when the process began.
+    """Opens the null device for each standard stream that was closed (`>&-`) at the start.
 
-    Else `print(..., file=sys.stderr)` would write to standard output, because Python has None for a
-    closed stream; and the next file to be opened, a checkpoint's perhaps, would get the number of
-    that stream, and with it whatever a library written in C has to say.
+    Python sets a closed stream to None, and `print(..., file=None)` writes to standard output.
+    Also, the next file to be opened, such as a checkpoint's, would get that stream's descriptor,
+    and C libraries would write their messages into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -26,7 +26,7 @@ def open_closed() -> None:
 
 
 def _open_number(number: int) -> None:
-    """Opens the null device under a number, unless a file has it."""
+    """Opens the null device as this descriptor, unless the descriptor is open."""
     try:
         os.fstat(number)
     except OSError:
@@ -37,7 +37,7 @@ def _open_number(number: int) -> None:
 
 
 def to_nowhere(stream: Any) -> None:
-    """What a stream still holds, and all that follows, goes to the null device, at exit too."""
+    """Redirects a stream to the null device, with what it still buffers and what follows."""
     with contextlib.suppress(OSError, ValueError):
         number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -46,7 +46,7 @@ def to_nowhere(stream: Any) -> None:
 
 
 def settle(stream: Any) -> None:
-    """Flushes a stream, or gives up what it holds: Python would fail at exit, with status 120."""
+    """Flushes a stream, or drops its buffer: Python would exit with status 120 otherwise."""
     try:
         stream.flush()
     except OSError:
@@ -56,12 +56,11 @@ def settle(stream: Any) -> None:
 
 
 class Lasting:
-    """A text stream whose writes never fail: what cannot be written goes nowhere from then on.
-
-    For what is only shown. A reader that has left is passed over in silence.
+    """A text stream for progress output. Writes never fail: after an error, output is dropped.
 
     Args:
-        tell: receives one line if something else is wrong, as a full disk.
+        tell: receives one line about the first error, such as a full disk. An exited reader is not
+            reported.
     """
 
     def __init__(self, stream: Any, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -73,13 +72,13 @@ class Lasting:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes, or not."""
+        """Writes the text, or drops it."""
         with self._losing():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flushes, or not."""
+        """Flushes the stream, or drops what it buffers."""
         with self._losing():
             self._stream.flush()
 

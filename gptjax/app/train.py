@@ -46,7 +46,7 @@ HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
 """
 SAMPLE_TOKENS = 200
 
-# Flags that are no fields of a run's configuration.
+# Flags that are not fields of a run's configuration.
 OPTIONS = "resume rewarm overwrite eval_only out_dir budget_minutes".split()
 
 
@@ -60,7 +60,7 @@ def main(
 
     Args:
         argv: the flags; None is the process's own.
-        commands: what the user typed, for hints and errors; found by itself if None.
+        commands: what the user types to run the scripts, for messages; detected if None.
         data_dir: where a corpus that is known by name lies, or is fetched to.
 
     Returns:
@@ -83,11 +83,11 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path) -> int:
     resume, eval_only, overwrite = (options[x] for x in ("resume", "eval_only", "overwrite"))
     out_dir = Path(options["out_dir"]) if options["out_dir"] else None
 
-    # 2. The folder: that of the run, or a new one, which goes again if the text turns out wrong.
+    # 2. The folder: the run's, or a new one, which is removed again if the text cannot be used.
     new = None if resume or eval_only else new_config(given)
     if new is None:
         there = out_dir or runs.newest_run()
-        runs.read_run(there)  # whether it is one is said before anything is opened in it
+        runs.read_run(there)  # fails if the folder holds no run, before the lock file is made
         folder = nullcontext(there)
     else:
         folder = taken(out_dir, new.preset, bool(overwrite))
@@ -151,10 +151,10 @@ def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
 
 
 def check_options(options: dict[str, Any], given: dict[str, Any]) -> None:
-    """Flags that exclude each other, or need another.
+    """Validates combinations of flags.
 
     Raises:
-        InputError: two of them do.
+        InputError: two flags exclude each other, or a flag lacks the one it needs.
     """
     if options["out_dir"] == "":
         raise InputError("--out-dir is empty: give the path of a folder")

@@ -1,4 +1,4 @@
-"""JAX's own settings: those that would change what a run is, or stop it, are ours while it goes on.
+"""JAX's settings: while a script runs, those that could change or stop the run have our values.
 
 JAX takes them from the environment (JAX_ENABLE_X64=1) or from a program (`jax.config.update`).
 """
@@ -15,10 +15,10 @@ import jax
 
 from gptjax.errors import InputError, one_line
 
-# JAX's defaults, with which every loss in docs/results.md was measured. A release that lacks one
-# of them is passed over.
+# JAX's defaults, with which every loss in docs/results.md was measured. A setting that the
+# installed release lacks is skipped.
 OURS = {
-    # Of which dtype numbers are.
+    # Dtypes.
     "jax_enable_x64": False,
     "jax_numpy_dtype_promotion": "standard",
     # Random numbers: parameters, batches, dropout, samples.
@@ -26,10 +26,10 @@ OURS = {
     "jax_threefry_partitionable": True,
     "jax_random_seed_offset": 0,
     "jax_high_dynamic_range_gumbel": False,
-    # How sums and products are rounded.
+    # Rounding of sums and products.
     "jax_default_matmul_precision": None,
     "jax_disable_jit": False,
-    # Checks that end a program where this one looks itself, or moves arrays on purpose.
+    # Checks that would stop the program where we check ourselves, or move arrays on purpose.
     "jax_debug_nans": False,
     "jax_debug_infs": False,
     "jax_debug_key_reuse": False,
@@ -44,21 +44,21 @@ OURS = {
     "jax_no_tracing": False,
     "jax_no_execution": False,
 }
-# Starting JAX on a CPU takes a tenth of one.
+# How long the child may take; starting JAX on a CPU takes 2 s.
 SECONDS = 20
 
 
 @contextlib.contextmanager
 def own_settings(tell: Callable[[str], None]) -> Iterator[None]:
-    """The settings of `OURS` while the block runs, in all threads; a program's own come back.
+    """Applies `OURS` in all threads while the block runs, then restores the program's settings.
 
     Args:
-        tell: receives a line for each setting that is not used as it was.
+        tell: receives a line for each setting that is overridden.
 
     Raises:
-        InputError: one is set for this thread alone, where it cannot be changed from here.
+        InputError: a setting was changed by a `with` block in this thread, which we cannot undo.
     """
-    # A new thread sees the process's settings, without those of a `with jax.enable_x64():` here.
+    # A new thread sees the process's settings, not those of a `with jax.enable_x64():` around us.
     with ThreadPoolExecutor(1) as another:
         theirs = another.submit(_differing).result()
     for name, value in _differing().items():
@@ -78,13 +78,13 @@ def own_settings(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def _differing() -> dict[str, Any]:
-    """The settings that are not ours, as they are here and now."""
+    """The settings of this thread that differ from `OURS`."""
     here = {name: getattr(value, "value", value) for name, value in jax.config.values.items()}
     return {name: here[name] for name, ours in OURS.items() if here.get(name, ours) != ours}
 
 
 def check_xla_flags() -> None:
-    """Tries XLA_FLAGS in a child: a flag that XLA does not know makes it end the process.
+    """Tries XLA_FLAGS in a child process, because XLA aborts on a flag that it does not know.
 
     Only before JAX's first use of a device.
 
@@ -96,7 +96,7 @@ def check_xla_flags() -> None:
         return
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the child does nothing but start JAX, and no thread runs
+        warnings.simplefilter("ignore")  # no thread runs yet, and the child only starts JAX
         child = os.fork()
     if child == 0:
         try:
@@ -106,7 +106,7 @@ def check_xla_flags() -> None:
             jax.config.update("jax_platforms", "cpu")  # it starts fast, and knows all flags
             jax.devices()
         finally:
-            os._exit(0)  # whatever else is wrong is said by the parent, later
+            os._exit(0)  # the parent will report any other error itself
     os.close(writer)
     with open(reader, errors="replace") as told:
         said = told.read()

@@ -98,8 +98,8 @@ def decode_step(model: nn.Module, params: Any, cache: Cache, token_B: Array) -> 
     )
     logits_BTV, kv = _forward(model, params, token_B[:, None], past)
     # 2. Its own key and value, into the slot of its time.
-    # The minimum is 0 always, but known only at the end: so XLA writes after its last read of the
-    # cache, and in place. Otherwise it copies the whole cache, twice, for each token.
+    # The minimum is always 0, but XLA cannot know it before the logits are computed. So it writes
+    # in place, after its last read of the cache, instead of copying the cache twice per token.
     slot = cache.clock % S + jnp.minimum(jnp.argmax(logits_BTV), 0)
     write = jax.lax.dynamic_update_slice_in_dim
     new = Cache(
@@ -120,7 +120,7 @@ def slide(model: nn.Module, params: Any, cache: Cache, ring_BS: Array, full_B: A
     """Shortens the windows of some rows to their last half, block_size // 2 tokens.
 
     A token's position, and so its key and value, is counted from the start of its window: the half
-    that stays is computed anew, once for the block_size // 2 tokens that then have room.
+    that stays is recomputed, once for the next block_size // 2 tokens.
 
     Args:
         ring_BS: the tokens, each in its slot.
@@ -149,7 +149,7 @@ def last_logits(logits_BTV: Array, length_B: Array) -> Array:
 def pack_heads(params: Any) -> Any:
     """Parameters with each head's matrices side by side, (C, H, D) for (H, C, D).
 
-    One product then serves all heads. Left to itself, XLA rearranges them anew for each token.
+    One product then serves all heads. Otherwise XLA would rearrange them for every token.
     """
     return jax.lax.optimization_barrier(_swap_heads(params))
 
@@ -180,7 +180,7 @@ def _place(cache: Cache, kv: list[tuple[Array, Array]], length_B: Array, rows_B:
     """Writes each row's last length_B tokens into their slots, those of the rows in rows_B."""
     T = kv[0][0].shape[2]
     S = cache.values_HBSD[0].shape[2]
-    # Which of its row's tokens a slot takes; below 0, none: it keeps what it has.
+    # The index of the token that goes into each slot; below 0, the slot keeps its content.
     place_BS = _time_of_slots(cache.clock, S)[None] - (cache.clock - length_B)[:, None]
     new_BS = (place_BS >= 0) & rows_B[:, None]
     place_BS = jnp.clip(place_BS, 0, T - 1)

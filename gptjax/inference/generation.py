@@ -1,4 +1,4 @@
-"""Generation: `generate` and, for who wants tokens as they are made, `stream`."""
+"""Generation: `generate`, and `stream`, which yields tokens as they are made."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def generate(
         max_new_tokens: at least 1.
         prompt_lengths: how many of the T ids are each row's prompt; all, unless given.
         window: what a token is conditioned on where the text is longer than block_size. `exact`:
-            the last block_size tokens, as in the lecture, encoded anew for each token. `chunked`:
+            the last block_size tokens, as in the lecture, re-encoded for each token. `chunked`:
             between block_size / 2 and block_size tokens, with the cache: when the window is full,
             its older half is dropped and the rest encoded again.
         sampling: fields of `Sampling` by name: temperature, top_k, top_p, min_p,
@@ -100,7 +100,7 @@ def stream(
     if not prompts or any(prompt.ndim != 1 or not len(prompt) for prompt in prompts):
         raise InputError("each prompt must hold at least one id, and there must be one prompt")
     rows = list(range(len(prompts)) if rows is None else rows)
-    with own_numerics():  # not over a `yield`, which would set them for the caller
+    with own_numerics():  # not around the `yield`, or the settings would leak to the caller
         program, state = prepare(model, prompts, rows, window, alternatives)
     traced = sampling.traced()
     done = 0

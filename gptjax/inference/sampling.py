@@ -17,10 +17,10 @@ from gptjax.fields import check, check_types, flag
 
 Array = jax.Array
 ALL = 2**31 - 1
-# A larger penalty counts as this one, and a smaller one than its inverse as that: logits stay
-# finite, and no temperature that anybody uses brings such a token back.
+# Penalties are limited to this and to its inverse, so that logits stay finite. At any practical
+# temperature the effect is the same.
 MOST_PENALTY = np.float32(2.0**64)
-LEAST_TEMPERATURE = np.finfo(np.float32).tiny  # many processors round what is below to 0
+LEAST_TEMPERATURE = np.finfo(np.float32).tiny  # many processors round smaller numbers to 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def filter_logits(logits_BV: Array, sampling: Mapping[str, Array]) -> Array:
     stays. Of equal logits the lower id ranks first, so that top_k = 1 is greedy, and exactly k
     tokens stay.
     """
-    # The difference first: logits over a small temperature are infinite, several of them at once.
+    # Subtract first: divided by a small temperature, several logits would become infinite.
     temperature = jnp.where(sampling["temperature"] > 0, sampling["temperature"], 1)
     below_BV = (logits_BV - logits_BV.max(-1, keepdims=True)) / temperature
     all_tokens = sampling["top_k"] >= logits_BV.shape[-1]
@@ -119,9 +119,9 @@ def filter_logits(logits_BV: Array, sampling: Mapping[str, Array]) -> Array:
 
 
 def _drop(below_BV: Array, logits_BV: Array, sampling: Mapping[str, Array]) -> Array:
-    """Ranks the tokens, decides which ranks stay, and takes that back to the tokens' places.
+    """Ranks the tokens, decides which ranks stay, and maps the decision back to the tokens.
 
-    They are ranked by their logits: over a large temperature, several are equally far below.
+    Ranks come from the logits, because a large temperature makes several differences equal.
     """
     order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
     ranked_BV = jnp.take_along_axis(below_BV, order_BV, axis=-1)
@@ -129,7 +129,7 @@ def _drop(below_BV: Array, logits_BV: Array, sampling: Mapping[str, Array]) -> A
     ranked_BV = jnp.where(rank_1V < sampling["top_k"], ranked_BV, -jnp.inf)
     probability_BV = nn.softmax(ranked_BV, axis=-1)
     before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
-    # Probabilities may add up to a little more than 1, and a top_p of 1 means all.
+    # By rounding, probabilities may add up to slightly more than 1, but a top_p of 1 means all.
     within_BV = (before_BV < sampling["top_p"]) | (sampling["top_p"] == 1)
     stay_BV = within_BV & (rank_1V < sampling["top_k"])
     stay_BV = stay_BV & (probability_BV >= sampling["min_p"] * probability_BV[:, :1])

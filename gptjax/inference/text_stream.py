@@ -138,7 +138,7 @@ class SampleWriter:
 
     def feed(self, drawn: Drawn) -> bool:
         """Takes what was drawn for every row; whether all rows have met a stop text."""
-        for sample in self._samples:  # those that are not written whole yet
+        for sample in self._samples:  # the ones that are not completely written yet
             before = sample.text.tokens
             sample.unwritten.append(sample.text.feed(drawn.ids_BK[sample.row]))
             if self._keep_logprobs:

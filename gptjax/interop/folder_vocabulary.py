@@ -12,7 +12,7 @@ from gptjax.interop.folder_weights import download
 from gptjax.interop.packages import optional
 
 VOCABULARY, WHOLE_TOKENIZER = ("vocab.json", "merges.txt"), "tokenizer.json"
-# Where the parts of a tokenizer name their special tokens; each may be missing.
+# Files that list special tokens; each may be missing.
 SPECIAL, ADDED, SETTINGS = "special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"
 END_OF_TEXT = "<|endoftext|>"
 
@@ -35,11 +35,11 @@ class FolderTokenizer:
         return self._tokenizer.get_vocab_size()
 
     def __contains__(self, character: object) -> bool:
-        """Every character has tokens, being bytes; a byte order mark is a file's, no text's."""
+        """True for all characters but the byte order mark, which belongs to files, not texts."""
         return character != "\ufeff"
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of a text: (N,) int32. Every text has some: the vocabulary is of bytes.
+        """Ids of a text: (N,) int32. A byte-level vocabulary can encode every text.
 
         Raises:
             InputError: the text holds a token that the weights do not have.
@@ -63,15 +63,15 @@ class FolderTokenizer:
 def read_vocabulary(
     folder: Path, start_id: Any, known: int, tell: Callable[[str], None]
 ) -> FolderTokenizer:
-    """The folder's tokenizer.json, or vocab.json and merges.txt with what belongs to them.
+    """Reads tokenizer.json, or vocab.json and merges.txt with the special tokens listed elsewhere.
 
     Args:
         start_id: bos_token_id of the folder's config.json.
         known: how many tokens the weights have.
-        tell: receives a line where the vocabulary has more.
+        tell: receives a line if the vocabulary has more tokens than that.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: the folder has no vocabulary, or the vocabulary cannot be read.
     """
     tokenizers = optional("tokenizers")
     try:
@@ -103,7 +103,7 @@ def read_vocabulary(
 
 
 def _from_parts(folder: Path, tokenizers: Any) -> Any:
-    """A tokenizer as tokenizer.json would describe it: a special token is one id wherever it is."""
+    """Builds the tokenizer that tokenizer.json would describe: special tokens have one id each."""
     settings, added = _read(folder / SETTINGS), dict(_read(folder / ADDED))
     for number, token in settings.get("added_tokens_decoder", {}).items():
         added[token["content"]] = int(number)

@@ -15,11 +15,11 @@ from gptjax.interop.packages import optional
 from gptjax.text.shell import joined, python, quoted
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-# What other programs call weights, by the endings of their names.
+# File name endings of weights in other formats.
 OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".safetensors")
 LFS_BEGINNING = b"version https://git-lfs"
 
-# Short names of the hub's GPT-2 models, which are what people type.
+# Short names of GPT-2 models on the hub, as users type them.
 HUB = {name: f"openai-community/{name}" for name in ("gpt2-medium", "gpt2-large", "gpt2-xl")} | {
     "gpt2": "openai-community/gpt2",
     "distilgpt2": "distilbert/distilgpt2",
@@ -31,7 +31,7 @@ CONVERT = (
 
 
 def download(folder: Path, *names: str) -> str:
-    """The command that fetches files of GPT-2 into `folder`, as a part of a sentence."""
+    """The command that downloads files of GPT-2 into `folder`, to put into a sentence."""
     parts = folder.parts
     is_hub_id = len(parts) == 2 and not folder.is_absolute() and parts[0] not in ("..", "runs")
     repository = HUB.get(folder.name) or (str(folder) if is_hub_id else HUB["gpt2"])
@@ -40,10 +40,11 @@ def download(folder: Path, *names: str) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses what is no folder of a model, with the way to one.
+    """Checks that `folder` is the folder of a model.
 
     Raises:
-        InputError: it is missing or a file, or the hub's cache around the folder that is meant.
+        InputError: it is missing, a file, or the hub's cache folder around the model's folder; the
+            message says what to give instead.
     """
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "no such folder"
@@ -58,16 +59,16 @@ def check_folder(folder: Path) -> None:
 
 
 def read_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """The file that stands for the weights, and all of their entries.
+    """The path of the weights, for messages, and all entries.
 
     Raises:
-        InputError: there are none, or they cannot be read; the message names the file.
+        InputError: there are no weights, or they cannot be read; the message names the file.
     """
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS, _load(folder / WEIGHTS)
     if (folder / INDEX).is_file():
         return folder / INDEX, _load_shards(folder)
-    optional("safetensors.numpy")  # a package that is missing is said before a file that is
+    optional("safetensors.numpy")  # report a missing package before a missing file
     raise InputError(_why_none(folder))
 
 
@@ -86,7 +87,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _load_shards(folder: Path) -> dict[str, np.ndarray]:
-    """The entries of all the files that the index names, each of which must be in the folder."""
+    """The entries of all shards that the index names. Each must be a file in the folder."""
     path = folder / INDEX
     places: Any = read_json(path, links=True).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
@@ -113,7 +114,7 @@ def _load_shards(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _why_none(folder: Path) -> str:
-    """What there is in place of weights that can be read, and what to do about it."""
+    """Says which files the folder has instead of safetensors, and what to do about it."""
     others = sorted(p.name for p in folder.glob("*") if p.suffix in OTHER_WEIGHTS)
     gone = [name for name in (WEIGHTS, INDEX) if (folder / name).is_symlink()]
     if gone:

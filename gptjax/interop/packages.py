@@ -1,4 +1,4 @@
-"""Packages that only reading a Hugging Face folder needs: imported when one is read."""
+"""Optional packages for reading a Hugging Face folder, imported when one is read."""
 
 import importlib
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from gptjax.errors import InputError
 from gptjax.text.shell import python, quoted
 
-# Of the extra `huggingface` in pyproject.toml.
+# The extra `huggingface` in pyproject.toml.
 PACKAGES = {"safetensors": "safetensors>=0.5,<1", "tokenizers": "tokenizers>=0.20,<1"}
 
 
 def optional(name: str) -> Any:
-    """The module of that name.
+    """Imports a module.
 
     Raises:
         InputError: its package is not installed; the message has the command that installs it.

@@ -19,10 +19,10 @@ from gptjax.interop.layouts import Slot
 from gptjax.model import GPT
 from gptjax.training import init_params
 
-# What wrappers put before a name: DDP, Lightning, a language model around its transformer. Any of
-# them, in any order.
+# Prefixes that wrappers add (DDP, Lightning, a language model around its transformer), in any
+# number and order.
 PREFIXES = re.compile(r"^((module|model|transformer)\.)+")
-# What torch.compile, FSDP and activation checkpointing put in it, around the model or one block.
+# Parts that torch.compile, FSDP and activation checkpointing insert, for the model or one block.
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Causal masks that were saved among the weights.
 BUFFERS = re.compile(r"\.tril$|\.attn\.(bias|masked_bias)$")

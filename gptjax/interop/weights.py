@@ -67,7 +67,7 @@ def from_nanogpt(
     Args:
         n_head: heads per block, which the fused projection does not show.
         activation: `gelu`, nanoGPT's, or `gelu_tanh`, which build-nanogpt's weights are trained
-            with. Weights do not tell it.
+            with. It cannot be told from the weights.
         dropout: for training on; weights do not tell it.
 
     Raises:
@@ -119,7 +119,7 @@ def to_nanogpt(
     """A state dict for nanoGPT's GPT.
 
     Args:
-        activation: that of the model which will load it, as in `from_nanogpt`.
+        activation: of the model that will load the state dict, as in `from_nanogpt`.
 
     Raises:
         InputError: as `to_lecture`.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptjax.app.pictures import new_figure, own_settings, save_png
+from gptjax.app.pictures import matplotlib_defaults, new_figure, save_png
 from gptjax.errors import InputError
 from gptjax.lecture.averaging import average_by_affinity, softmax_weights, triangular_weights
 from gptjax.lecture.positions import similarity
@@ -61,7 +61,7 @@ def _project(x_BTC: Array, layer: dict[str, Array]) -> Array:
     return y_HBTD + layer["bias"][:, None, None, :] if "bias" in layer else y_HBTD
 
 
-@own_settings()
+@matplotlib_defaults()
 def draw_averaging(path: Path, T: int = 8) -> Path:
     """The weights of the averages: two that are equal, and one that the tokens decide."""
     x_key, *keys = jax.random.split(jax.random.key(1337), 4)
@@ -89,7 +89,7 @@ def draw_sinusoids(path: Path, T: int = 64, C: int = 64) -> Path:
     return _draw_table(path, sinusoids(T, C), "sinusoids", 1.0)
 
 
-@own_settings()
+@matplotlib_defaults()
 def draw_positions(path: Path, table_TC: np.ndarray) -> Path:
     """A learned table, and how alike its rows are: what training made of positions."""
     figure = new_figure(9, 3.6)
@@ -108,7 +108,7 @@ def draw_positions(path: Path, table_TC: np.ndarray) -> Path:
     return _save(figure, path)
 
 
-@own_settings()
+@matplotlib_defaults()
 def draw_attention(path: Path, model: nn.Module, params: Any, ids: np.ndarray, text: str) -> Path:
     """A map for every head, a row for every block.
 
@@ -132,7 +132,7 @@ def draw_attention(path: Path, model: nn.Module, params: Any, ids: np.ndarray, t
     return _save(figure, path)
 
 
-@own_settings()
+@matplotlib_defaults()
 def _draw_table(path: Path, table_TC: np.ndarray, title: str, height: float) -> Path:
     figure = new_figure(5, 3.6)
     axes = figure.subplots()

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gptjax.app.pictures import new_figure, own_settings, save_png
+from gptjax.app.pictures import matplotlib_defaults, new_figure, save_png
 from gptjax.errors import InputError
 from gptjax.files import as_json, read_json
 from gptjax.lecture.ladder import ALL, LADDER, Climbed
@@ -50,7 +50,7 @@ def load_unfinished(out: Path, climb: Climb) -> list[Climbed]:
 
 
 def write_results(out: Path, climb: Climb, done: list[Climbed]) -> None:
-    """Writes figures and page, then removes what a resume would have read; `draw` is the third."""
+    """Writes ladder.json and ladder.md, then removes the file of the unfinished climb."""
     write_named(out / JSON, _record(climb, done))
     write_named(out / PAGE, page(climb, done))
     (out / UNFINISHED).unlink(missing_ok=True)
@@ -118,7 +118,7 @@ def _row(rung: Climbed) -> str:
     )
 
 
-@own_settings()
+@matplotlib_defaults()
 def draw(path: Path, done: list[Climbed]) -> None:
     """Draws every seed's loss and the lecture's figure, rung by rung."""
     canvas = new_figure(8, 4.2)

@@ -172,11 +172,11 @@ class Saver:
 
 
 def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
-    """What was saved, placed on this process's device.
+    """Loads the arrays onto this process's device.
 
-    Everything that can be wrong is found before memory is allocated for it, and is a DamagedError.
+    Every problem is found before memory is allocated for it, and raised as a DamagedError.
     """
-    # 1. The files are those of the manifest, and not too large.
+    # 1. Check that the files are those of the manifest, and not too large.
     size = verify(path, tuple(abstract_items))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     placed = jax.tree.map(
@@ -188,8 +188,8 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
             f"checkpoint {path} is not of this run's model: its files have {size} bytes, "
             f"and its arrays {expected}"
         )
-    # 2. The arrays are those of this model, by names, shapes and dtypes. Orbax raises whatever a
-    # broken file makes it raise, so its calls are in one `try`; what differs is told after it.
+    # 2. Check that names, shapes and dtypes are those of this model. Orbax can raise any exception
+    # on a broken file, so its calls share one `try`; the error for a mismatch is raised after it.
     try:
         stored = ocp.checkpointables_metadata(str(path.absolute())).metadata
         stored = {item: stored.get(item) for item in placed}

@@ -1,7 +1,6 @@
-"""The folder of a new run: made at once, for one process, and removed if no run comes of it."""
+"""The folder of a new run: made at the start, exclusively, and removed if the run never begins."""
 
 import contextlib
-import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -12,13 +11,13 @@ from gptjax.store.runs import RUNS, check_free, is_run, remove_beginning
 
 @contextlib.contextmanager
 def taken(path: Path | None, preset: str, overwrite: bool) -> Iterator[Path]:
-    """The folder of a new run, made before anything slow, so that no other process takes its name.
+    """Makes the folder of a new run before anything slow, so that no other process takes the name.
 
-    If the block fails before config.json is written, what was made here is removed again.
+    If the block fails before config.json is written, everything made here is removed again.
 
     Args:
-        path: None is a folder of a new name, see `new_folder`.
-        overwrite: it may hold a run.
+        path: the folder; None makes one with a new name, see `new_folder`.
+        overwrite: the folder may hold a run.
 
     Raises:
         InputError: the folder holds something; nothing in it was touched.
@@ -46,12 +45,13 @@ def taken(path: Path | None, preset: str, overwrite: bool) -> Iterator[Path]:
 def new_folder(preset: str, runs: Path = RUNS) -> Path:
     """Makes runs/<preset>-<date>-<time>, with a number behind it if another run has that name."""
     base = runs / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for n in itertools.count(1):
-        path = base if n == 1 else base.with_name(f"{base.name}-{n}")
+    path, n = base, 1
+    while True:
         try:
             path.mkdir(parents=True)
             return path
         except FileExistsError:
             if not os.path.lexists(path):  # what stands in the way is `runs` itself
                 raise
-    raise AssertionError("a number is free")
+        n += 1
+        path = base.with_name(f"{base.name}-{n}")

@@ -30,7 +30,7 @@ class DamagedError(InputError):
 
 def write_manifest(path: Path, step: int, val_loss: float | None, skipped: int) -> None:
     """Flushes a checkpoint's files to the disk, and writes the manifest that lists them."""
-    # Whoever left a foreign file may remove or change it at any time.
+    # Foreign files are not listed, because the system may change or remove them at any time.
     files = sorted(name for name in _files(path) if name != MANIFEST and not _is_foreign(name))
     manifest = {
         "format": FORMAT,
@@ -99,7 +99,8 @@ def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
         if name in there:
             raise DamagedError(f"checkpoint {path} is damaged: {name} was not saved with it")
         raise DamagedError(f"checkpoint {path} is incomplete: {name} is missing")
-    # Not opened here; but a forged array may lead TensorStore to one, so its bytes count too.
+    # Foreign files are not opened here, but a forged array could make TensorStore read one, so
+    # their bytes count too.
     total = sum(_regular_size(path, name) for name in found if _is_foreign(name))
     for name, digest in digests.items():
         size = (path / name).stat(follow_symlinks=False).st_size

@@ -33,7 +33,7 @@ CONFIG, TOKENIZER, METRICS = "config.json", "tokenizer.json", "metrics.jsonl"
 CHECKPOINTS, PICTURE = "checkpoints", "loss.png"
 WRITTEN = (METRICS, PICTURE, TOKENIZER, CONFIG)
 MAX_CONFIG_BYTES = 2**20
-MAX_CHANGES = 1000  # of some 100 bytes each: config.json stays far below its limit
+MAX_CHANGES = 1000  # about 100 bytes each, so config.json stays far below its limit
 MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT, **RUNGS, **VARIANTS}
 
 
@@ -181,9 +181,9 @@ def read_changes(path: Path) -> list[dict[str, Any]]:
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """A new run may go where it overwrites nothing, or replace a run if asked to.
+    """Checks that a new run overwrites nothing, unless `overwrite` allows it to replace a run.
 
-    Other files in the folder (a log, notes) are no hindrance, and stay as they are.
+    Other files in the folder (a log, notes) are allowed, and stay as they are.
 
     Raises:
         InputError: the folder holds something that would be overwritten; nothing was touched.
@@ -229,8 +229,8 @@ def _places(path: Path) -> list[Path]:
 
 
 def _is_beginning(path: Path) -> bool:
-    """Whether nothing is lost with it: an empty folder, or what a process leaves that is killed
-    before config.json is written.
+    """Whether this may be overwritten: an empty folder of checkpoints, or the tokenizer.json of a
+    process that was killed before it wrote config.json.
     """
     if path.name == CHECKPOINTS and path.is_dir() and not path.is_symlink():
         return all(is_foreign(file.name) for file in path.iterdir())
@@ -244,7 +244,7 @@ def _is_beginning(path: Path) -> bool:
 
 
 def remove_beginning(path: Path) -> None:
-    """Removes what a process wrote that came to its end before config.json."""
+    """Removes the files of a process that ended before it wrote config.json."""
     remove_temporaries(path)
     if _is_beginning(path / TOKENIZER):
         (path / TOKENIZER).unlink()

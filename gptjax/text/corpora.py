@@ -76,7 +76,7 @@ def load_text(
 
     Args:
         data: the corpus's name, the path of a file, or `-` for standard input.
-        tell: receives a line of progress, or about the text.
+        tell: receives lines of progress and warnings about the text.
         is_stored: the path comes from a run, which may be a stranger's: pipes and devices are
             refused.
 
@@ -102,7 +102,7 @@ def load_text(
 
 
 def _check_stored(data: str) -> None:
-    """Refuses the text that a run names, where it is no file to read again."""
+    """Refuses a run's text if it is not a file that can be read again."""
     path, again = Path(data), "give it with --data FILE: its sha256 is compared with the run's"
     if data in CORPORA or path.is_file():
         return

@@ -1,7 +1,7 @@
-"""What a file looks like that is no UTF-8 text, and the command that makes a text of it.
+"""Recognises files that are not UTF-8 text, and knows the command that converts them to text.
 
-Only asked once a file has turned out to be no text, so that a text which begins with `BM` stays one
-(`%PDF-` apart). Nothing is opened or unpacked here but the bytes that are given.
+It is only asked about a file that cannot be decoded (or begins with `%PDF-`), so a text that begins
+with `BM` is still a text. It only looks at the bytes it is given, and opens or unpacks nothing.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gptjax.text.shell import python, quoted
 
-# At the beginning of a file: compressed, and the command that writes the content to its output.
+# Compressed files by their first bytes: the name, and the command that decompresses to its output.
 COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gzip -dc"),
     b"\x1f\x9d": ("compress", "gzip -dc"),
@@ -19,7 +19,7 @@ COMPRESSED = {
     b"\x28\xb5\x2f\xfd": ("zstd", "zstd -dc"),
     b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc"),
 }
-# Text in another encoding, by its byte order mark; the longer ones first.
+# Other encodings by their byte order mark; the longer marks first.
 MARKS = {
     b"\xff\xfe\0\0": "UTF-32",
     b"\0\0\xfe\xff": "UTF-32",
@@ -27,7 +27,7 @@ MARKS = {
     b"\xfe\xff": "UTF-16",
 }
 UNMARKED = ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")
-# What holds no text, by its first bytes and where they are.
+# Files without text, by their first bytes and the offset of these.
 NO_TEXT = {
     (0, b"\x89PNG"): "a PNG image",
     (0, b"\xff\xd8\xff"): "a JPEG image",
@@ -46,7 +46,7 @@ NO_TEXT = {
     (0, b"MZ"): "a program",
     (0, b"\xcf\xfa\xed\xfe"): "a program",
 }
-# What has its text in it, for another program to write out.
+# Files that contain text which another program must write out.
 ELSEWHERE = {
     (0, b"\x93NUMPY"): ("a numpy array", "give the text that it was made from"),
     (8, b'{"'): ("weights in safetensors", "give the text that they were trained on"),
@@ -59,7 +59,7 @@ ELSEWHERE = {
     (0, b"Rar!"): ("a RAR archive", "unpack it (`unrar x`) and give one of its texts"),
 }
 PICKLE = "a Python pickle, which can run code and is never opened here"
-# Of documents that are XML in a zip: their sign, which of their files hold the text.
+# Documents that are XML in a zip: bytes that identify them, and which of their files have the text.
 DOCUMENTS = {
     b"word/": ("a Word document", r"word/document\.xml"),
     b"ppt/": ("a PowerPoint file", r"ppt/slides/slide\d+\.xml"),
@@ -79,17 +79,17 @@ CELLS = (
 
 
 class Source(NamedTuple):
-    """What a person named: how it is called, and its path unless it is a stream."""
+    """What the user named: its name for messages, and its path unless it is a stream."""
 
     name: str
     path: Path | None
 
 
 def advice(source: Source, head: bytes) -> tuple[str, str] | None:
-    """What a file that is no UTF-8 text looks like, and what to do; None if it is like nothing.
+    """What a file that is not UTF-8 looks like, and what to do; None if it is not recognised.
 
     Args:
-        head: its first bytes, a few thousand at least or all.
+        head: its first bytes, at least a few thousand, or all of them.
     """
     for magic, (name, command) in COMPRESSED.items():
         if head.startswith(magic):
@@ -117,7 +117,7 @@ def advice(source: Source, head: bytes) -> tuple[str, str] | None:
 
 
 def note(source: Source, text: str) -> str | None:
-    """A line about a text that is more likely a document with text in it; None for any other."""
+    """A warning about a text that is probably a document in a text format, else None."""
     if text.startswith("{\\rtf"):
         return (
             f"{source.name} is RTF: its markup is read as text; save it as plain text to avoid it"
@@ -130,34 +130,34 @@ def note(source: Source, text: str) -> str | None:
 
 
 def encoding_of(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 by a byte order mark, or by what the bytes say if they are read so."""
+    """UTF-16 or UTF-32, by the byte order mark or by whether the bytes decode to plausible text."""
     for mark, name in MARKS.items():
         if head.startswith(mark):
             return name
     part, best = head[: min(len(head), 4096) // 4 * 4 or len(head) // 2 * 2], (0, None)
     for name in UNMARKED:
         text = part.decode(name, "ignore")
-        fits = len(text.encode(name)) >= len(part) - 2  # no more than half a pair at the end
+        fits = len(text.encode(name)) >= len(part) - 2  # at most half a surrogate pair is missing
         if fits and all(x.isprintable() or x in "\t\n\r\f" for x in text):
-            # Words and lines end in these in every script; bytes in the wrong order have none.
+            # These end words and lines in every script. In the wrong byte order they do not occur.
             score = sum(text.count(x) for x in " \n,.\u3001\u3002\uff0c")
             best = max(best, (score, name), key=lambda pair: pair[0])
     return best[1]
 
 
 def through(source: Source, command: str) -> str:
-    """How a command that reads its input, or a file, makes a text of the source."""
+    """Advice to convert the source with a command that reads standard input or a file."""
     if source.path is None:
         return f"pipe it through `{command}` first"
     return by(source, command)
 
 
 def by(source: Source, command: str, after: str = "", where: str = "") -> str:
-    """How a command that is given a file and prints its text makes a text of the source.
+    """Advice to convert the source with a command that takes a file and prints its text.
 
     Args:
-        after: what follows the file's name.
-        where: where the program can be had.
+        after: arguments after the file's name.
+        where: where to get the program.
     """
     if source.path is None:
         return "save it to a file first, and give that"
@@ -166,14 +166,14 @@ def by(source: Source, command: str, after: str = "", where: str = "") -> str:
 
 
 def unpacked(source: Source, command: str, after: str = "") -> str:
-    """How a command unpacks an archive."""
+    """Advice to unpack an archive with a command."""
     if source.path is None:
         return "save it to a file, unpack that, and give one of its texts"
     return f"unpack it, `{command} {quoted(source.path)}{after}`, and give one of its texts"
 
 
 def unused(path: Path) -> Path:
-    """A path beside `path` for the text that is made of it, where nothing is yet."""
+    """A path beside `path`, not taken yet, for the converted text."""
     base = path.with_suffix("") if path.suffix else path
     ends = (".txt", ".utf-8.txt", *(f"-{number}.txt" for number in range(2, 1000)))
     names = [base.with_name(base.name + end) for end in ends]

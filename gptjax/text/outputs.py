@@ -1,4 +1,4 @@
-"""Files that a person names to write to: a link, a device or a pipe as well as a regular file."""
+"""Writes to a path that the user named, which may be a link, a device or a pipe."""
 
 import errno
 import os
@@ -9,20 +9,21 @@ from pathlib import Path
 from gptjax.errors import InputError
 from gptjax.files import naming, write_whole
 
-# Paths that are descriptors of this process. To open one anew would start at the file's beginning.
+# Paths that name an open descriptor of this process. Opening such a path a second time would start
+# at the beginning of the file and overwrite what was printed.
 _DESCRIPTOR = re.compile(r"/dev/std(?P<name>in|out|err)|/(dev|proc/self)/fd/(?P<number>\d{1,9})")
 
-# What a rename meets where the file can be written and its folder cannot: a single file that is
-# mounted into a container, or a folder that takes no new names.
+# Errors of a rename where the file is writable but its folder is not: a single file mounted into a
+# container, or a folder that allows no new files.
 _NO_RENAME = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS)
 
 
 def write_named(path: Path, content: bytes | str) -> None:
-    """Writes `content` to a path that a person named, which need not be a regular file.
+    """Writes `content` to a path that the user named.
 
-    A regular file is written wholly or not at all, where its folder allows it. A link stays, and
-    its target is written. Devices and pipes are opened and written as they are, and what is one
-    of this process's descriptors (/dev/stdout, a shell's `>(...)`) goes to that.
+    A regular file is written whole or not at all, if its folder allows that. A link stays a link,
+    and its target is written. A device or a pipe is opened and written to. A path that names a
+    descriptor of this process (/dev/stdout, a shell's `>(...)`) is written through that descriptor.
 
     Raises:
         OSError: it cannot be written.
@@ -31,7 +32,7 @@ def write_named(path: Path, content: bytes | str) -> None:
     with naming(path):
         own = descriptor_of(path)
         if own is not None:
-            for stream in (sys.stdout, sys.stderr):  # what was printed before comes before
+            for stream in (sys.stdout, sys.stderr):  # earlier output must come first
                 if stream is not None:
                     stream.flush()
             _write_all(os.dup(own), data)
@@ -48,13 +49,13 @@ def write_named(path: Path, content: bytes | str) -> None:
 
 
 def check_named(path: Path, flag: str) -> None:
-    """Says before the work starts what would keep `write_named` from ending it.
+    """Checks, before the work starts, that `write_named` will be able to write.
 
     Args:
-        flag: what the person typed before the path.
+        flag: the flag that has this path, for the message.
 
     Raises:
-        InputError: it is a folder, or would be in one that does not exist.
+        InputError: the path is a folder, or its folder does not exist.
     """
     if path.is_dir():
         raise InputError(f"{flag} {path} is a folder: give the path of a file")
@@ -63,7 +64,7 @@ def check_named(path: Path, flag: str) -> None:
 
 
 def descriptor_of(path: Path) -> int | None:
-    """The descriptor of this process that a path stands for, itself or as a link's target."""
+    """The descriptor of this process that a path names, directly or through links."""
     place = os.path.abspath(path)
     for _ in range(40):  # as many links as the kernel follows
         if match := _DESCRIPTOR.fullmatch(place):
@@ -76,6 +77,6 @@ def descriptor_of(path: Path) -> int | None:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    """Writes all of `data`, however small the pieces that a pipe takes, and closes."""
+    """Writes all of `data`, also to a pipe that accepts little at a time, and closes."""
     with open(descriptor, "wb") as file:
         file.write(data)

@@ -34,11 +34,11 @@ def read_text(given: str) -> str:
 
 
 def like_the_corpus(text: str, characters: Container[str]) -> str:
-    """A text for a model, without what editors add and the model's own text does not have.
+    """Removes what editors add to a text and the model's own text does not have.
 
     Args:
-        characters: the model's vocabulary. Without a byte order mark or a carriage return, it is
-            of a text that begins without a mark, or whose lines end in a newline alone.
+        characters: the model's vocabulary. If it lacks the byte order mark or the carriage return,
+            they are removed from the text.
     """
     if text.startswith("\ufeff") and "\ufeff" not in characters:
         text = text[1:]
@@ -46,7 +46,7 @@ def like_the_corpus(text: str, characters: Container[str]) -> str:
 
 
 def is_stream(given: str) -> bool:
-    """Whether a text can be read once only: standard input, or what a shell makes of `<(...)`."""
+    """Whether a text can be read only once: standard input, or a shell's `<(...)`."""
     if given == STANDARD_INPUT or descriptor_of(Path(given)) is not None:
         return True
     try:
@@ -61,7 +61,7 @@ def read_bytes(given: str, or_else: str = "") -> bytes:
 
     Args:
         given: its path, or `-` for standard input.
-        or_else: what could be given in place of a path, for the error of a missing file.
+        or_else: more options for the message about a missing file.
 
     Raises:
         InputError: it is missing, a directory, unreadable, empty, binary or too large.
@@ -72,7 +72,7 @@ def read_bytes(given: str, or_else: str = "") -> bytes:
         with _open(given) as file:
             while chunk := file.read(CHUNK):
                 content += chunk
-                # Now, not at the end: some devices have none.
+                # Check each chunk at once: some devices never end.
                 nul = chunk.find(b"\0")
                 if nul >= 0:
                     place = len(content) - len(chunk) + nul
@@ -96,7 +96,7 @@ def decode(given: str, content: bytes) -> str:
     """The text of a file.
 
     Raises:
-        InputError: it is not UTF-8, or a PDF; the message has the way to a text.
+        InputError: it is not UTF-8, or a PDF; the message says how to convert it.
     """
     if content.startswith(b"%PDF-"):
         raise _no_text(given, content, 0, "it begins with %PDF-")
@@ -109,7 +109,7 @@ def decode(given: str, content: bytes) -> str:
 
 
 def notes(given: str, text: str) -> list[str]:
-    """Lines about a text that can be read, and may be something else than was meant."""
+    """Warnings about a readable text that is probably not what the user meant to give."""
     found = note(_source(given), text)
     return [found] if found else []
 
@@ -137,7 +137,7 @@ def _source(given: str) -> Source:
 
 
 def _no_text(given: str, content: bytes | bytearray, at: int, problem: str) -> InputError:
-    """The error for bytes that are no UTF-8 text: what they look like, and what makes a text."""
+    """The error for bytes that are not UTF-8: what they look like, and how to convert them."""
     source, head = _source(given), bytes(content[:CHUNK])
     found = advice(source, head)
     if found:
@@ -159,11 +159,11 @@ def _without_nul(source: Source) -> str:
 
 
 def _from_encoding(source: Source, content: bytes | bytearray, at: int) -> str:
-    """How to make UTF-8 of a text in an encoding that its bytes do not tell for certain."""
+    """How to convert a text whose encoding cannot be told from its bytes for certain."""
     text = content[:CHUNK].decode("utf-8", "replace")
     bad = text.count("\ufffd")
     high = sum(x >= 0x80 for x in content[:CHUNK])
-    if bad * 10 < high:  # what is not ASCII is UTF-8 for the most part
+    if bad * 10 < high:  # most of the bytes that are not ASCII are valid UTF-8
         if len(content) - at < 4 and source.path is not None:
             way = by(source, f"head -c {at}")
             return f"the file ends within a character; to leave that out, {way}"

@@ -1,4 +1,4 @@
-"""Commands for a person to paste into a shell: quoted for it, and right where they are printed."""
+"""Commands in messages: quoted, and correct for how this Python and this program were started."""
 
 import os
 import shlex
@@ -11,20 +11,20 @@ PROGRAM = "gptjax"
 
 
 class Commands(NamedTuple):
-    """What a user types to train and to sample: hints, help and errors name it."""
+    """What a user types to train and to sample, for help and messages."""
 
     train: str
     sample: str
 
 
 def quoted(word: str | Path) -> str:
-    """A word as a shell reads it back.
+    """A word quoted for a shell.
 
-    Characters that no terminal shows, such as a newline in a path, are written as their bytes.
+    Characters that a terminal does not show, such as a newline in a path, are written as bytes.
     """
     text = str(word)
     if isinstance(word, Path) and text.startswith("-"):
-        text = f"./{text}"  # or every program takes it for a flag
+        text = f"./{text}"  # a path that begins with a dash would be taken for a flag
     if text.isprintable():
         return shlex.quote(text)
     as_bytes = (
@@ -34,17 +34,17 @@ def quoted(word: str | Path) -> str:
 
 
 def joined(*words: str | Path) -> str:
-    """A command of words, each quoted."""
+    """A command from words, each quoted."""
     return " ".join(quoted(word) for word in words)
 
 
 def python() -> str:
-    """What starts this Python: its name, if the shell finds it by that, or else its path."""
+    """What starts this Python: its name if the shell finds it by name, else its path."""
     return _typed(Path(sys.executable or "python"), ("python", "python3"))
 
 
 def program(path: Path | None = None) -> str:
-    """What starts the command `gptjax`.
+    """The command that starts `gptjax`.
 
     Args:
         path: of the installed program; by default the one beside this Python, if there is one.
@@ -55,18 +55,18 @@ def program(path: Path | None = None) -> str:
 
 
 def commands(name: str) -> Commands:
-    """The commands of the program that is started by `name`."""
+    """The commands of the program `name`."""
     return Commands(f"{name} train", f"{name} sample")
 
 
 def scripts(root: Path) -> Commands:
-    """The two scripts of the clone in `root`, as they are started from this working directory."""
+    """The commands that start the two scripts of the clone in `root` from this directory."""
     found = (f"{python()} {quoted(_short(root / name))}" for name in ("train.py", "sample.py"))
     return Commands(*found)
 
 
 def found() -> Commands:
-    """The commands that start this package, wherever it lies: installed, or in a clone."""
+    """The commands for this copy of the package, whether it is installed or a clone."""
     root = Path(__file__).resolve().parents[2]
     beside = Path(sys.executable or "").with_name(PROGRAM)
     in_clone = all((root / name).is_file() for name in ("train.py", "sample.py"))
@@ -74,7 +74,7 @@ def found() -> Commands:
 
 
 def _typed(path: Path, names: tuple[str, ...]) -> str:
-    """An executable's name where the shell finds that very file by it, or else its path."""
+    """An executable's name if the shell finds that same file by name, else its path."""
     for name in names:
         there = shutil.which(name)
         if there and _place(Path(there)) == _place(path):
@@ -84,12 +84,12 @@ def _typed(path: Path, names: tuple[str, ...]) -> str:
 
 
 def _place(path: Path) -> tuple[str, str]:
-    """The folder and the file: links of two environments may lead to one file."""
+    """The real folder and the real file. Two environments may link to the same file."""
     return os.path.realpath(path.parent), os.path.realpath(path)
 
 
 def _short(path: Path) -> Path:
-    """A path from the working directory, if that is the shorter one."""
+    """The path relative to the working directory if that is shorter, else the path itself."""
     try:
         relative = Path(os.path.relpath(path))
     except (OSError, ValueError):  # the working directory is gone, or on another drive
