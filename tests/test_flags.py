@@ -215,6 +215,12 @@ def test_min_lr_follows_a_learning_rate_that_was_typed(refused):
     assert "--min-lr (0.0001) must be at most learning_rate (5e-05): give a smaller min_lr" in error
 
 
+def test_a_rate_that_was_zero_may_be_changed_and_leaves_min_lr_at_zero():
+    still = PRESETS["shakespeare"].replace(learning_rate=0.0, min_lr=0.0)
+    train_config = changed(still, {"learning_rate": 1e-3}).train
+    assert (train_config.learning_rate, train_config.min_lr) == (1e-3, 0.0)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_min_lr_stays_what_it_is_where_the_rate_does(name):
     preset = PRESETS[name]
