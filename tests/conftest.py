@@ -161,6 +161,14 @@ def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "copy"))
 
 
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 folder; tests that write to it copy it first."""
+    from gpt2_folders import make_folder  # it needs packages that not every environment has
+
+    return make_folder(tmp_path_factory.mktemp("gpt2"))
+
+
 @pytest.fixture
 def count_compiles():
     """A context that collects the names of the programs that are compiled inside it."""

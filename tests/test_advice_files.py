@@ -111,24 +111,32 @@ def test_a_missing_package_is_installed_by_the_command(tmp_path, monkeypatch):
     assert len(words) == 5
 
 
+def program_of(folder: Path, name: str, script: str) -> Path:
+    """A folder with a program of this name that runs lines of bash, for PATH."""
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / name).write_text(f"#!/bin/bash\nset -e\n{script}")
+    (programs / name).chmod(0o755)
+    return programs
+
+
 def test_a_gpt2_is_downloaded_by_the_command(tmp_path):
     """By a program that does what `hf download` does; the hub itself is out of a test's reach."""
     model, folder = tmp_path / "hub", tmp_path / "my gpt2's"
     model.mkdir()
     make_folder(model)
-    (tmp_path / "bin").mkdir()
-    hf = tmp_path / "bin" / "hf"
-    hf.write_text(
-        "#!/bin/bash\nset -e\n[ $1 = download ]\n[ $2 = openai-community/gpt2 ]\n"
-        f'for last; do :; done\nmkdir -p "$last"\ncp {model}/* "$last"\n'
+    programs = program_of(
+        tmp_path,
+        "hf",
+        "[ $1 = download ]\n[ $2 = openai-community/gpt2 ]\n"
+        f'for last; do :; done\nmkdir -p "$last"\ncp {model}/* "$last"\n',
     )
-    hf.chmod(0o755)
     works_with = ["--from-huggingface", folder, "--max-new-tokens", 2]
     for gone in ((), ("model.safetensors",), ("vocab.json", "merges.txt")):
         for name in gone:
             (folder / name).unlink()
         error = refusal(sample, *works_with)
-        done = bash(ticked(error)[0], hf.parent)
+        done = bash(ticked(error)[0], programs)
         assert done.returncode == 0, (error, done.stderr)
         works(sample, *works_with)
     (folder / "model.safetensors").unlink()
@@ -142,14 +150,10 @@ def test_a_pointer_is_pulled_by_the_command(tmp_path):
     make_folder(folder)
     weights = (folder / "model.safetensors").rename(tmp_path / "weights")
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-    (tmp_path / "bin").mkdir()
-    git = tmp_path / "bin" / "git"
-    git.write_text(
-        '#!/bin/bash\nset -e\n[ "$1 $3 $4" = "-C lfs pull" ]\n'
-        f'cp {weights} "$2/model.safetensors"\n'
+    programs = program_of(
+        tmp_path, "git", f'[ "$1 $3 $4" = "-C lfs pull" ]\ncp {weights} "$2/model.safetensors"\n'
     )
-    git.chmod(0o755)
-    done = bash(ticked(refusal(sample, "--from-huggingface", folder))[0], git.parent)
+    done = bash(ticked(refusal(sample, "--from-huggingface", folder))[0], programs)
     assert done.returncode == 0, done.stderr
     works(sample, "--from-huggingface", folder, "--max-new-tokens", 2)
 

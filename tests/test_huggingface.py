@@ -18,17 +18,12 @@ from gptjax.interop.packages import PACKAGES
 safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra `huggingface`")
 tokenizers = pytest.importorskip("tokenizers", reason="needs the extra `huggingface`")
 
-from gpt2_folders import TEXT, make_folder, refusal, rewrite  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("gpt2"))
+from gpt2_folders import TEXT, refusal, rewrite  # noqa: E402
 
 
 @pytest.fixture
-def folder(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "gpt2")
+def folder(gpt2, tmp_path):
+    return shutil.copytree(gpt2, tmp_path / "gpt2")
 
 
 def test_a_folder_is_sampled_from(folder, capsys):

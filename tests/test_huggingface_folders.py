@@ -19,19 +19,14 @@ from gptjax.interop.huggingface import load_huggingface
 safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra `huggingface`")
 tokenizers = pytest.importorskip("tokenizers", reason="needs the extra `huggingface`")
 
-from gpt2_folders import make_folder, refusal  # noqa: E402
+from gpt2_folders import refusal  # noqa: E402
 
 INDEX = "model.safetensors.index.json"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("gpt2"))
-
-
 @pytest.fixture
-def folder(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "gpt2")
+def folder(gpt2, tmp_path):
+    return shutil.copytree(gpt2, tmp_path / "gpt2")
 
 
 def as_the_hub_lays_it_out(folder: Path, cache: Path) -> Path:
@@ -72,14 +67,14 @@ def assert_same_model(one: Path, other: Path) -> None:
     np.testing.assert_array_equal(a.tokenizer.encode("To be"), b.tokenizer.encode("To be"))
 
 
-def test_a_snapshot_of_the_hubs_cache_is_read(folder, made, tmp_path):
+def test_a_snapshot_of_the_hubs_cache_is_read(folder, gpt2, tmp_path):
     """Its files are links to blobs: "config.json is a link: nothing in a run may lead out"."""
-    assert_same_model(as_the_hub_lays_it_out(folder, tmp_path), made)
+    assert_same_model(as_the_hub_lays_it_out(folder, tmp_path), gpt2)
 
 
-def test_a_sharded_snapshot_too(folder, made, tmp_path):
+def test_a_sharded_snapshot_too(folder, gpt2, tmp_path):
     in_shards(folder)
-    assert_same_model(as_the_hub_lays_it_out(folder, tmp_path), made)
+    assert_same_model(as_the_hub_lays_it_out(folder, tmp_path), gpt2)
 
 
 def test_the_folder_around_the_snapshots_leads_to_the_one(folder, tmp_path, capsys):
@@ -98,9 +93,9 @@ def test_a_link_whose_target_is_gone_is_named(folder, tmp_path, capsys):
     assert "which is gone" in error
 
 
-def test_shards_are_one_model(folder, made):
+def test_shards_are_one_model(folder, gpt2):
     in_shards(folder)
-    assert_same_model(folder, made)
+    assert_same_model(folder, gpt2)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from gptjax.text import kinds, reading
 from gptjax.text.corpora import load_text
 
 TEXT = "First Citizen:\nBefore we proceed, hear me.\nÜber 漢字, и так далее.\n" * 9
+BYTES = (TEXT * 9).encode()
 PATH = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
@@ -209,32 +210,23 @@ def test_text_of_other_scripts_is_told_how_it_may_be_encoded(encoding, name, tmp
     assert f"`iconv -f ENCODING -t UTF-8 {path}" in error
 
 
-def test_a_broken_byte_in_utf_8_is_left_out_by_the_command(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "said", "kept"),
+    [
+        (BYTES + b"\xff, and the end", "iconv -c -f UTF-8 -t UTF-8", BYTES + b", and the end"),
+        # `head -c 1000000` of a larger text.
+        (BYTES[:-3], "the file ends within a character", BYTES[:-4]),
+        (BYTES + b"\0end\n", "is NUL; without such bytes it may be a text", BYTES + b"end\n"),
+    ],
+    ids=["a broken byte", "half a character at the end", "a NUL here and there"],
+)
+def test_what_is_broken_is_left_out_by_the_command(tmp_path, content, said, kept):
     path = tmp_path / "my.txt"
-    path.write_bytes((TEXT * 9).encode() + b"\xff, and the end")
+    path.write_bytes(content)
     error = refusal(path, tmp_path)
-    assert "iconv -c -f UTF-8 -t UTF-8" in error
+    assert said in error
     follow(error)
-    assert reading.read_text(str(tmp_path / "my.utf-8.txt")) == TEXT * 9 + ", and the end"
-
-
-def test_half_a_character_at_the_end_is_left_out_by_the_command(tmp_path):
-    """`head -c 1000000` of a larger text."""
-    path = tmp_path / "my.txt"
-    path.write_bytes((TEXT * 9).encode()[:-3])
-    error = refusal(path, tmp_path)
-    assert "the file ends within a character" in error
-    follow(error)
-    assert reading.read_text(str(tmp_path / "my.utf-8.txt")) == (TEXT * 9)[:-3]
-
-
-def test_a_nul_here_and_there_is_left_out_by_the_command(tmp_path):
-    path = tmp_path / "my.txt"
-    path.write_bytes((TEXT * 9).encode() + b"\0end\n")
-    error = refusal(path, tmp_path)
-    assert "is NUL; without such bytes it may be a text" in error
-    follow(error)
-    assert reading.read_text(str(tmp_path / "my.utf-8.txt")) == TEXT * 9 + "end\n"
+    assert reading.read_text(str(tmp_path / "my.utf-8.txt")) == kept.decode()
 
 
 def test_a_command_overwrites_nothing(tmp_path):

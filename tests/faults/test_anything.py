@@ -18,103 +18,12 @@ import sample
 import train
 from gptjax import __main__ as command
 
-from conftest import TEXT, tiny, with_flags
+from conftest import tiny, with_flags
 from processes import ENVIRONMENT, ROOT
+from typed import BOOLEANS, SAMPLING, TRAINING, TYPED, TYPED_FOR_SAMPLE
 
 SCRIPTS = {"train.py": train, "sample.py": sample, "gptjax": command}
 
-whole = st.one_of(
-    st.integers(-3, 70),
-    st.sampled_from([2**31 - 1, 2**31, 2**32, 2**63, 10**30, -(10**30)]),
-)
-real = st.one_of(st.floats(), st.floats(0, 1.5))
-text = st.one_of(st.text(max_size=12), st.sampled_from(["", "best", "latest", "--", "-1", "nan"]))
-anything = st.one_of(whole, real, text).map(str)
-
-
-def flags(**kinds):
-    """Some of these flags with values of their kinds, in any order."""
-
-    def spell(items):
-        return [part for name, value in items for part in (f"--{name}", str(value))]
-
-    pairs = [st.tuples(st.just(name.replace("_", "-")), kind) for name, kind in kinds.items()]
-    return st.lists(st.one_of(*pairs), max_size=6, unique_by=lambda pair: pair[0]).map(spell)
-
-
-SAMPLING = flags(
-    prompt=st.one_of(st.text(alphabet=TEXT, max_size=30), text),
-    num_samples=st.one_of(st.integers(1, 2), whole.filter(lambda n: not 2 < n < 2**31)),
-    max_new_tokens=st.one_of(st.integers(1, 20), whole.filter(lambda n: not 70 < n < 2**31)),
-    temperature=real,
-    top_k=whole,
-    top_p=real,
-    seed=st.one_of(st.integers(0, 9), whole),
-    step=st.one_of(st.sampled_from(["best", "latest", "3", "6"]), anything),
-    prompt_file=anything,
-)
-
-# Any flag with any value, and never a text to train on.
-VALUED = (
-    "--n-layer --n_head --n-embd --block-size --dropout --activation --dtype --batch-size "
-    "--max-iters --learning-rate --min-lr --beta1 --keep --seed --preset --max-minutes "
-    "--save-interval-minutes --grad-clip --eval-interval --out-dir"
-).split()
-SWITCHES = "--resume --overwrite --eval-only --skip-nonfinite --no-bias --tie_embeddings".split()
-FOREIGN = "--device --init_from --start --compile --lr -seed --n-layr --no-such".split()
-truth = st.sampled_from(["True", "false", "1", "off", "maybe", ""])
-
-
-def spelt(names, values):
-    """A flag and its value, in two arguments or in one."""
-    pairs = st.tuples(st.sampled_from(names), values)
-    return pairs | pairs.map(lambda pair: ("=".join(pair),))
-
-
-def typed(*parts):
-    """A command line of some of these parts."""
-    chosen = st.lists(st.one_of(*parts), max_size=6)
-    return chosen.map(lambda parts: [x for part in parts for x in part])
-
-
-TYPED = typed(
-    spelt(VALUED, anything),
-    spelt(SWITCHES, truth),
-    spelt(FOREIGN, anything),
-    st.tuples(st.sampled_from(SWITCHES)),
-    st.tuples(anything),
-)
-
-# The same of sample.py, and never a run to sample from.
-VALUED_BY_SAMPLE = (
-    "--prompt --prompt_file --num-samples --max-new-tokens --stop --temperature --top-k --top_p "
-    "--min-p --repetition-penalty --seed --step --window --logprobs --score --stride --dtype "
-    "--block-size --batch-size --from-huggingface"
-).split()
-not_standard_input = anything.filter(lambda value: value != "-")
-TYPED_FOR_SAMPLE = typed(
-    spelt(VALUED_BY_SAMPLE, not_standard_input),
-    spelt(FOREIGN, not_standard_input),
-    st.tuples(not_standard_input),
-)
-
-TRAINING = flags(
-    n_head=st.integers(1, 2),
-    batch_size=st.integers(0, 2),
-    dropout=st.sampled_from([0, 0.5]),
-    learning_rate=real,
-    weight_decay=real,
-    grad_clip=real,
-    beta2=real,
-    init_std=real,
-    warmup_iters=whole,
-    keep=whole.filter(lambda n: n != 0),
-    log_interval=whole,
-    save_interval_minutes=real,
-    max_minutes=real,
-    eval_iters=whole,
-)
-BOOLEANS = st.lists(st.sampled_from(["--skip-nonfinite", "--tie-embeddings", "--no-bias"]))
 
 TEXTS = st.one_of(
     st.text(max_size=300).map(lambda s: s.encode("utf-8", "surrogatepass")),
@@ -147,6 +56,16 @@ def check(name: str, status: object, err: str) -> None:
         x for x in err.split("\n") if x.startswith((f"{name}: error: ", f"{name} verify: error: "))
     ]
     assert len(lines) == (status == 2 or (status == 1 and name != "gptjax")), err
+
+
+def check_refused(tmp_path_factory, name: str, argv: list[str], flag: str) -> None:
+    """Whatever else is typed, a path that does not exist is refused, and nothing is left behind."""
+    folder = tmp_path_factory.getbasetemp() / f"flags of {name}"
+    folder.mkdir(exist_ok=True)
+    with contextlib.chdir(folder):
+        status = outcome(name, [*argv, flag, str(folder / "not there")])
+    assert status == 2 or "--help" in argv or "-h" in argv
+    assert list(folder.iterdir()) == [], "no folder stays of a run that cannot be resumed"
 
 
 def property_test(examples):
@@ -187,24 +106,14 @@ def test_sampling(finished_run, argv):
 @property_test(200)
 @given(argv=TYPED_FOR_SAMPLE)
 def test_flags_of_sample(tmp_path_factory, argv):
-    folder = tmp_path_factory.getbasetemp() / "flags of sample"
-    folder.mkdir(exist_ok=True)
-    with contextlib.chdir(folder):
-        status = outcome("sample.py", [*argv, "--out-dir", str(folder / "no such run")])
-    assert status == 2 or "--help" in argv or "-h" in argv
-    assert list(folder.iterdir()) == []
+    check_refused(tmp_path_factory, "sample.py", argv, "--out-dir")
 
 
 @pytest.mark.slow
 @property_test(500)
 @given(argv=TYPED)
 def test_flags(tmp_path_factory, argv):
-    folder = tmp_path_factory.getbasetemp() / "flags"
-    folder.mkdir(exist_ok=True)
-    with contextlib.chdir(folder):
-        status = outcome("train.py", [*argv, "--data", str(folder / "no such file")])
-    assert status == 2 or "--help" in argv or "-h" in argv
-    assert list(folder.iterdir()) == [], "no folder stays of a run that cannot be resumed"
+    check_refused(tmp_path_factory, "train.py", argv, "--data")
 
 
 @pytest.mark.slow
