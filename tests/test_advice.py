@@ -238,6 +238,7 @@ def test_another_process_is_training(run_copy, text_file, tmp_path):
     works(train, "--out-dir", run_copy, "--resume")
 
 
+@pytest.mark.slow
 def test_flags_of_the_lecture(finished_run, tmp_path):
     assert "add --pictures" in refusal(lecture, "--run", finished_run)
     error = refusal(lecture, "--rungs", "")

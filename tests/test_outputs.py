@@ -10,8 +10,9 @@ import threading
 import pytest
 
 import sample
-from gptjax import files, outputs
+from gptjax import files
 from gptjax.errors import InputError
+from gptjax.text import outputs
 from gptjax.text.outputs import check_named, write_named
 
 ROOT = sample.__file__.removesuffix("sample.py")

@@ -31,6 +31,7 @@ def shell_words(command: str) -> list[str]:
     return done.stdout.decode().split("\0")[:-1]
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_run_in_an_odd_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(WORDS * 20)

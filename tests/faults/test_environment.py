@@ -55,6 +55,7 @@ def test_a_setting_of_jax_changes_no_bit_of_a_run(tmp_path, text_file, finished_
     assert_same_state(tmp_path / "run", finished_run)
 
 
+@pytest.mark.slow
 def test_variables_of_jax_change_no_bit_of_a_run_or_of_a_sample(
     tmp_path, text_file, finished_run, capsys
 ):
@@ -144,7 +145,10 @@ def shell(script: str, flags: list[str], redirection: str) -> subprocess.Complet
     )
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    ["<&- >&- 2>&-", *(pytest.param(x, marks=pytest.mark.slow) for x in (">&-", "2>&-"))],
+)
 def test_a_run_with_closed_streams(tmp_path, text_file, closed, capsys):
     path = tmp_path / "run"
     flags = [*train_flags(path, text_file), "--max-minutes", "1e9", "--keep", "99"]
@@ -153,6 +157,7 @@ def test_a_run_with_closed_streams(tmp_path, text_file, closed, capsys):
     assert command(["verify", str(path)]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_text_and_notes_with_closed_streams(finished_run):
     flags = ["--out-dir", str(finished_run), "--max-new-tokens", "30"]
     whole = shell("sample.py", flags, "")
@@ -167,6 +172,7 @@ def test_text_and_notes_with_closed_streams(finished_run):
         assert (done.returncode, done.stdout, done.stderr) == expected, closed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_verify_and_lecture_with_closed_streams(finished_run, tmp_path, text_file, closed):
     done = shell("gptjax", ["verify", str(finished_run)], closed)
@@ -197,6 +203,7 @@ def test_from_a_notebook(tmp_path, text_file, finished_run):
     assert_same_state(tmp_path / "run", finished_run)
 
 
+@pytest.mark.slow
 def test_from_another_folder_the_hints_name_the_scripts_where_they_are(tmp_path, text_file):
     flags = train_flags(Path("run"), text_file, "--max-iters", 1)
     status, out, err = call("train.py", *flags, cwd=tmp_path)

@@ -112,6 +112,7 @@ def test_a_reader_that_leaves_does_not_cost_the_training(tmp_path, text_file):
     assert saved_steps(path) == [3, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_log_on_a_full_disk_is_one_warning(tmp_path, text_file):
     path = tmp_path / "run"
@@ -125,6 +126,7 @@ def test_a_log_on_a_full_disk_is_one_warning(tmp_path, text_file):
     assert saved_steps(path) == [3, 6]
 
 
+@pytest.mark.slow
 def test_text_that_nobody_reads_ends_quietly_and_text_that_cannot_be_written_in_one_line(
     finished_run, tmp_path
 ):
@@ -180,6 +182,7 @@ def test_without_a_picture_the_lecture_has_its_page(tmp_path, monkeypatch, text_
     assert {p.name for p in out.iterdir()} == {results.JSON, results.PAGE}
 
 
+@pytest.mark.slow
 def test_notes_and_text_in_one_pipe_are_not_mixed(finished_run):
     """The note stood in the middle of the sample."""
     flags = ["--out-dir", finished_run, "--max-new-tokens", 40, "--seed", 3, "--num-samples", 3]
