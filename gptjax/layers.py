@@ -61,23 +61,23 @@ def layer_norm(cfg: GPTConfig, name: str) -> nn.LayerNorm:
     )
 
 
-class Dropout(nn.Module):
-    """`nn.Dropout` with half the random bits: 16 for each number that may be dropped, not 32.
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Some numbers of x dropped, and the others divided by the share that stays.
 
-    On a CPU, Threefry's bits are an eighth of a step (docs/performance.md). The rate is that of the
-    configuration to 1 / 65536, and what stays is divided by the share that does stay.
+    A number takes 16 random bits, and not the 32 of `nn.Dropout`: on a CPU, Threefry's bits are an
+    eighth of a step (docs/performance.md). The rate is exact to 1 / 65536. The bits are drawn row
+    by row, so that a device that holds some of the rows need not draw the bits of the others.
+
+    Args:
+        key: a typed key; None drops nothing.
     """
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: Array, *, deterministic: bool) -> Array:
-        if deterministic or self.rate == 0:
-            return x
-        kept = max(1, round((1 - self.rate) * 2**16))  # of 65536
-        words = jax.random.bits(self.make_rng("dropout"), (-(-x.size // 2),), jnp.uint32)
-        halves = jnp.concatenate([words & 0xFFFF, words >> 16])[: x.size]
-        return jnp.where(halves.reshape(x.shape) < kept, x / (kept / 2**16), jnp.zeros_like(x))
+    if key is None or rate == 0:
+        return x
+    kept = max(1, round((1 - rate) * 2**16))  # of 65536
+    *rows, last = x.shape
+    words = jax.random.bits(key, (*rows, -(-last // 2)), jnp.uint32)
+    halves = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :last]
+    return jnp.where(halves < kept, x / (kept / 2**16), jnp.zeros_like(x))
 
 
 class TiedHead(nn.Module):

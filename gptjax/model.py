@@ -9,6 +9,10 @@ Arrays carry their shape in their name:
 
 Parameters are float32 always. What `GPTConfig.dtype` says is the dtype of the computation;
 LayerNorm's statistics, the softmax and the logits are float32 even then.
+
+A part that has dropout takes its key as an argument, and None for no dropout. Linen could derive
+keys from the modules' names, but then they would depend on how the blocks are written down: block i
+has the key `fold_in(key, i)` instead, for its dropout and for its initial values.
 """
 
 from collections.abc import Callable
@@ -19,7 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptjax.config import GPTConfig
-from gptjax.layers import ACTIVATIONS, Dropout, TiedHead, dense, embed, layer_norm
+from gptjax.layers import ACTIVATIONS, TiedHead, dense, dropout, embed, layer_norm
 
 Array = jax.Array
 
@@ -29,14 +33,15 @@ class Execution(NamedTuple):
 
     Attributes:
         attention: a backend's own form, (q_BTD, k_BTD, v_BTD, drop) to (B, T, D), for where nothing
-            is cached; None is the plain one below. `drop` is the dropout of weights, of any shape;
-            a kernel that never holds them suits models without. execution.py chooses.
+            is cached; None is the plain one below. `drop(weights, part)` is the dropout of weights,
+            of any shape, which part of them they are; a kernel that never holds them suits models
+            without. execution.py chooses.
         projection: a backend's own product for query, key and value, as `nn.Dense.dot_general`.
         product: the same for the blocks' other dense layers.
         remat: a block's activations are not kept for the backward pass, but computed again.
     """
 
-    attention: Callable[[Array, Array, Array, Callable[[Array], Array]], Array] | None = None
+    attention: Callable[[Array, Array, Array, Callable[..., Array]], Array] | None = None
     projection: Callable[..., Array] | None = None
     product: Callable[..., Array] | None = None
     remat: bool = False
@@ -111,7 +116,7 @@ class Head(nn.Module):
     execution: Execution = PLAIN
 
     @nn.compact
-    def __call__(self, x_BTC: Array, deterministic: bool, past: Past | None = None) -> Array:
+    def __call__(self, x_BTC: Array, dropout_key: Array | None, past: Past | None = None) -> Array:
         cfg, product = self.config, self.execution.projection
 
         def project(name: str) -> Array:
@@ -121,8 +126,8 @@ class Head(nn.Module):
         q_BTD, k_BTD, v_BTD = project("query"), project("key"), project("value")
         self.sow("intermediates", "kv", (k_BTD, v_BTD))  # read back by cache.py
 
-        def drop(weights_BTS: Array) -> Array:
-            return Dropout(cfg.dropout)(weights_BTS, deterministic=deterministic)
+        def drop(weights_BTS: Array, part: int = 0) -> Array:
+            return dropout(weights_BTS, cfg.dropout, fold_in(dropout_key, part))
 
         if self.execution.attention is not None and past is None:
             return self.execution.attention(q_BTD, k_BTD, v_BTD, drop)
@@ -133,7 +138,7 @@ class Head(nn.Module):
 def many_heads(
     model_config: GPTConfig,
     x_BTC: Array,
-    deterministic: bool,
+    dropout_key: Array | None,
     past: Past | None = None,
     execution: Execution = PLAIN,
 ) -> Array:
@@ -144,16 +149,17 @@ def many_heads(
     """
     every, own = None, 0  # all heads read the same x; each has its own keys and values
     past_axes = every if past is None else Past._make((own, own, every))
-    in_axes: Any = (every, every, past_axes)
+    in_axes: Any = (every, every if dropout_key is None else own, past_axes)
     heads = nn.vmap(
         Head,
         variable_axes={"params": own, "intermediates": own},
-        split_rngs={"params": True, "dropout": True},
+        split_rngs={"params": True},
         in_axes=in_axes,
         out_axes=-2,
         axis_size=model_config.n_head,
     )
-    return heads(model_config, execution, name="heads")(x_BTC, deterministic, past)
+    keys_H = None if dropout_key is None else jax.random.split(dropout_key, model_config.n_head)
+    return heads(model_config, execution, name="heads")(x_BTC, keys_H, past)
 
 
 class MultiHeadAttention(nn.Module):
@@ -163,16 +169,15 @@ class MultiHeadAttention(nn.Module):
     execution: Execution = PLAIN
 
     @nn.compact
-    def __call__(self, x_BTC: Array, *, deterministic: bool, past: Past | None = None) -> Array:
+    def __call__(self, x_BTC: Array, dropout_key: Array | None, past: Past | None = None) -> Array:
         cfg = self.config
-        y_BTHD = many_heads(cfg, x_BTC, deterministic, past, self.execution)
+        y_BTHD = many_heads(cfg, x_BTC, fold_in(dropout_key, 0), past, self.execution)
         y_BTC = y_BTHD.reshape(x_BTC.shape)
         product = self.execution.product
         proj = dense(
             cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj", product=product
         )
-        y_BTC = proj(y_BTC)
-        return Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
+        return dropout(proj(y_BTC), cfg.dropout, fold_in(dropout_key, 1))
 
 
 class FeedForward(nn.Module):
@@ -182,15 +187,14 @@ class FeedForward(nn.Module):
     execution: Execution = PLAIN
 
     @nn.compact
-    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
+    def __call__(self, x_BTC: Array, dropout_key: Array | None) -> Array:
         cfg, product = self.config, self.execution.product
         h_BTF = dense(cfg, 4 * cfg.n_embd, use_bias=cfg.bias, name="fc", product=product)(x_BTC)
         h_BTF = ACTIVATIONS[cfg.activation](h_BTF)
         proj = dense(
             cfg, cfg.n_embd, use_bias=cfg.bias, residual=True, name="proj", product=product
         )
-        y_BTC = proj(h_BTF)
-        return Dropout(cfg.dropout)(y_BTC, deterministic=deterministic)
+        return dropout(proj(h_BTF), cfg.dropout, dropout_key)
 
 
 class Block(nn.Module):
@@ -200,12 +204,13 @@ class Block(nn.Module):
     execution: Execution = PLAIN
 
     @nn.compact
-    def __call__(self, x_BTC: Array, deterministic: bool, past: Past | None = None) -> Array:
+    def __call__(self, x_BTC: Array, dropout_key: Array | None, past: Past | None = None) -> Array:
         cfg = self.config
+        attn_key, mlp_key = fold_in(dropout_key, 0), fold_in(dropout_key, 1)
         attn = MultiHeadAttention(cfg, self.execution, name="attn")
         mlp = FeedForward(cfg, self.execution, name="mlp")
-        x_BTC = x_BTC + attn(layer_norm(cfg, "ln_1")(x_BTC), deterministic=deterministic, past=past)
-        return x_BTC + mlp(layer_norm(cfg, "ln_2")(x_BTC), deterministic=deterministic)
+        x_BTC = x_BTC + attn(layer_norm(cfg, "ln_1")(x_BTC), attn_key, past)
+        return x_BTC + mlp(layer_norm(cfg, "ln_2")(x_BTC), mlp_key)
 
 
 class GPT(nn.Module):
@@ -220,6 +225,27 @@ class GPT(nn.Module):
 
     config: GPTConfig
     execution: Execution = PLAIN
+
+    @nn.nowrap
+    def init(self, rngs: Any, x_BT: Array, **kwargs: Any) -> Any:
+        """As `nn.Module.init`; block i starts from the key `fold_in(key, i)`.
+
+        Args:
+            rngs: a key, or a dict with one of the name `params`.
+        """
+        variables, n_layer = super().init(rngs, x_BT, **kwargs), self.config.n_layer
+        key = rngs["params"] if isinstance(rngs, dict) else rngs
+        x_BTC = jnp.zeros((1, 1, self.config.n_embd))
+
+        def init_block(i: Array) -> Any:
+            return Block(self.config).init(jax.random.fold_in(key, i), x_BTC, None)["params"]
+
+        stacked = jax.vmap(init_block)(jnp.arange(n_layer))
+        blocks = {
+            f"block_{i}": jax.tree.map(lambda layers, i=i: layers[i], stacked)
+            for i in range(n_layer)
+        }
+        return {**variables, "params": variables["params"] | blocks}
 
     @nn.compact
     def __call__(
@@ -237,7 +263,7 @@ class GPT(nn.Module):
         Returns:
             logits_BTV, float32.
         """
-        cfg = self.config
+        cfg, dropout_key = self.config, key_of_call(self, deterministic)
         T = x_BT.shape[1]
         assert T <= cfg.block_size, f"{T} positions do not fit block_size ({cfg.block_size})"
         wte = embed(cfg, cfg.vocab_size, "wte")
@@ -247,18 +273,28 @@ class GPT(nn.Module):
             position_BT = position_BT + past[0].seen_BS.sum(-1, keepdims=True)
         x_BTC = wte(x_BT) + wpe(position_BT)
         if cfg.embd_dropout:
-            x_BTC = Dropout(cfg.dropout)(x_BTC, deterministic=deterministic)
-        # `nn.remat` traces its arguments; `deterministic`, its second after self, stays a bool.
-        make_block = nn.remat(Block, static_argnums=2) if self.execution.remat else Block
+            x_BTC = dropout(x_BTC, cfg.dropout, fold_in(dropout_key, cfg.n_layer))
+        make_block = nn.remat(Block) if self.execution.remat else Block
         for i in range(cfg.n_layer):
             block = make_block(cfg, self.execution, name=f"block_{i}")
-            x_BTC = block(x_BTC, deterministic, past[i] if past else None)
+            x_BTC = block(x_BTC, fold_in(dropout_key, i), past[i] if past else None)
         x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
         if cfg.tie_embeddings:
             logits_BTV = TiedHead(cfg, name="lm_head")(x_BTC, wte)
         else:
             logits_BTV = dense(cfg, cfg.vocab_size, use_bias=cfg.head_bias, name="lm_head")(x_BTC)
         return logits_BTV.astype(jnp.float32)
+
+
+def key_of_call(model: nn.Module, deterministic: bool) -> Array | None:
+    """The key that `apply` was given for dropout; None without dropout."""
+    has_dropout = not deterministic and config_of(model).dropout > 0
+    return model.make_rng("dropout") if has_dropout else None
+
+
+def fold_in(key: Array | None, number: int) -> Array | None:
+    """`jax.random.fold_in`, for a key that may be None: no dropout then."""
+    return None if key is None else jax.random.fold_in(key, number)
 
 
 def forward(model: nn.Module, params: Any, x_BT: Array, dropout_key: Array | None = None) -> Array:

@@ -18,7 +18,15 @@ from flax import linen as nn
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
 from gptjax.layers import dense, embed, layer_norm
-from gptjax.model import Block, FeedForward, Head, MultiHeadAttention, many_heads
+from gptjax.model import (
+    Block,
+    FeedForward,
+    Head,
+    MultiHeadAttention,
+    fold_in,
+    key_of_call,
+    many_heads,
+)
 
 Array = jax.Array
 # Of the Transformer paper: wavelengths from 2 pi to almost 10,000 times that.
@@ -94,8 +102,8 @@ class SideBySide(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
-        return many_heads(self.config, x_BTC, deterministic).reshape(x_BTC.shape)
+    def __call__(self, x_BTC: Array, dropout_key: Array | None) -> Array:
+        return many_heads(self.config, x_BTC, dropout_key).reshape(x_BTC.shape)
 
 
 class OneHead(LectureModel):
@@ -104,7 +112,7 @@ class OneHead(LectureModel):
     @nn.compact
     def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
         x_BTC = embeddings(self.config, x_BT)
-        x_BTC = Head(self.config, name="head")(x_BTC, deterministic)
+        x_BTC = Head(self.config, name="head")(x_BTC, key_of_call(self, deterministic))
         return logits(self.config, x_BTC)
 
 
@@ -114,7 +122,7 @@ class Heads(LectureModel):
     @nn.compact
     def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
         x_BTC = embeddings(self.config, x_BT)
-        x_BTC = SideBySide(self.config, name="attn")(x_BTC, deterministic=deterministic)
+        x_BTC = SideBySide(self.config, name="attn")(x_BTC, key_of_call(self, deterministic))
         return logits(self.config, x_BTC)
 
 
@@ -125,7 +133,7 @@ class HeadsAndFeedForward(LectureModel):
     def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
         cfg = self.config
         x_BTC = embeddings(cfg, x_BT)
-        x_BTC = SideBySide(cfg, name="attn")(x_BTC, deterministic=deterministic)
+        x_BTC = SideBySide(cfg, name="attn")(x_BTC, key_of_call(self, deterministic))
         x_BTC = nn.relu(dense(cfg, cfg.n_embd, use_bias=cfg.bias, name="mlp")(x_BTC))
         return logits(cfg, x_BTC)
 
@@ -136,11 +144,11 @@ class ResidualBlock(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
+    def __call__(self, x_BTC: Array, dropout_key: Array | None) -> Array:
         cfg = self.config
         attn, mlp = MultiHeadAttention(cfg, name="attn"), FeedForward(cfg, name="mlp")
-        x_BTC = x_BTC + attn(x_BTC, deterministic=deterministic)
-        return x_BTC + mlp(x_BTC, deterministic=deterministic)
+        x_BTC = x_BTC + attn(x_BTC, fold_in(dropout_key, 0))
+        return x_BTC + mlp(x_BTC, fold_in(dropout_key, 1))
 
 
 class Residual(LectureModel):
@@ -148,10 +156,10 @@ class Residual(LectureModel):
 
     @nn.compact
     def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
-        x_BTC = embeddings(self.config, x_BT)
+        x_BTC, dropout_key = embeddings(self.config, x_BT), key_of_call(self, deterministic)
         for i in range(self.config.n_layer):
             block = ResidualBlock(self.config, name=f"block_{i}")
-            x_BTC = block(x_BTC, deterministic=deterministic)
+            x_BTC = block(x_BTC, fold_in(dropout_key, i))
         return logits(self.config, x_BTC)
 
 
@@ -196,7 +204,7 @@ class WithoutPositions(nn.Module):
     @nn.compact
     def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
         x_BTC = embed(self.config, self.config.vocab_size, "wte")(x_BT)
-        return Trunk(self.config, name="trunk")(x_BTC, deterministic=deterministic)
+        return Trunk(self.config, name="trunk")(x_BTC, key_of_call(self, deterministic))
 
 
 class Sinusoids(nn.Module):
@@ -213,7 +221,7 @@ class Sinusoids(nn.Module):
         cfg = self.config
         table_TC = jnp.asarray(sinusoids(x_BT.shape[1], cfg.n_embd)) * (0.02 * 2**0.5)
         x_BTC = embed(cfg, cfg.vocab_size, "wte")(x_BT) + table_TC[None]
-        return Trunk(cfg, name="trunk")(x_BTC, deterministic=deterministic)
+        return Trunk(cfg, name="trunk")(x_BTC, key_of_call(self, deterministic))
 
 
 class Trunk(nn.Module):
@@ -222,10 +230,10 @@ class Trunk(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTC: Array, *, deterministic: bool) -> Array:
+    def __call__(self, x_BTC: Array, dropout_key: Array | None) -> Array:
         cfg = self.config
         for i in range(cfg.n_layer):
-            x_BTC = Block(cfg, name=f"block_{i}")(x_BTC, deterministic)
+            x_BTC = Block(cfg, name=f"block_{i}")(x_BTC, fold_in(dropout_key, i))
         x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
         head = dense(cfg, cfg.vocab_size, use_bias=cfg.head_bias, name="lm_head")
         return head(x_BTC).astype(jnp.float32)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,10 @@ TINY = tiny_config(n_layer=2).model
 def test_modules_are_causal_too(module):
     layer = module(TINY)
     x_TC = jax.random.normal(KEY, (8, 16))
-    params = jax.jit(partial(layer.init, deterministic=True))(KEY, x_TC[None])
+    params = jax.jit(layer.init)(KEY, x_TC[None], None)
 
     def totals(x_TC):
-        return layer.apply(params, x_TC[None], deterministic=True)[0].sum(-1)
+        return layer.apply(params, x_TC[None], None)[0].sum(-1)
 
     jacobian = jax.jit(jax.jacobian(totals))(x_TC)
     influence_TS = np.abs(jacobian).sum(-1)
@@ -39,7 +38,7 @@ def test_one_head_by_hand():
     model_config = GPTConfig(vocab_size=2, block_size=2, n_layer=1, n_head=1, n_embd=1, dropout=0.0)
     kernels = {"query": 2.0, "key": 1.0, "value": 10.0}
     params = {name: {"kernel": jnp.full((1, 1), value)} for name, value in kernels.items()}
-    y = Head(model_config).apply({"params": params}, jnp.array([[[0.0], [1.0]]]), True)
+    y = Head(model_config).apply({"params": params}, jnp.array([[[0.0], [1.0]]]), None)
     expected = [0.0, 10 * math.e**2 / (1 + math.e**2)]
     np.testing.assert_allclose(np.ravel(y), expected, rtol=1e-6)
 
@@ -60,12 +59,12 @@ def test_equal_scores_average_the_past():
 def test_vmapped_heads_are_the_lectures_list_of_heads():
     layer = MultiHeadAttention(TINY)
     x_BTC = jax.random.normal(KEY, (2, 8, 16))
-    params = jax.jit(partial(layer.init, deterministic=True))(KEY, x_BTC)["params"]
+    params = jax.jit(layer.init)(KEY, x_BTC, None)["params"]
     one_by_one = [jax.tree.map(lambda a, h=h: a[h], params["heads"]) for h in range(2)]
-    apply_head = jax.jit(Head(TINY).apply, static_argnums=2)
-    outputs = [apply_head({"params": head}, x_BTC, True) for head in one_by_one]
+    apply_head = jax.jit(Head(TINY).apply)
+    outputs = [apply_head({"params": head}, x_BTC, None) for head in one_by_one]
     y_BTC = jnp.concatenate(outputs, axis=-1) @ params["proj"]["kernel"]
-    together = jax.jit(partial(layer.apply, deterministic=True))({"params": params}, x_BTC)
+    together = jax.jit(layer.apply)({"params": params}, x_BTC, None)
     np.testing.assert_allclose(together, y_BTC, rtol=1e-5, atol=1e-6)
     kernels = params["heads"]["query"]["kernel"]
     assert (kernels[0] != kernels[1]).any(), "each head has its own parameters"
@@ -75,11 +74,11 @@ def test_heads_drop_different_weights():
     """Two heads with the same parameters differ only by their dropout keys."""
     layer = MultiHeadAttention(dataclasses.replace(TINY, dropout=0.5))
     x_BTC = jax.random.normal(KEY, (1, 8, 16))
-    params = jax.jit(partial(layer.init, deterministic=True))(KEY, x_BTC)["params"]
+    params = jax.jit(layer.init)(KEY, x_BTC, None)["params"]
     same = jax.tree.map(lambda a: jnp.stack([a[0], a[0]]), params["heads"])
     identity = {"kernel": jnp.eye(16), "bias": jnp.zeros(16)}
     variables = {"params": {"heads": same, "proj": identity}}
-    y = jax.jit(partial(layer.apply, deterministic=False))(variables, x_BTC, rngs={"dropout": KEY})
+    y = jax.jit(layer.apply)(variables, x_BTC, KEY)
     kept = y != 0  # the projection's own dropout zeroes entries of either half
     both = kept[..., :8] & kept[..., 8:]
     assert (y[..., :8] != y[..., 8:])[both].any()

@@ -168,14 +168,16 @@ def test_attention_in_parts_is_attention(T, monkeypatch):
 
         return jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)))(q, k, v)
 
-    sizes = []
+    sizes, parts = [], []
 
-    def drop(weights):
+    def drop(weights, part=0):
         sizes.append(weights.shape[1:])
+        parts.append(part)
         return weights
 
     same(total(lambda q, k, v: cpu.attention(q, k, v, drop)), total(plain_attention))
     assert len(sizes) <= 4
+    assert len(set(parts)) == len(parts), "each part has masks of its own"
     assert sum(t for t, _ in sizes) == sizes[-1][1] == T
 
 
@@ -188,9 +190,8 @@ def test_dropout_reaches_every_part(monkeypatch):
         return cpu.attention(q, jnp.zeros_like(k), jnp.ones_like(v), drop)
 
     head, x_BTC = Head(model_config, Execution(attention)), jnp.ones((64, 32, model_config.n_embd))
-    variables = jax.jit(head.init, static_argnums=2)(KEY, x_BTC, True)
-    apply = jax.jit(head.apply, static_argnums=2)
-    kept = apply(variables, x_BTC, False, rngs={"dropout": KEY})[..., 0]
+    variables = jax.jit(head.init)(KEY, x_BTC, None)
+    kept = jax.jit(head.apply)(variables, x_BTC, KEY)[..., 0]
     np.testing.assert_allclose(kept[:, 7::8].mean(0), 1, atol=0.15)
     # A share of n weights, each kept or not at 1/2, has the variance 1/n.
     np.testing.assert_allclose(kept[:, 7::8].var(0) * np.array([8, 16, 24, 32]), 1, atol=0.6)

@@ -1,5 +1,4 @@
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 
 from gptjax.config import GPTConfig
-from gptjax.layers import Dropout
+from gptjax.layers import dropout
 
 from conftest import init
 
@@ -20,8 +19,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate, dtype):
     """Both halves of a word, each independent of the other; an odd number of them."""
     n = 200_001
     x = jnp.ones((3, n // 3), dtype)
-    apply = partial(Dropout(rate).apply, {}, deterministic=False)
-    y = apply(x, rngs={"dropout": KEY})
+    y = dropout(x, rate, KEY)
     assert (y.shape, y.dtype) == (x.shape, dtype)
     kept = np.asarray(y != 0).ravel()
     five_sigma = 5 * (rate * (1 - rate) / (n // 2)) ** 0.5
@@ -30,11 +28,12 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate, dtype):
     assert abs(second.mean() - (1 - rate)) < five_sigma
     assert abs((first & second).mean() - (1 - rate) ** 2) < five_sigma
     np.testing.assert_allclose(np.asarray(y, np.float32)[y != 0], 1 / (1 - rate), rtol=5e-3)
-    assert (apply(x, rngs={"dropout": jax.random.key(1)}) != y).any()
+    assert (dropout(x, rate, jax.random.key(1)) != y).any()
+    assert dropout(x, rate, None) is x
 
 
 def test_dropout_keeps_something_at_any_rate_below_one():
-    y = Dropout(1 - 1e-9).apply({}, jnp.ones(2**18), deterministic=False, rngs={"dropout": KEY})
+    y = dropout(jnp.ones(2**18), 1 - 1e-9, KEY)
     assert 0 < int((y != 0).sum()) < 30
     assert float(y.max()) == 2**16
 

@@ -69,7 +69,7 @@ def test_with_a_question_it_is_the_gpts_head_and_no_average():
     kernels = {name: normal(i, 8, 4) for i, name in enumerate(("query", "key", "value"))}
     y_BTD, _ = averaging.average_by_affinity(x_BTC, *kernels.values())
     params = {name: {"kernel": kernel} for name, kernel in kernels.items()}
-    head = Head(SMALL).apply({"params": params}, x_BTC, True)
+    head = Head(SMALL).apply({"params": params}, x_BTC, None)
     np.testing.assert_allclose(y_BTD, head, atol=1e-5)
     assert jnp.abs(y_BTD - averaging.average_matrix(x_BTC @ kernels["value"])).max() > 0.1
 

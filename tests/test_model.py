@@ -11,7 +11,7 @@ import pytest
 from gptjax.config import GPTConfig
 from gptjax.data import Batch
 from gptjax.loss import cross_entropy
-from gptjax.model import GPT, forward
+from gptjax.model import GPT, Block, forward
 from gptjax.training import make_train_step
 
 from conftest import fresh_state, init, run_model, tiny_config
@@ -198,6 +198,14 @@ def test_dropout_is_random_by_its_key_and_off_when_deterministic():
     assert (one == again).all()
     assert (one != other).any()
     assert (run_model(model_config, params, x_BT) == run_model(TINY, params, x_BT)).all()
+
+
+def test_a_blocks_keys_follow_from_its_number_and_nothing_else():
+    """However the blocks are written down, the same key is the same model and the same masks."""
+    block, x_BTC = Block(TINY), jnp.zeros((1, 1, 16))
+    for i in range(TINY.n_layer):
+        own = jax.jit(block.init)(jax.random.fold_in(KEY, i), x_BTC, None)["params"]
+        jax.tree.map(np.testing.assert_array_equal, own, init(TINY, KEY)[f"block_{i}"])
 
 
 def test_each_dropout_site_is_there():

@@ -14,6 +14,7 @@ from gptjax.app import train as story
 from gptjax.backends import execution
 from gptjax.backends.execution import suited
 from gptjax.store import runs
+from gptjax.version import __version__
 
 from conftest import damage_newest
 from outcomes import TIMES, assert_same_state, final_state, go, metrics
@@ -203,6 +204,28 @@ def test_a_record_of_changes_that_is_damaged_is_no_reason_to_stop(run_copy):
         path.write_text(json.dumps(stored))
         assert all(isinstance(x, dict) for x in runs.read_changes(run_copy))
     assert runs.read_changes(run_copy) == []
+
+
+def test_a_run_of_a_version_with_other_random_numbers_says_that_it_differs(run_copy, capsys):
+    path = run_copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "0.1.0"}))
+    flags = ["--out-dir", str(run_copy), "--resume", "--max-iters"]
+    for max_iters, is_said in (("8", True), ("10", False)):
+        assert train.main([*flags, max_iters]) == 0
+        line = "gptjax 0.1.0, which wrote this run, drew other random numbers: from step 6 on"
+        assert (line in capsys.readouterr().out) == is_said
+    changes = runs.read_changes(run_copy)
+    assert changes[0] == {"step": 6, "version": ["0.1.0", __version__]}
+    assert all("version" not in change for change in changes[1:])
+
+
+def test_without_dropout_an_older_run_goes_on_bit_for_bit(tmp_path, text_file, capsys):
+    path = tmp_path / "run"
+    assert go(path, text_file, "--dropout", "0") == 0
+    stored = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(stored | {"version": "0.1.0"}))
+    assert train.main(["--out-dir", str(path), "--resume", "--max-iters", "8"]) == 0
+    assert "random numbers" not in capsys.readouterr().out
 
 
 def test_remat_is_how_a_run_is_computed_and_a_resume_may_change_it(

@@ -16,6 +16,7 @@ from gptjax.presets import changed
 from gptjax.store import listing, runs
 from gptjax.store.checkpoint import load_state, newest_whole
 from gptjax.training import TrainState, make_keys
+from gptjax.version import OTHER_RANDOM_NUMBERS, __version__
 
 # Settings of the training itself. Each change is recorded with its step, and training is exactly
 # reproducible from that step on.
@@ -102,6 +103,13 @@ def record(
         if stored.flat(name) != run_config.flat(name)
     }
     changes = runs.read_changes(path)
+    version = runs.read_version(path)
+    if version in OTHER_RANDOM_NUMBERS and (step == 0 or run_config.model.dropout > 0):
+        changes.append({"step": step, "version": [version, __version__]})
+        say(
+            f"gptjax {version}, which wrote this run, drew other random numbers: from step {step} "
+            "on it does not go on bit for bit as it would have there"
+        )
     if differing:
         changes.append({"step": step, **differing})
         what = ", ".join(f"{name} {new} instead of {old}" for name, (old, new) in differing.items())

@@ -30,13 +30,13 @@ Array = jax.Array
 QUERIES, PARTS = 64, 4
 
 
-def attention(q_BTD: Array, k_BTD: Array, v_BTD: Array, drop: Callable[[Array], Array]) -> Array:
+def attention(q_BTD: Array, k_BTD: Array, v_BTD: Array, drop: Callable[..., Array]) -> Array:
     """The model's attention, a part of the queries after the other: (B, T, D)."""
     T = q_BTD.shape[1]
     size = max(QUERIES, -(-T // PARTS))
 
     def part(begin: int, end: int) -> Array:
-        weights_BTS = drop(attention_weights(q_BTD[:, begin:end], k_BTD[:, :end]))
+        weights_BTS = drop(attention_weights(q_BTD[:, begin:end], k_BTD[:, :end]), begin)
         return weighted_values(weights_BTS, v_BTD[:, :end])
 
     parts = [part(begin, min(begin + size, T)) for begin in range(0, T, size)]

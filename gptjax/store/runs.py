@@ -166,12 +166,18 @@ def write_config(path: Path, run_config: RunConfig, changes: Sequence[dict[str, 
     """Writes config.json alone.
 
     Args:
-        changes: how resumes changed the run, oldest first: the step, and [old, new] by field.
+        changes: how resumes changed the run, oldest first: the step, and [old, new] by field, of
+            the version too where random numbers differ.
     """
     stored = {"format": FORMAT, "version": __version__, "config": run_config.to_dict()}
     if changes:
         stored["changes"] = list(changes[-MAX_CHANGES:])
     write_json(path / CONFIG, stored)
+
+
+def read_version(path: Path) -> str:
+    """The version of gptjax that wrote config.json last."""
+    return str(read_json(path / CONFIG, MAX_CONFIG_BYTES).get("version"))
 
 
 def read_changes(path: Path) -> list[dict[str, Any]]:
