@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
 from benchmarks import train_step  # noqa: E402
 from benchmarks.arithmetic import train_flops  # noqa: E402
 from benchmarks.steps import Entry, measure  # noqa: E402
-from compare.machine import versions  # noqa: E402
+from compare.measuring.machine import versions  # noqa: E402
 from gptjax.config import RunConfig  # noqa: E402
 from gptjax.files import write_json  # noqa: E402
 from gptjax.store.metrics import read_metrics  # noqa: E402

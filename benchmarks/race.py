@@ -53,7 +53,7 @@ def main() -> int:
     if not find_spec("torch"):
         print("nobody to race: pip install -e '.[compare]'", file=sys.stderr)
         return 0
-    from compare.machine import versions
+    from compare.measuring.machine import versions
     from gptjax.files import write_json
 
     steps, probe, seeds = (6, 4, 1) if args.quick else (args.steps, PROBE, args.seeds)
@@ -147,7 +147,7 @@ def theirs(folder: Path) -> dict[str, float]:
     import torch
 
     from compare import torch_gpt
-    from compare.worker import read_config
+    from compare.measuring.worker import read_config
 
     run_config = read_config("torch", folder / "config.json")
     with np.load(folder / "text.npz") as text:

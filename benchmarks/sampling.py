@@ -25,7 +25,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from compare.machine import versions  # noqa: E402
+from compare.measuring.machine import versions  # noqa: E402
 from gptjax.app.pictures import new_figure, save_png  # noqa: E402
 from gptjax.files import write_json  # noqa: E402
 from gptjax.inference.adapt import with_dtype  # noqa: E402

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from compare.worker import answer, peak_memory, read_config
+from compare.measuring.worker import answer, peak_memory, read_config
 
 Steps = Callable[[int], float]  # trains so many steps, and returns the last one's loss
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compare.processes import Process
+from compare.measuring.processes import Process
 from gptjax.config import RunConfig
 from gptjax.errors import RunError
 from gptjax.files import write_json

@@ -1,4 +1,4 @@
-"""From measurements to what may be said: medians, spreads, and an order where there is one."""
+"""Medians, spreads, and an order of the contestants where there is one; how they are shown."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from compare.contestants import CONTESTANTS
 
-FEW = 5  # of fewer measurements, the spread is all of them
+FEW = 5  # with fewer measurements, the spread is their whole range
 
 
 class Measure(NamedTuple):
@@ -14,9 +14,9 @@ class Measure(NamedTuple):
 
     Attributes:
         title: in tables.
-        unit: after scaling.
-        scale: what the stored number (seconds, MB, a second) is multiplied with.
-        more_is_better: of tokens per second.
+        unit: of what is shown.
+        scale: from the stored number (seconds, MB, tokens per second) to that unit.
+        more_is_better: true for tokens per second.
     """
 
     title: str
@@ -26,21 +26,26 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "step": Measure("training step", "ms", 1e3),
+    "step": Measure("training step, one per dispatch", "ms", 1e3),
+    "steps": Measure("training step, several per dispatch", "ms", 1e3),
     "tokens": Measure("training", "tokens/s", 1.0, True),
     "compile": Measure("compile: the first step less a later one", "s"),
     "start": Measure("start-up: from the command to a model in memory", "s"),
     "memory": Measure("peak memory of start-up and training", "MB"),
-    "sample": Measure("sampling, one row", "tokens/s", 1.0, True),
+    "sample": Measure("sampling with a cache", "tokens/s", 1.0, True),
+    "sample_whole": Measure("sampling without a cache", "tokens/s", 1.0, True),
+    "sample_packed": Measure("sampling with a cache and packed heads", "tokens/s", 1.0, True),
+    "sample_served": Measure("sampling by `gptjax.generate`", "tokens/s", 1.0, True),
     "first_token_cold": Measure("first token, the first time", "ms", 1e3),
     "first_token": Measure("first token, later", "ms", 1e3),
     "save": Measure("checkpoint, save", "ms", 1e3),
     "load": Measure("checkpoint, load", "ms", 1e3),
 }
+NOT_MEASURED = "not measured"
 
 
 class Spread(NamedTuple):
-    """The median, and from where to where the measurements lie."""
+    """The median, and the range in which the measurements lie."""
 
     median: float
     low: float
@@ -49,7 +54,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: list[float], scale: float = 1.0) -> Spread:
-    """Median and middle half; of fewer than FEW measurements, median and range."""
+    """Median and middle half; with fewer than FEW measurements, median and whole range."""
     scaled = np.array(values) * scale
     low, high = np.percentile(scaled, [25, 75] if len(values) >= FEW else [0, 100])
     return Spread(float(np.median(scaled)), float(low), float(high), len(values))
@@ -66,8 +71,8 @@ def spreads(measured: dict[str, dict[str, list[float]]], measure: str) -> dict[s
 def order(found: dict[str, Spread], more_is_better: bool = False) -> list[list[str]]:
     """The contestants from best to worst, in groups.
 
-    Two stand in different groups only if their spreads do not overlap, nor those of a chain of
-    others between them. One that was measured once has no spread, so no place.
+    Two are in different groups only if their spreads do not overlap, directly or through a chain of
+    others between them. A contestant that was measured once has no spread, so it has no place.
     """
     ranked = [name for name in found if found[name].repeats > 1]
     ranked.sort(key=lambda name: found[name].median)
@@ -92,19 +97,30 @@ def show(value: float) -> str:
 
 
 def show_spread(found: Spread) -> str:
-    """`152 (148 to 160)`; a single measurement stands alone."""
+    """`152 (148 to 160)`; for a single measurement `152 (once)`."""
     if found.repeats == 1:
         return f"{show(found.median)} (once)"
     return f"{show(found.median)} ({show(found.low)} to {show(found.high)})"
 
 
 def show_order(groups: list[list[str]]) -> str:
-    """`PyTorch, then Linen`, or that there is no order."""
+    """`PyTorch, then Linen`; or that there is no order."""
     if len(groups) < 2:
         return "no order: the spreads overlap" if groups and len(groups[0]) > 1 else "no order"
     return ", then ".join(" = ".join(title(name) for name in group) for group in groups)
 
 
 def title(name: str) -> str:
-    """What a contestant is called in tables."""
+    """A contestant's name in tables and sentences."""
     return CONTESTANTS[name].title
+
+
+def join(parts: list[str]) -> str:
+    """`a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

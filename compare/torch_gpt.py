@@ -1,6 +1,6 @@
-"""The GPT of `GPTConfig` in PyTorch, class by class: what the lecture writes, for comparison.
+"""The GPT of `GPTConfig` in PyTorch, class by class, as the lecture writes it.
 
-    model, optimizer, schedule = make(config, seed=0)
+    model, optimizer, schedule = make(run_config, seed=0)
     loss = train_step(model, optimizer, schedule, x_BT, y_BT)     # changes all three
     text = generate(model, prompt_BT, max_new_tokens=100)
 
@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compare.torch_sampling import generate as generate
+
 if TYPE_CHECKING:  # at run time, nothing of gptjax, which would bring JAX
     from gptjax.config import GPTConfig, RunConfig, TrainConfig
 
@@ -35,13 +37,13 @@ ACTIVATIONS = {
 class MultiHeadAttention(nn.Module):
     """Causal self-attention of all heads at once: (B, T, C) to itself."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, cfg: GPTConfig) -> None:
         super().__init__()
-        self.n_head = config.n_head
-        self.dropout = config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.resid_dropout = nn.Dropout(config.dropout)
+        self.n_head = cfg.n_head
+        self.dropout = cfg.dropout
+        self.c_attn = nn.Linear(cfg.n_embd, 3 * cfg.n_embd, bias=cfg.qkv_bias)
+        self.c_proj = nn.Linear(cfg.n_embd, cfg.n_embd, bias=cfg.bias)
+        self.resid_dropout = nn.Dropout(cfg.dropout)
 
     def forward(self, x_BTC: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
         """With a cache (2, B, H, N, D), keys and values of positions from `start` go into it."""
@@ -66,12 +68,12 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """C to 4C, activation, back to C, at each position alone."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, cfg: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.activation = ACTIVATIONS[config.activation]()
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.c_fc = nn.Linear(cfg.n_embd, 4 * cfg.n_embd, bias=cfg.bias)
+        self.activation = ACTIVATIONS[cfg.activation]()
+        self.c_proj = nn.Linear(4 * cfg.n_embd, cfg.n_embd, bias=cfg.bias)
+        self.dropout = nn.Dropout(cfg.dropout)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         return self.dropout(self.c_proj(self.activation(self.c_fc(x_BTC))))
@@ -80,12 +82,12 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Communication, then computation, each added to the residual stream after a LayerNorm."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, cfg: GPTConfig) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.ln_bias)
-        self.attn = MultiHeadAttention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.ln_bias)
-        self.mlp = FeedForward(config)
+        self.ln_1 = nn.LayerNorm(cfg.n_embd, bias=cfg.ln_bias)
+        self.attn = MultiHeadAttention(cfg)
+        self.ln_2 = nn.LayerNorm(cfg.n_embd, bias=cfg.ln_bias)
+        self.mlp = FeedForward(cfg)
 
     def forward(self, x_BTC: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
         x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), cache, start)
@@ -98,22 +100,22 @@ class TorchGPT(nn.Module):
     It has the initial distribution of the JAX model, not the same numbers.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, cfg: GPTConfig) -> None:
         super().__init__()
-        self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
-        self.dropout = nn.Dropout(config.dropout if config.embd_dropout else 0.0)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.ln_bias)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=config.head_bias)
-        if config.tie_embeddings:
+        self.config = cfg
+        self.wte = nn.Embedding(cfg.vocab_size, cfg.n_embd)
+        self.wpe = nn.Embedding(cfg.block_size, cfg.n_embd)
+        self.dropout = nn.Dropout(cfg.dropout if cfg.embd_dropout else 0.0)
+        self.h = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layer))
+        self.ln_f = nn.LayerNorm(cfg.n_embd, bias=cfg.ln_bias)
+        self.lm_head = nn.Linear(cfg.n_embd, cfg.vocab_size, bias=cfg.head_bias)
+        if cfg.tie_embeddings:
             self.lm_head.weight = self.wte.weight
         self.apply(self._init)
-        if config.scaled_residual_init:
+        if cfg.scaled_residual_init:
             for name, weight in self.named_parameters():
                 if name.endswith("c_proj.weight"):
-                    nn.init.normal_(weight, std=config.init_std * (2 * config.n_layer) ** -0.5)
+                    nn.init.normal_(weight, std=cfg.init_std * (2 * cfg.n_layer) ** -0.5)
 
     def forward(
         self, x_BT: Tensor, caches: Sequence[Tensor | None] | None = None, start: int = 0
@@ -139,7 +141,7 @@ Schedule = torch.optim.lr_scheduler.LambdaLR
 
 
 def make(
-    config: RunConfig, seed: int, device: str = "cpu", compiled: bool = False
+    run_config: RunConfig, seed: int, device: str = "cpu", compiled: bool = False
 ) -> tuple[TorchGPT, Optimizer, Schedule]:
     """A fresh model in training mode, its optimizer and the schedule of its learning rate.
 
@@ -147,37 +149,37 @@ def make(
         compiled: `torch.compile` the forward, and with it the backward.
     """
     torch.manual_seed(seed)
-    model = TorchGPT(config.model).to(device)
+    model = TorchGPT(run_config.model).to(device)
     if compiled:
         model.compile()
-    optimizer = make_optimizer(config.train, model)
-    return model, optimizer, make_schedule(config.train, optimizer)
+    optimizer = make_optimizer(run_config.train, model)
+    return model, optimizer, make_schedule(run_config.train, optimizer)
 
 
-def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
+def make_optimizer(train_config: TrainConfig, model: nn.Module) -> Optimizer:
     """Fused AdamW; matrices decay, biases and LayerNorm's scales do not, unless all do."""
-    every = config.decay == "all"
+    every = train_config.decay == "all"
     decayed = [p for p in model.parameters() if every or p.ndim > 1]
     others = [p for p in model.parameters() if not every and p.ndim <= 1]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": decayed, "weight_decay": train_config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    betas = (config.beta1, config.beta2)
+    betas = (train_config.beta1, train_config.beta2)
     groups = [group for group in groups if group["params"]]
-    return Optimizer(groups, lr=config.learning_rate, betas=betas, fused=True)
+    return Optimizer(groups, lr=train_config.learning_rate, betas=betas, fused=True)
 
 
-def make_schedule(config: TrainConfig, optimizer: Optimizer) -> Schedule:
+def make_schedule(train_config: TrainConfig, optimizer: Optimizer) -> Schedule:
     """Linear warm-up over a tenth of the run at most, then a cosine or a line down to `min_lr`."""
-    warmup = min(config.warmup_iters, config.max_iters // 10)
-    floor = config.min_lr / config.learning_rate if config.learning_rate else 0.0
+    warmup = min(train_config.warmup_iters, train_config.max_iters // 10)
+    floor = train_config.min_lr / train_config.learning_rate if train_config.learning_rate else 0.0
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        done = min((step - warmup) / max(config.max_iters - warmup, 1), 1.0)
-        linear = config.schedule == "linear"
+        done = min((step - warmup) / max(train_config.max_iters - warmup, 1), 1.0)
+        linear = train_config.schedule == "linear"
         left = 1 - done if linear else 0.5 * (1 + math.cos(math.pi * done))
         return floor + (1 - floor) * left
 
@@ -211,45 +213,6 @@ def train_step(
     optimizer.step()
     schedule.step()
     return value.detach()
-
-
-@torch.inference_mode()
-def generate(
-    model: TorchGPT,
-    prompt_BT: Tensor,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """The prompts and what follows, (B, T + max_new_tokens); temperature 0 is greedy.
-
-    Keys and values are kept while block_size holds them; then whole windows, as in the lecture.
-    """
-    was_training = model.training
-    model.eval()
-    cfg, (B, T) = model.config, prompt_BT.shape
-    N, weight = T + max_new_tokens, model.wte.weight
-    shape = (2, B, cfg.n_head, min(N, cfg.block_size), cfg.n_embd // cfg.n_head)
-    caches = [torch.empty(shape, device=weight.device) for _ in model.h]
-    tokens_BN = F.pad(prompt_BT, (0, max_new_tokens))
-    for n in range(T, N):
-        if n > cfg.block_size:
-            logits_BTV = model(tokens_BN[:, n - cfg.block_size : n])
-        else:
-            start = 0 if n == T else n - 1
-            logits_BTV = model(tokens_BN[:, start:n], caches, start)
-        logits_BV = logits_BTV[:, -1]
-        if temperature == 0:
-            tokens_BN[:, n] = logits_BV.argmax(-1)
-            continue
-        if top_k is not None:
-            lowest_B1 = logits_BV.topk(min(top_k, logits_BV.shape[-1])).values[:, -1:]
-            logits_BV = logits_BV.masked_fill(logits_BV < lowest_B1, -torch.inf)
-        p_BV = F.softmax(logits_BV / temperature, dim=-1)
-        tokens_BN[:, n] = torch.multinomial(p_BV, 1, generator=generator)[:, 0]
-    model.train(was_training)
-    return tokens_BN
 
 
 def save(path: Path, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from compare import __main__ as command
-from compare import contestants, ease, equality, linen_gpt, measure, nnx_gpt, plain_gpt, weights
-from compare.contestants import CONTESTANTS, flatten
+from compare import contestants, ease, linen_gpt, nnx_gpt, plain_gpt, tuned, weights
+from compare.contestants import CONTESTANTS, SERVED, ways_to_sample
+from compare.measuring import equality, experiment, measurement
+from compare.sampling import Settings
+from compare.trees import flatten
+from gptjax.backends import execution
 from gptjax.errors import ConfigError
 from gptjax.text.corpora import Text
 
@@ -21,6 +25,7 @@ from conftest import tiny_config
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = importlib.util.find_spec("torch") is not None
 OTHERS = ["nnx", "plain", *(["torch"] if TORCH else [])]
+TUNED = ["linen-tuned", "nnx-tuned", "plain-tuned"]
 # Between the two, each field has two values; all kinds of biases are there and not there.
 LEFT = {
     "activation": "gelu",
@@ -56,7 +61,7 @@ def problem(**changes):
 
 def filled(name, config, params):
     contestant = contestants.build(name, config)
-    contestant.set_weights(weights.to_native(CONTESTANTS[name].weights, config.model, params))
+    contestant.set_weights(weights.to_native(CONTESTANTS[name].design, config.model, params))
     return contestant
 
 
@@ -64,23 +69,26 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("names", "fields"),
     [
-        pytest.param({}, marks=SLOW, id="lecture"),
-        pytest.param(LEFT, id="left"),
-        pytest.param(RIGHT, marks=SLOW, id="right"),
+        pytest.param(OTHERS, {}, marks=SLOW, id="lecture"),
+        pytest.param(OTHERS, LEFT, id="left"),
+        pytest.param(OTHERS, RIGHT, marks=SLOW, id="right"),
+        pytest.param(TUNED, LEFT, marks=SLOW, id="tuned left"),
+        pytest.param(TUNED, RIGHT, marks=SLOW, id="tuned right"),
     ],
 )
-def test_all_have_the_same_logits_and_gradients(fields):
+def test_all_have_the_same_logits_and_gradients(names, fields):
     config, params, x, y = problem(**fields)
     ours = filled("linen", config, params)
     logits, gradient = ours.logits(x[0]), ours.gradient(x[0], y[0])
-    for name in OTHERS:
+    for name in names:
         theirs = filled(name, config, params)
         np.testing.assert_allclose(
             theirs.logits(x[0]), logits, rtol=0, atol=1e-5 * np.abs(logits).max(), err_msg=name
         )
-        tree = weights.from_native(name, config.model, theirs.gradient(x[0], y[0]))
+        design = CONTESTANTS[name].design
+        tree = weights.from_native(design, config.model, theirs.gradient(x[0], y[0]))
         assert equality.gradient_difference(gradient, flatten(tree)) <= 1e-4, name
 
 
@@ -97,12 +105,14 @@ def test_all_take_the_same_updates(decay, schedule):
         weight_decay=0.5,
     )
     after = {}
-    for name in ["linen", *OTHERS]:
+    for name in ["linen", *OTHERS, *TUNED]:
         contestant = filled(name, config, params)
-        for i in range(6):
+        for i in range(4):
             contestant.step(contestant.put(x[i % 2], y[i % 2]))
-        after[name] = flatten(weights.from_native(name, config.model, contestant.weights()))
-    for name in OTHERS:
+        contestant.steps(contestant.put(x, y))  # two more, in one dispatch where there is such
+        design = CONTESTANTS[name].design
+        after[name] = flatten(weights.from_native(design, config.model, contestant.weights()))
+    for name in [*OTHERS, *TUNED]:
         for path, ours in after["linen"].items():
             np.testing.assert_allclose(after[name][path], ours, atol=3e-4, err_msg=f"{name} {path}")
 
@@ -110,10 +120,29 @@ def test_all_take_the_same_updates(decay, schedule):
 @pytest.mark.slow
 def test_all_generate_the_same_tokens_past_the_context():
     config, params, x, _ = problem()
-    ours = filled("linen", config, params).generate(x[0, :2, :3], 10)
+    linen = filled("linen", config, params)
+    ours = linen.generate(x[0, :2, :3], 10, SERVED)  # gptjax.generate, which has its own tests
     assert ours.shape == (2, 13)
-    for name in OTHERS:
-        np.testing.assert_array_equal(filled(name, config, params).generate(x[0, :2, :3], 10), ours)
+    for name in ["linen", *OTHERS]:
+        contestant = filled(name, config, params)
+        for way in ways_to_sample(name):
+            tokens = contestant.generate(x[0, :2, :3], 10, way)
+            np.testing.assert_array_equal(tokens, ours, err_msg=f"{name}, {way}")
+
+
+@pytest.mark.slow
+def test_all_on_jax_draw_from_the_same_distribution_with_a_temperature():
+    """The same keys, so the same tokens, with a cache and without."""
+    config, params, x, _ = problem()
+    key, prompt = jax.random.key(0), jax.numpy.asarray(x[0, :2, :3])
+    drawn = []
+    for cached in (True, False):
+        settings = Settings(5, 0.8, cached)
+        drawn.append(linen_gpt.generate(config, params, prompt, key, settings))
+        drawn.append(plain_gpt.generate(config, params, prompt, key, settings))
+        drawn.append(nnx_gpt.generate(filled("nnx", config, params).model, prompt, key, settings))
+    for tokens in drawn:
+        np.testing.assert_array_equal(tokens, drawn[0])
 
 
 @pytest.mark.slow
@@ -152,10 +181,17 @@ def test_they_agree_only_within_every_tolerance(what):
     assert equality.TOLERANCES == {"logits": 1e-5, "gradient": 1e-4, "losses": 1e-3}
 
 
+def test_what_is_injected_is_what_the_scripts_train_with():
+    config = tiny_config()
+    model = execution.suited(linen_gpt.gptjax.GPT(config.model), config, "cpu")
+    assert model.execution == tuned.linen()  # type: ignore[attr-defined]
+
+
 def test_all_have_the_same_functions():
     names = {"make", "forward", "loss", "train_step", "generate", "save", "load"}
     for module in (linen_gpt, nnx_gpt, plain_gpt):
-        assert all(callable(getattr(module, name)) for name in names), module.__name__
+        on_jax = names | {"train_steps"}
+        assert all(callable(getattr(module, name)) for name in on_jax), module.__name__
     if TORCH:
         from compare import torch_gpt
 
@@ -173,7 +209,9 @@ def test_weights_go_to_every_contestant_and_back():
 
 @pytest.mark.skipif(not TORCH, reason="needs the extra `compare`")
 def test_a_contestants_process_does_not_pay_for_the_others():
-    program = "import sys, compare.worker, compare.torch_gpt; print('jax' in sys.modules)"
+    program = (
+        "import sys, compare.measuring.worker, compare.drive.torch; print('jax' in sys.modules)"
+    )
     said = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -197,23 +235,23 @@ def test_what_only_this_project_has_is_refused(name, field, value, only):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")  # torch.compile's own
 def test_the_whole_command_trains_every_contestant(tmp_path, monkeypatch, capsys):
-    """As README types it, with its preset's settings: each trains once. --quick tries the rest."""
+    """The full form as README types it, as far as every contestant has trained once."""
     text = Text("".join(path.read_text() for path in sorted(ROOT.glob("compare/*.py"))), "us", "")
     losses = {}
 
-    def train_once(names, folder, config, amounts, tell):
-        with np.load(folder / "batches.npz") as batches:
-            batch = batches["x"][0], batches["y"][0]
-        for name in names:
-            contestant = contestants.build(name, config)
-            with np.load(folder / f"{CONTESTANTS[name].weights}.npz") as arrays:
-                contestant.set_weights(dict(arrays))
-            losses[name] = float(contestant.step(contestant.put(*batch)))
-        return {}, {}
+    class TrainOnce(measurement.Measurement):
+        def run(self):
+            with np.load(self._folder / "batches.npz") as batches:
+                batch = batches["x"][0], batches["y"][0]
+            for name in self._names:
+                contestant = contestants.build(name, self._run_config)
+                with np.load(self._folder / f"{CONTESTANTS[name].design}.npz") as arrays:
+                    contestant.set_weights(dict(arrays))
+                losses[name] = float(contestant.step(contestant.put(*batch)))
 
-    monkeypatch.setattr(command, "load_text", lambda *_, **__: text)
+    monkeypatch.setattr(experiment, "load_text", lambda *_, **__: text)
     monkeypatch.setattr(equality, "prove", lambda *_, **__: {})
-    monkeypatch.setattr(measure, "run", train_once)
+    monkeypatch.setattr(measurement, "Measurement", TrainOnce)
     monkeypatch.setattr(ease, "TOPICS", ())
     monkeypatch.setattr(command, "write", lambda out, results: None)
     monkeypatch.chdir(tmp_path)

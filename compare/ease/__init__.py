@@ -1,15 +1,18 @@
 """Short programs: what each design makes easy or hard, and what came out when they ran.
 
 Each file is a question. It has a function for each design, `linen`, `nnx` and `torch`, which takes
-the same small problem and answers with an Outcome: a sentence for people, and its facts as values.
-The functions stand side by side to be read; their lengths are counted and told too.
+the same small problem and returns an Outcome: a sentence for people, and its facts as values. The
+functions stand side by side to be read. Their lengths are counted too; what all of them need, a
+model with given weights and a batch, comes from the Problem and is not counted.
 """
 
 import ast
 import importlib
 import inspect
+import io
 import textwrap
 import time
+import tokenize
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,8 +31,17 @@ TOPICS = (
     "replace",
     "debugger",
     "hidden",
+    "surgery",
+    "mixed",
+    "sharing",
+    "two_optimizers",
+    "wrong_shape",
+    "devices",
 )
+# A quick run leaves these out: they train again and again, or compile for long.
+LONG = ("seeds", "per_example", "resume", "devices")
 DESIGNS = ("linen", "nnx", "torch")
+IMPORTS = (ast.Import, ast.ImportFrom)
 REPEATS = 5  # of what is timed
 
 
@@ -41,46 +53,75 @@ class Outcome(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A model small enough for a moment, the same for all.
+    """A small model with the same weights for all, and text to train it on.
 
     Attributes:
-        config: a RunConfig; `config.model` has no dropout.
+        run_config: without dropout.
         params: gptjax's tree.
         x, y: ids (N, B, T), int32, NumPy.
         repeats: how often a program is timed.
     """
 
-    config: RunConfig
+    run_config: RunConfig
     params: Any
     x: np.ndarray
     y: np.ndarray
     repeats: int
 
-    def native(self, design: str) -> dict[str, np.ndarray]:
-        """The weights under a design's own names."""
-        return weights.to_native(design, self.config.model, self.params)
+    def linen(self) -> Any:
+        """A GPT, to be called with `params`."""
+        from gptjax import GPT
+
+        return GPT(self.run_config.model)
+
+    def nnx(self) -> Any:
+        """An NnxGPT in training mode that holds the weights."""
+        from compare import nnx_gpt
+        from compare.drive.nnx import set_params
+
+        model, _ = nnx_gpt.make(self.run_config, 0)
+        set_params(model, weights.to_native("nnx", self.run_config.model, self.params))
+        return model
+
+    def torch(self) -> Any:
+        """A TorchGPT in training mode that holds the weights."""
+        import torch
+
+        from compare import torch_gpt
+
+        model, _, _ = torch_gpt.make(self.run_config, 0)
+        native = weights.to_native("torch", self.run_config.model, self.params)
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in native.items()})
+        return model
+
+    def batch(self, design: str) -> Any:
+        """The first batch (x_BT, y_BT), as a design wants it."""
+        if design != "torch":
+            return jax.numpy.asarray(self.x[0]), jax.numpy.asarray(self.y[0])
+        import torch
+
+        return torch.from_numpy(self.x[0]).long(), torch.from_numpy(self.y[0]).long()
 
 
 def small_problem(repeats: int = REPEATS, steps: int = 24) -> Problem:
-    """Two blocks, 32 wide, on text that counts up: something to learn at once."""
-    config = RunConfig(
-        model=GPTConfig(
-            vocab_size=17, block_size=16, n_layer=2, n_head=2, n_embd=32, dropout=0.0, init_std=0.1
-        ),
-        train=TrainConfig(batch_size=8, max_iters=1000, learning_rate=1e-3, warmup_iters=0),
+    """Two blocks, 32 wide, on text that counts up, which is learned at once."""
+    model = GPTConfig(
+        vocab_size=17, block_size=16, n_layer=2, n_head=2, n_embd=32, dropout=0.0, init_std=0.1
     )
+    train = TrainConfig(batch_size=8, max_iters=1000, learning_rate=1e-3, warmup_iters=0)
+    run_config = RunConfig(model=model, train=train)
     rng = np.random.default_rng(0)
     starts = rng.integers(0, 17, (steps, 8, 1))
     ids = ((starts + np.arange(17) * rng.integers(1, 4, (steps, 8, 1))) % 17).astype(np.int32)
-    params = weights.shared_params(config)
-    return Problem(config, params, ids[..., :-1].copy(), ids[..., 1:].copy(), repeats)
+    params = weights.shared_params(run_config)
+    return Problem(run_config, params, ids[..., :-1].copy(), ids[..., 1:].copy(), repeats)
 
 
 def run(topic: str, designs: list[str], problem: Problem) -> dict[str, Any]:
     """Runs a topic's programs.
 
     Returns:
-        `question` and `file`; by design, what its program `says`, its `facts`, and its `lines`.
+        `question`; `designs`, for each what its program `says`, its `facts`, and its `lines`.
     """
     module: Any = importlib.import_module(f"compare.ease.{topic}")
     result: dict[str, Any] = {"question": module.__doc__.strip().splitlines()[0], "designs": {}}
@@ -91,18 +132,42 @@ def run(topic: str, designs: list[str], problem: Problem) -> dict[str, Any]:
     return result
 
 
+RULE = """\
+Lines are logical lines of the function's body, as Python's tokenizer counts them: a statement over
+several rows is one. Docstrings, imports and comments are not counted.\
+"""
+
+
 def count_lines(program: Callable[..., Any]) -> int:
-    """Lines of a function that do something: not its def, its docstring, comments or blanks."""
-    source = textwrap.dedent(inspect.getsource(program))
-    first = ast.parse(source).body[0].body[0]  # type: ignore[attr-defined]  # a function's
-    lines = source.splitlines()
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-        lines[first.lineno - 1 : first.end_lineno] = []
-    return sum(1 for line in lines[1:] if line.strip() and not line.strip().startswith("#"))
+    """Lines of a function's body by RULE, however it is formatted."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(program)))
+    body: list[Any] = tree.body[0].body  # type: ignore[attr-defined]  # a function's
+    if ast.get_docstring(tree.body[0]) is not None:  # type: ignore[arg-type]
+        body = body[1:]
+    source = "\n".join(ast.unparse(statement) for statement in body)
+    kept = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.NEWLINE
+    ]
+    imports = [node for s in body for node in ast.walk(s) if isinstance(node, IMPORTS)]
+    return len(kept) - len(imports)
+
+
+def injection_lines() -> dict[str, int]:
+    """For each design, the lines of tuned.py that inject the products and the attention."""
+    from compare import tuned
+
+    needed: dict[str, tuple[Callable[..., Any], ...]] = {
+        "linen": (tuned.linen,),
+        "nnx": (tuned.nnx, tuned.attention, tuned.einsum),
+        "plain": (tuned.plain, tuned.attention, tuned.product),
+    }
+    return {design: sum(map(count_lines, used)) for design, used in needed.items()}
 
 
 def timed(problem: Problem, program: Callable[[], Any]) -> list[float]:
-    """Milliseconds of each run of `program`; if it compiles, it has run before."""
+    """Milliseconds of each run of `program`; what compiles must have run before."""
     times = []
     for _ in range(problem.repeats):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A breakpoint inside the feed-forward layer, by pdb: are there numbers, and how deep is it?"""
+"""A breakpoint inside the feed-forward layer, in pdb: does it show numbers, and how deep is it?"""
 
 import inspect
 import io
@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from compare.ease import Outcome, Problem
 
-# What is typed: on to the breakpoint; there the input's type, its largest entry, and where one is.
+# Typed into pdb: go to the breakpoint; there, the input's type, its largest entry, and the stack.
 COMMANDS = "continue\np type(x_BTC).__name__\np abs(x_BTC).max().item()\nwhere\ncontinue\n"
 
 
@@ -37,13 +36,13 @@ def _stop_in(method: Any, program: Callable[[], Any]) -> tuple[bool, str, int]:
 
 
 def _tell(jitted: tuple[bool, str, int] | None, plain: tuple[bool, str, int], how: str) -> Outcome:
-    """What was found inside the compiled function, if there is one, and outside."""
+    """What pdb shows inside the compiled function, if there is one, and outside of it."""
     says = ""
     if jitted is not None:
         there = "numbers" if jitted[0] else "no numbers"
-        says = f"inside the compiled function a {jitted[1]}, {there}; "
+        says = f"inside the compiled function `{jitted[1]}`, {there}; "
     there = "numbers" if plain[0] else "no numbers"
-    says += f"{how} a {plain[1]}, {there}, {plain[2]} frames below the call"
+    says += f"{how} `{plain[1]}`, {there}, {plain[2]} frames below the call"
     facts = {
         "as_it_trains": jitted[0] if jitted else plain[0],
         "numbers": plain[0],
@@ -53,10 +52,9 @@ def _tell(jitted: tuple[bool, str, int] | None, plain: tuple[bool, str, int], ho
 
 
 def linen(problem: Problem) -> Outcome:
-    from gptjax import GPT
     from gptjax.model import FeedForward
 
-    model, x = GPT(problem.config.model), jnp.asarray(problem.x[0])
+    model, (x, _) = problem.linen(), problem.batch("linen")
 
     def forward():
         return model.apply({"params": problem.params}, x, deterministic=True)
@@ -72,7 +70,7 @@ def nnx(problem: Problem) -> Outcome:
 
     from compare import nnx_gpt as gpt
 
-    model, x = gpt.make(problem.config, 0)[0], jnp.asarray(problem.x[0])
+    model, (x, _) = problem.nnx(), problem.batch("nnx")
     model.eval()
     method = gpt.FeedForward.__call__
     jitted = _stop_in(method, lambda: nnx.jit(lambda model: model(x))(model))
@@ -80,9 +78,7 @@ def nnx(problem: Problem) -> Outcome:
 
 
 def torch(problem: Problem) -> Outcome:
-    import torch
-
     from compare import torch_gpt as gpt
 
-    model, x = gpt.make(problem.config, 0)[0], torch.from_numpy(problem.x[0]).long()
+    model, (x, _) = problem.torch(), problem.batch("torch")
     return _tell(None, _stop_in(gpt.FeedForward.forward, lambda: model(x)), "as it trains")

@@ -1,4 +1,4 @@
-"""Freezing all but the last block: how is it said, and does it hold?"""
+"""Freezing all but the last block: how is it written, and does it hold?"""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compare.contestants import flatten
 from compare.ease import Outcome, Problem
+from compare.trees import flatten
 
 LAST = 1  # the block that trains
 
@@ -26,21 +26,17 @@ def linen(problem: Problem) -> Outcome:
     from compare import linen_gpt as gpt
     from gptjax.optimizer import make_optimizer
 
-    x, y, optimizer = (
-        jnp.asarray(problem.x[0]),
-        jnp.asarray(problem.y[0]),
-        make_optimizer(problem.config.train),
-    )
-    trained = {name: p for name, p in problem.params.items() if name == f"block_{LAST}"}
-    frozen = {name: p for name, p in problem.params.items() if name not in trained}
-    grads = jax.grad(lambda trained: gpt.loss(problem.config, frozen | trained, x, y))(trained)
+    params, (x, y) = problem.params, problem.batch("linen")
+    optimizer = make_optimizer(problem.run_config.train)
+    trained = {name: p for name, p in params.items() if name == f"block_{LAST}"}
+    frozen = {name: p for name, p in params.items() if name not in trained}
+    grads = jax.grad(lambda trained: gpt.loss(problem.run_config, frozen | trained, x, y))(trained)
     updates, state = optimizer.update(grads, optimizer.init(trained), trained)
     after = frozen | jax.tree.map(jnp.add, trained, updates)
     moments = sum(a.size for a in jax.tree.leaves(state) if a.ndim)
     how = "the tree is a dict: split it, and differentiate by one part"
-    return _tell(
-        how, flatten(problem.params), flatten(after), lambda n: f"block_{LAST}/" in n, moments
-    )
+    last = f"block_{LAST}/"
+    return _tell(how, flatten(params), flatten(after), lambda n: n.startswith(last), moments)
 
 
 def nnx(problem: Problem) -> Outcome:
@@ -51,34 +47,29 @@ def nnx(problem: Problem) -> Outcome:
     def params() -> dict:
         return flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
-    def last(path: Any, _: Any) -> bool:
-        return path[:2] == ("blocks", LAST)
-
-    model, _ = gpt.make(problem.config, 0)
-    before, x, y = params(), jnp.asarray(problem.x[0]), jnp.asarray(problem.y[0])
-    trained = nnx.All(nnx.Param, last)
-    optimizer = nnx.Optimizer(model, gpt.make_optimizer(problem.config.train), wrt=trained)
+    model, (x, y) = problem.nnx(), problem.batch("nnx")
+    before = params()
+    trained = nnx.All(nnx.Param, lambda path, _: path[:2] == ("blocks", LAST))
+    optimizer = nnx.Optimizer(model, gpt.make_optimizer(problem.run_config.train), wrt=trained)
     grads = nnx.grad(gpt.loss, argnums=nnx.DiffState(0, trained))(model, x, y)
     optimizer.update(model, grads)
     moments = sum(a.size for a in jax.tree.leaves(nnx.state(optimizer)) if a.ndim)
     how = "a filter, given to the optimizer (`wrt`) and to the gradient (`DiffState`)"
-    return _tell(how, before, params(), lambda name: name.startswith(f"blocks/{LAST}/"), moments)
+    return _tell(how, before, params(), lambda n: n.startswith(f"blocks/{LAST}/"), moments)
 
 
 def torch(problem: Problem) -> Outcome:
-    import torch
-
     from compare import torch_gpt as gpt
 
     def params() -> dict:
         return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
 
-    model, optimizer, schedule = gpt.make(problem.config, 0)
+    model, (x, y) = problem.torch(), problem.batch("torch")
     before = params()
     model.requires_grad_(False)
     model.h[LAST].requires_grad_(True)
-    x, y = torch.from_numpy(problem.x[0]).long(), torch.from_numpy(problem.y[0]).long()
-    gpt.train_step(model, optimizer, schedule, x, y)
+    optimizer = gpt.make_optimizer(problem.run_config.train, model)
+    gpt.train_step(model, optimizer, gpt.make_schedule(problem.run_config.train, optimizer), x, y)
     moments = sum(a.numel() for s in optimizer.state.values() for a in s.values() if a.ndim)
     how = "two calls of `requires_grad_`, and the train step as it is"
-    return _tell(how, before, params(), lambda name: name.startswith(f"h.{LAST}."), moments)
+    return _tell(how, before, params(), lambda n: n.startswith(f"h.{LAST}."), moments)

@@ -1,4 +1,4 @@
-"""Hidden state and its accidents: a forgotten mode, a draw elsewhere, a snapshot that moves."""
+"""Accidents with hidden state: a forgotten mode, a random draw elsewhere, a moving snapshot."""
 
 from typing import Any
 
@@ -9,41 +9,40 @@ import numpy as np
 from compare.ease import Outcome, Problem
 
 DROPOUT = 0.2
-SAFE, LOUD, SILENT = "cannot happen", "an error at once", "happens in silence"
+SAFE, LOUD, SILENT = "cannot happen", "an error at once", "happens silently"
 
 
 def _tell(mode: str, draw: str, snapshot: str) -> Outcome:
     """The fate of three accidents."""
-    says = f"evaluating in training mode: {mode}; a draw of random numbers elsewhere changes the "
-    says += f"training: {draw}; a snapshot of the weights moves as training goes on: {snapshot}"
+    says = f"evaluating in training mode: {mode}; random numbers drawn elsewhere change the "
+    says += f"training: {draw}; a snapshot of the weights changes as training goes on: {snapshot}"
     return Outcome(says, {"mode": mode, "draw": draw, "snapshot": snapshot})
 
 
 def linen(problem: Problem) -> Outcome:
     from compare import linen_gpt as gpt
-    from gptjax import GPT
 
-    config, key = problem.config.replace(dropout=DROPOUT), jax.random.key(1)
-    x, y = jnp.asarray(problem.x[0]), jnp.asarray(problem.y[0])
+    run_config, key = problem.run_config.replace(dropout=DROPOUT), jax.random.key(1)
+    x, y = problem.batch("linen")
     try:
-        GPT(config.model).apply({"params": problem.params}, x)  # type: ignore[call-arg]
+        problem.linen().apply({"params": problem.params}, x)
         mode = SILENT
     except TypeError:  # `deterministic` has no default
         mode = LOUD
 
     def train(disturbed: bool) -> float:
-        state, loss = gpt.make(config, 0), jnp.float32(0)
+        state, loss = gpt.make(run_config, 0), jnp.float32(0)
         for _ in range(2):
             if disturbed:
                 jax.random.uniform(jax.random.key(0))
                 np.random.default_rng().random()
-            state, loss = gpt.train_step(config, state, x, y, key)
+            state, loss = gpt.train_step(run_config, state, x, y, key)
         return float(loss)
 
     draw = SAFE if train(False) == train(True) else SILENT
-    state = gpt.make(config, 0)
+    state = gpt.make(run_config, 0)
     snapshot = state.params
-    gpt.train_step(config, state, x, y, key)
+    gpt.train_step(run_config, state, x, y, key)
     try:  # the step took over the old state's memory
         np.asarray(snapshot["wte"]["embedding"])
         moved = SAFE
@@ -57,14 +56,14 @@ def nnx(problem: Problem) -> Outcome:
 
     from compare import nnx_gpt as gpt
 
-    config = problem.config.replace(dropout=DROPOUT)
-    x, y = jnp.asarray(problem.x[0]), jnp.asarray(problem.y[0])
-    model, optimizer = gpt.make(config, 0)
+    run_config = problem.run_config.replace(dropout=DROPOUT)
+    x, y = problem.batch("nnx")
+    model, optimizer = gpt.make(run_config, 0)
     # Nothing in the call says that the model is still in training mode.
     mode = SAFE if float(gpt.loss(model, x, y)) == float(gpt.loss(model, x, y)) else SILENT
 
     def train(disturbed: bool) -> float:
-        (model, optimizer), loss = gpt.make(config, 0), jnp.float32(0)
+        (model, optimizer), loss = gpt.make(run_config, 0), jnp.float32(0)
         for _ in range(2):
             if disturbed:
                 gpt.forward(model, x)  # a look at the outputs draws from the model's own stream
@@ -88,16 +87,16 @@ def torch(problem: Problem) -> Outcome:
 
     from compare import torch_gpt as gpt
 
-    config = problem.config.replace(dropout=DROPOUT)
-    x, y = torch.from_numpy(problem.x[0]).long(), torch.from_numpy(problem.y[0]).long()
-    model, optimizer, schedule = gpt.make(config, 0)
+    run_config = problem.run_config.replace(dropout=DROPOUT)
+    x, y = problem.batch("torch")
+    model, optimizer, schedule = gpt.make(run_config, 0)
     mode = SAFE if gpt.loss(model, x, y).item() == gpt.loss(model, x, y).item() else SILENT
 
     def train(disturbed: bool) -> float:
-        made, loss = gpt.make(config, 0), torch.tensor(0.0)
+        made, loss = gpt.make(run_config, 0), torch.tensor(0.0)
         for _ in range(2):
             if disturbed:
-                torch.rand(1)  # anybody's
+                torch.rand(1)  # in any other part of the program
             loss = gpt.train_step(*made, x, y)
         return loss.item()
 

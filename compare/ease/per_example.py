@@ -1,7 +1,8 @@
-"""A gradient for each example of a batch: how much of the training code can stay?"""
+"""A gradient for each example of a batch: how much of the training code can be reused?"""
+
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 
 from compare.ease import Outcome, Problem, timed
 from compare.figures import show_spread, spread
@@ -18,11 +19,8 @@ def _tell(how: str, together: list[float], loop: list[float], difference: float)
 def linen(problem: Problem) -> Outcome:
     from compare import linen_gpt as gpt
 
-    x, y = jnp.asarray(problem.x[0]), jnp.asarray(problem.y[0])
-
-    def loss(params, x_BT, y_BT):
-        return gpt.loss(problem.config, params, x_BT, y_BT)
-
+    x, y = problem.batch("linen")
+    loss = partial(gpt.loss, problem.run_config)
     each = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))
     grads = each(problem.params, x[:, None], y[:, None])
     batch = jax.grad(loss)(problem.params, x, y)
@@ -38,8 +36,7 @@ def nnx(problem: Problem) -> Outcome:
 
     from compare import nnx_gpt as gpt
 
-    x, y = jnp.asarray(problem.x[0]), jnp.asarray(problem.y[0])
-    model, _ = gpt.make(problem.config, 0)
+    model, (x, y) = problem.nnx(), problem.batch("nnx")
     model.eval()
     each = nnx.jit(nnx.vmap(nnx.grad(gpt.loss), in_axes=(None, 0, 0)))
     grads = each(model, x[:, None], y[:, None])
@@ -58,8 +55,7 @@ def torch(problem: Problem) -> Outcome:
 
     from compare import torch_gpt as gpt
 
-    x, y = torch.from_numpy(problem.x[0]).long(), torch.from_numpy(problem.y[0]).long()
-    model, _, _ = gpt.make(problem.config, 0)
+    model, (x, y) = problem.torch(), problem.batch("torch")
     params = {name: p.detach() for name, p in model.named_parameters()}
 
     def loss(params, x_BT, y_BT):

@@ -1,11 +1,9 @@
-"""Replacing one layer from outside, its weights kept: the second block's ReLU becomes a GELU."""
+"""Replacing one layer from outside, keeping its weights: the second block's ReLU becomes a GELU."""
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 
-from compare.contestants import unflatten
 from compare.ease import Outcome, Problem
 
 
@@ -18,11 +16,10 @@ def _tell(how: str, before: np.ndarray, after: np.ndarray) -> Outcome:
 def linen(problem: Problem) -> Outcome:
     from flax import linen as nn
 
-    from gptjax import GPT
     from gptjax.model import FeedForward
 
-    model, x = GPT(problem.config.model), jnp.asarray(problem.x[0])
-    gelu = FeedForward(dataclasses.replace(problem.config.model, activation="gelu"), parent=None)
+    model, (x, _) = problem.linen(), problem.batch("linen")
+    gelu = FeedForward(dataclasses.replace(model.config, activation="gelu"), parent=None)
 
     def interceptor(next_function, args, kwargs, context):
         if context.module.path != ("block_1", "mlp"):
@@ -35,39 +32,28 @@ def linen(problem: Problem) -> Outcome:
     before = logits()
     with nn.intercept_methods(interceptor):
         after = logits()
-    return _tell(
-        "`nn.intercept_methods`, a function that meets every call of every layer", before, after
-    )
+    how = "`nn.intercept_methods`, a function that sees every call of every layer"
+    return _tell(how, before, after)
 
 
 def nnx(problem: Problem) -> Outcome:
-    from flax import nnx
-
     from compare import nnx_gpt as gpt
 
-    model, _ = gpt.make(problem.config, 0)
-    state = nnx.state(model, nnx.Param)
-    nnx.replace_by_pure_dict(state, unflatten(problem.native("nnx"), jnp.asarray))
-    nnx.update(model, state)
-    x = jnp.asarray(problem.x[0])
+    model, (x, _) = problem.nnx(), problem.batch("nnx")
     model.eval()
-    before = np.asarray(gpt.forward(model, x))
+    before = gpt.forward(model, x)
     model.blocks[1].mlp.activation = gpt.ACTIVATIONS["gelu"]
-    return _tell(
-        "an assignment; the next call compiles anew", before, np.asarray(gpt.forward(model, x))
-    )
+    after = gpt.forward(model, x)
+    how = "an assignment; the next call compiles again"
+    return _tell(how, np.asarray(before), np.asarray(after))
 
 
 def torch(problem: Problem) -> Outcome:
     import torch
 
-    from compare import torch_gpt as gpt
-
-    model, _, _ = gpt.make(problem.config, 0)
-    model.load_state_dict({n: torch.from_numpy(a) for n, a in problem.native("torch").items()})
-    x = torch.from_numpy(problem.x[0]).long()
+    model, (x, _) = problem.torch(), problem.batch("torch")
     with torch.inference_mode():
         before = model.eval()(x).numpy()
-        model.get_submodule("h.1.mlp").activation = torch.nn.GELU()
+        model.h[1].mlp.activation = torch.nn.GELU()
         after = model(x).numpy()
     return _tell("an assignment", before, after)

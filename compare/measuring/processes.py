@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, driven by lines of JSON: one asked, one answered."""
+"""A contestant in a process of its own, driven by lines of JSON: one question, one answer."""
 
 import json
 import os
@@ -10,22 +10,23 @@ from typing import Any
 
 from gptjax.errors import RunError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Process:
-    """A Python module that answers each line of its input. It is killed when it is closed.
+    """A Python module that answers each line of its input. `close` kills it.
 
     Attributes:
         about: what it said first.
-        start_seconds: what that took.
+        start_seconds: how long that took.
 
     Args:
-        title: what an error calls it.
+        title: its name in errors.
         command: the module and its arguments.
-        log: where what it writes to stderr goes.
-        environment: what it has beside this process's own.
-        settle: seconds before each question, in which the last one's threads stop waiting for work.
+        log: the file that its stderr goes to.
+        environment: variables to add to this process's own.
+        settle: seconds to wait before each question, so that the threads of the process that
+            answered last stop spinning.
 
     Raises:
         RunError: it ended; the message has the last line of its log.
@@ -54,7 +55,7 @@ class Process:
         self.start_seconds = time.perf_counter() - start
 
     def ask(self, **values: Any) -> dict[str, Any]:
-        """Has it do something.
+        """Asks it to do something; returns its answer.
 
         Raises:
             RunError: it ended; the message has the last line of its log.

@@ -1,0 +1,1 @@
+"""Each contestant behind the one interface of contestants.py."""

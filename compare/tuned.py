@@ -1,0 +1,60 @@
+"""gptjax's CPU products and attention (gptjax/backends/cpu.py), injected into each design on JAX.
+
+All three get the same functions, so that the tuned contestants differ only in their design, as the
+plain ones do. How much code that takes is a result too: the page counts these lines.
+
+    linen   the model has a field for them
+    plain   the model's function has an argument for them
+    nnx     they are assigned to the layers of a finished model
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from compare import plain_gpt
+from gptjax.backends import cpu
+from gptjax.model import Execution
+
+Array = jax.Array
+
+
+def attention(q_HBTD: Array, k_HBTD: Array, v_HBTD: Array, drop: Callable[[Array], Array]) -> Array:
+    """cpu.attention is written for one head, so heads and batch become one axis.
+
+    It asks for dropout a part of the weights at a time, and says which part it is.
+    """
+    H, B = q_HBTD.shape[:2]
+    q, k, v = (x.reshape(H * B, *x.shape[2:]) for x in (q_HBTD, k_HBTD, v_HBTD))
+    return cpu.attention(q, k, v, lambda weights, part: drop(weights)).reshape(q_HBTD.shape)
+
+
+def product(x_BTC: Array, w_CF: Array) -> Array:
+    """cpu.product without the arguments that Linen and NNX pass to a `dot_general`."""
+    return cpu.product(x_BTC, w_CF, None)
+
+
+def einsum(how: str, x_BTC: Array, w_HCD: Array, **_: Any) -> Array:
+    """cpu.project_all as an nnx.Einsum calls its function; returns (B, T, H, D)."""
+    return cpu.project_all(x_BTC, w_HCD).transpose(1, 2, 0, 3)
+
+
+def linen() -> Execution:
+    """For `GPT(model_config, execution)`."""
+    return Execution(cpu.attention, cpu.projection, cpu.product)
+
+
+def plain() -> plain_gpt.Execution:
+    """For every function of plain_gpt.py that takes an `execution`."""
+    return plain_gpt.Execution(cpu.project_all, product, attention)
+
+
+def nnx(model: Any) -> None:
+    """For an NnxGPT, in place. Whatever was compiled for it before is compiled again."""
+    for block in model.blocks:
+        block.attn.attention = attention
+        for projection in (block.attn.query, block.attn.key, block.attn.value):
+            projection.einsum_op = einsum
+        for layer in (block.attn.proj, block.mlp.fc, block.mlp.proj):
+            layer.dot_general = cpu.product
