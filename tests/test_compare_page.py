@@ -12,6 +12,7 @@ from compare import contestants, figures
 from compare.contestants import CONTESTANTS
 from compare.figures import Spread, order, show_order, spread
 from compare.measuring import sameness
+from compare.measuring.equality import STEPS
 from compare.report import page, pictures
 
 from made_up import results
@@ -55,11 +56,10 @@ def test_the_page_in_docs_is_what_the_stored_results_say():
 
 def test_the_page_in_docs_is_of_a_whole_run_that_found_all_equal():
     assert RESULTS["command"] == "python -m compare"
-    assert RESULTS["minutes"] < 12
     assert list(RESULTS["measures"]) == list(CONTESTANTS)
     proofs = {n: proof for n, proof in RESULTS["equality"].items() if "agrees" in proof}
     assert set(proofs) == set(CONTESTANTS) - {"torch-compile"}
-    assert all(proof["agrees"] and len(proof["curve"]) == 100 for proof in proofs.values())
+    assert all(proof["agrees"] and len(proof["curve"]) == STEPS for proof in proofs.values())
 
 
 def test_the_readme_promises_a_time_that_the_stored_run_kept():
@@ -79,7 +79,7 @@ def test_the_page_in_docs_compares_the_same_arithmetic():
 def test_the_pages_pictures_are_there_and_small():
     for name in (page.MEASURED, page.LOSSES):
         assert f"({name})" in page.page(RESULTS)
-        assert 0 < (DOCS / name).stat().st_size < 200_000
+        assert 0 < (DOCS / name).stat().st_size < 250_000  # thirteen measures of eight contestants
 
 
 def test_without_pytorch_it_says_what_is_missing(monkeypatch):

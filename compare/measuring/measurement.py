@@ -44,7 +44,7 @@ class Amounts(NamedTuple):
     starts: int = 3
     rounds: int = 7
     steps: int = 4
-    host_rounds: int = 5
+    host_rounds: int = 4
     host_steps: int = 120
     compiles: int = 3
     everything: bool = True

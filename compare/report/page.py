@@ -208,8 +208,7 @@ def _ease(results: Results) -> str:
         f"""## What each design makes easy or hard
 
 Short programs, run on a model of two blocks. Each link shows the versions side by side. Times are
-medians and spreads as above. Sharding over several devices is not among them yet, because this
-project has no device meshes so far.
+medians and spreads as above.
 
 {ease.RULE}
 """
