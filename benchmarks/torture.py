@@ -2,6 +2,7 @@
 
 python benchmarks/torture.py                       60 kills, about ten minutes on 2 cores
 python benchmarks/torture.py --kills 5 --steps 1500
+python benchmarks/torture.py --processes 2 --kills 10    of two processes, see torture_peers.py
 
 A small run is trained twice: once undisturbed, and once in a process that gets SIGKILL at a random
 moment after it has saved twice, is started again with --resume, and so on. Saves are so frequent
@@ -26,6 +27,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
+from benchmarks.torture_peers import Lives, survive  # noqa: E402
 from gptjax.store import checkpoint, listing, manifest, runs  # noqa: E402
 from gptjax.training import TrainState, init_state, make_keys  # noqa: E402
 
@@ -44,7 +46,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=float, default=0.8, help="seconds from a save to a kill")
+    parser.add_argument("--processes", type=int, default=1, help="that train together")
     args = parser.parse_args()
+    if args.processes > 1:
+        return torture_peers(args)
     moments, began = random.Random(args.seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         text, killed, whole = (Path(folder, name) for name in ("text.txt", "killed", "whole"))
@@ -94,6 +99,33 @@ def main() -> int:
     print(f"final state equal bit for bit: {same}; metrics.jsonl the same: {same_metrics}")
     print(f"{time.monotonic() - began:.0f} s in all")
     return 0 if same and same_metrics and not lost else 1
+
+
+def torture_peers(args: argparse.Namespace) -> int:
+    """The same with several processes, of which one is signalled: exit status 0 if all was well."""
+    began, lives = time.monotonic(), Lives(args.processes, args.seed)
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        text, killed, whole = (Path(folder, name) for name in ("text.txt", "killed", "whole"))
+        text.write_text(TEXT)
+        first = [*MODEL, "--data", str(text), "--max-iters", str(args.steps)]
+
+        def start_of(path: Path, is_killed: bool) -> list[str]:
+            flags = ["--resume"] if runs.is_run(path) else first
+            return command(path, *flags, *(OFTEN if is_killed else []))
+
+        folders = (killed, whole)
+        lost = survive(args.kills, lives, start_of, folders, args.longest, newest, damaged)
+        leaves = (jax.tree.leaves(final(path).params) for path in folders)
+        difference = max(float(np.abs(a - b).max()) for a, b in zip(*leaves, strict=True))
+        steps = [line["step"] for line in metrics(killed)]
+    print(f"{args.kills} signals: {', '.join(f'{n} x {x}' for x, n in lives.given.items())}")
+    print(f"all ended within {lives.slowest:.0f} s of the signal")
+    print(f"wrong: {lives.wrong or 'nothing'}; checkpoints lost or damaged: {lost}")
+    in_order = steps == sorted(set(steps)) and steps[-1] == args.steps
+    print(f"metrics.jsonl has each step once, in order: {in_order}")
+    print(f"largest difference of a parameter from the undisturbed run's: {difference:.1e}")
+    print(f"{time.monotonic() - began:.0f} s in all")
+    return 0 if not lost and not lives.wrong and in_order and difference < 1e-3 else 1
 
 
 def command(path: Path, *flags: str) -> list[str]:

@@ -44,10 +44,10 @@ def dense(
     )
 
 
-def embed(cfg: GPTConfig, size: int, name: str) -> nn.Embed:
+def embed(cfg: GPTConfig, size: int, name: str, make: Callable[..., Any] = nn.Embed) -> nn.Embed:
     """A table of `size` rows of width C that starts at N(0, init_std)."""
     init = nn.initializers.normal(cfg.init_std)
-    return nn.Embed(size, cfg.n_embd, dtype=_dtype(cfg), embedding_init=init, name=name)
+    return make(size, cfg.n_embd, dtype=_dtype(cfg), embedding_init=init, name=name)
 
 
 def layer_norm(cfg: GPTConfig, name: str) -> nn.LayerNorm:

@@ -39,12 +39,17 @@ class Execution(NamedTuple):
         projection: a backend's own product for query, key and value, as `nn.Dense.dot_general`.
         product: the same for the blocks' other dense layers.
         remat: a block's activations are not kept for the backward pass, but computed again.
+        pin: on several devices, where the sequences of the residual stream and of the logits lie;
+            sharding.py has it, and the next.
+        gather: the same for parameters of a block or a table of embeddings, before they are used.
     """
 
     attention: Callable[[Array, Array, Array, Callable[..., Array]], Array] | None = None
     projection: Callable[..., Array] | None = None
     product: Callable[..., Array] | None = None
     remat: bool = False
+    pin: Callable[[Array], Array] = lambda x_BTC: x_BTC
+    gather: Callable[[Any], Any] | None = None
 
 
 PLAIN = Execution()
@@ -233,7 +238,8 @@ class GPT(nn.Module):
         Args:
             rngs: a key, or a dict with one of the name `params`.
         """
-        variables, n_layer = super().init(rngs, x_BT, **kwargs), self.config.n_layer
+        variables: Any = super().init(rngs, x_BT, **kwargs)
+        n_layer = self.config.n_layer
         key = rngs["params"] if isinstance(rngs, dict) else rngs
         x_BTC = jnp.zeros((1, 1, self.config.n_embd))
 
@@ -266,24 +272,35 @@ class GPT(nn.Module):
         cfg, dropout_key = self.config, key_of_call(self, deterministic)
         T = x_BT.shape[1]
         assert T <= cfg.block_size, f"{T} positions do not fit block_size ({cfg.block_size})"
-        wte = embed(cfg, cfg.vocab_size, "wte")
-        wpe = embed(cfg, cfg.block_size, "wpe")
+        make_embed, make_block = self._gathering(nn.Embed), self._gathering(Block)
+        wte = embed(cfg, cfg.vocab_size, "wte", make_embed)
+        wpe = embed(cfg, cfg.block_size, "wpe", make_embed)
         position_BT = jnp.arange(T)[None]
         if past is not None:
             position_BT = position_BT + past[0].seen_BS.sum(-1, keepdims=True)
         x_BTC = wte(x_BT) + wpe(position_BT)
         if cfg.embd_dropout:
             x_BTC = dropout(x_BTC, cfg.dropout, fold_in(dropout_key, cfg.n_layer))
-        make_block = nn.remat(Block) if self.execution.remat else Block
+        x_BTC = self.execution.pin(x_BTC)
+        if self.execution.remat:
+            make_block = nn.remat(make_block)
         for i in range(cfg.n_layer):
             block = make_block(cfg, self.execution, name=f"block_{i}")
             x_BTC = block(x_BTC, fold_in(dropout_key, i), past[i] if past else None)
+            x_BTC = self.execution.pin(x_BTC)
         x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
         if cfg.tie_embeddings:
             logits_BTV = TiedHead(cfg, name="lm_head")(x_BTC, wte)
         else:
             logits_BTV = dense(cfg, cfg.vocab_size, use_bias=cfg.head_bias, name="lm_head")(x_BTC)
-        return logits_BTV.astype(jnp.float32)
+        return self.execution.pin(logits_BTV).astype(jnp.float32)
+
+    def _gathering(self, module: Any) -> Any:
+        """A module whose parameters pass through `execution.gather` before they are used."""
+        gather = self.execution.gather
+        if gather is None or self.is_initializing():
+            return module
+        return nn.map_variables(module, "params", trans_in_fn=gather)
 
 
 def key_of_call(model: nn.Module, deterministic: bool) -> Array | None:

@@ -71,6 +71,24 @@ class LoopMetrics(NamedTuple):
     skipped: Array
 
 
+class Placement(NamedTuple):
+    """Where arrays lie on several devices, which changes results by rounding at most.
+
+    Attributes:
+        rows: a batch, to itself with its sequences divided over the devices.
+        state: a TrainState, or a tree of parameters or gradients, to itself with each of its arrays
+            where sharding.py's rules have it.
+        parts: over how many devices `rows` divides.
+    """
+
+    rows: Callable[[Any], Any] = lambda batch: batch
+    state: Callable[[Any], Any] = lambda state: state
+    parts: int = 1
+
+
+ONE_DEVICE = Placement()
+
+
 class Keys(NamedTuple):
     """The three streams of random numbers of a run; the key of step s is `fold_in(key, s)`."""
 
@@ -100,7 +118,7 @@ def init_state(model: nn.Module, run_config: RunConfig, key: Array) -> TrainStat
 
 
 def make_train_step(
-    model: nn.Module, run_config: RunConfig
+    model: nn.Module, run_config: RunConfig, placement: Placement = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
     """One update as a pure function, not jitted.
 
@@ -117,6 +135,7 @@ def make_train_step(
     micro_batches = train_config.sequences_per_update // at_once
 
     def loss_of(params: Params, batch: Batch, key: Array) -> Array:
+        batch = placement.rows(batch)
         return cross_entropy(forward(model, params, batch.x_BT, dropout_key=key), batch.y_BT)
 
     def gradient(params: Params, batch: Batch, key: Array) -> tuple[Array, Params]:
@@ -127,9 +146,9 @@ def make_train_step(
         def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
             batch, i = part
             new = jax.value_and_grad(loss_of)(params, batch, jax.random.fold_in(key, i))
-            return jax.tree.map(jnp.add, total, new), None
+            return placement.state(jax.tree.map(jnp.add, total, new)), None
 
-        zero = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params))
+        zero = placement.state(jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params)))
         total, _ = jax.lax.scan(add, zero, (micro, jnp.arange(micro_batches)))
         return jax.tree.map(lambda a: a / micro_batches, total)
 
@@ -139,13 +158,13 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = Metrics(loss, optax.tree.norm(grads), schedule(state.step))
-        return TrainState(state.step + 1, params, opt_state), metrics
+        return placement.state(TrainState(state.step + 1, params, opt_state)), metrics
 
     return step
 
 
 def make_train_loop(
-    model: nn.Module, run_config: RunConfig
+    model: nn.Module, run_config: RunConfig, placement: Placement = ONE_DEVICE
 ) -> Callable[[TrainState, Array, Keys, Array | int], tuple[TrainState, LoopMetrics]]:
     """Many updates in one dispatch: batches gathered on the device, metrics left there.
 
@@ -160,7 +179,7 @@ def make_train_loop(
         batch and the schedule's next rate.
     """
     train_config = run_config.train
-    step = make_train_step(model, run_config)
+    step = make_train_step(model, run_config, placement)
     batch_size = train_config.sequences_per_update
     block_size = run_config.model.block_size
 
@@ -178,7 +197,7 @@ def make_train_loop(
             batch = sample_batch(tokens, keys.data, state.step, batch_size, block_size)
             new, metrics = step(state, batch, keys.dropout)
             good = is_finite(metrics, new.params)
-            state = _choose(good, new, state, skip=train_config.skip_nonfinite)
+            state = placement.state(_choose(good, new, state, skip=train_config.skip_nonfinite))
             skipped = before.skipped + (~good).astype(jnp.int32)
             return state, LoopMetrics(metrics, good, skipped)
 
@@ -228,6 +247,7 @@ def evaluate(
     tokens: Array,
     *,
     max_windows: int = 0,
+    placement: Placement = ONE_DEVICE,
 ) -> float:
     """Mean loss over a split, the same on every call: consecutive windows, each token once.
 
@@ -244,22 +264,23 @@ def evaluate(
     if 0 < max_windows < n_windows:
         starts = starts[jnp.linspace(0, n_windows - 1, max_windows).round().astype(jnp.int32)]
     batch_size = max(1, min(len(starts), EVAL_TOKENS // T))
+    batch_size = -(-batch_size // placement.parts) * placement.parts
     short = -len(starts) % batch_size
     # Padding windows start past the end: none of their targets exists, so none counts.
     starts = jnp.concatenate([starts, jnp.full((short,), len(tokens), jnp.int32)])
-    total, count = _loss_sums(model, params, tokens, starts.reshape(-1, batch_size), T)
+    total, count = _loss_sums(model, params, tokens, starts.reshape(-1, batch_size), T, placement)
     return float(total) / float(count)
 
 
-@partial(jax.jit, static_argnums=(0, 4))
+@partial(jax.jit, static_argnums=(0, 4, 5))
 def _loss_sums(
-    model: nn.Module, params: Params, tokens: Array, starts: Array, T: int
+    model: nn.Module, params: Params, tokens: Array, starts: Array, T: int, placement: Placement
 ) -> tuple[Array, Array]:
     """Summed loss and number of targets over windows of T from `starts` (batches, B)."""
 
     def add(carry: tuple[Array, Array], starts_B: Array) -> tuple[tuple[Array, Array], None]:
         total, count = carry
-        at_BT = starts_B[:, None] + jnp.arange(T + 1)[None]
+        at_BT = placement.rows(starts_B)[:, None] + jnp.arange(T + 1)[None]
         windows = jnp.take(tokens, at_BT, mode="clip").astype(jnp.int32)
         logits_BTV = forward(model, params, windows[:, :-1])
         exists_BT = at_BT[:, 1:] < len(tokens)

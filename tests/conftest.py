@@ -32,7 +32,7 @@ from gptjax.app import loop, report
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.model import GPT, forward
 from gptjax.store import runs
-from gptjax.training import init_params
+from gptjax.training import Placement, init_params
 
 # Some tests compile the same program; a cache in a folder of this session compiles it once. Small
 # programs are left out: to write and read them takes longer than to compile them.
@@ -119,10 +119,10 @@ OF_THE_HOST = {
 
 
 @functools.lru_cache(maxsize=32)
-def _train_loop(step: object, model: nn.Module, run_config: RunConfig):
+def _train_loop(step: object, model: nn.Module, run_config: RunConfig, placement: Placement):
     """Keyed by the step's maker too: a test may put another in its place."""
     del step
-    return training.make_train_loop(model, run_config)
+    return training.make_train_loop(model, run_config, placement)
 
 
 @pytest.fixture(autouse=True)
@@ -131,8 +131,8 @@ def quick_runs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         loop,
         "make_train_loop",
-        lambda model, run_config: _train_loop(
-            training.make_train_step, model, run_config.replace(**OF_THE_HOST)
+        lambda model, run_config, placement: _train_loop(
+            training.make_train_step, model, run_config.replace(**OF_THE_HOST), placement
         ),
     )
     monkeypatch.setattr(report, "draw_losses", lambda path: (path / runs.PICTURE).write_bytes(b""))

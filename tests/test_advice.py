@@ -89,6 +89,20 @@ FOLLOWED = {
     "Git LFS pointer": "test_a_pointer_is_pulled_by_the_command",
     "this is a whole checkpoint; pass": "test_a_whole_checkpoint_in_place_of_its_weights_is_named",
     "add --pictures": "test_flags_of_the_lecture",
+    "choose a --batch-size": "test_each_process_must_get_sequences",
+    "where JAX recognises no cluster": (
+        "test_two_processes_train_as_one_and_a_run_goes_on_anywhere"
+    ),
+    "one less than --num-processes": "test_two_processes_train_as_one_and_a_run_goes_on_anywhere",
+    "--num-processes 1 trains alone": (
+        "test_a_process_that_used_its_devices_does_not_look_for_a_cluster"
+    ),
+    "leave that to train.py": "test_a_program_that_joined_others_leaves_it_to_train_py",
+    "--budget-minutes measures one process": "test_what_several_processes_cannot_do",
+    "each process must read the text": "test_what_several_processes_cannot_do",
+    "drew other random numbers": (
+        "test_a_run_of_a_version_with_other_random_numbers_says_that_it_differs"
+    ),
     "choose from": "test_flags_of_the_lecture",
     "a run of --preset layernorm or later": "test_flags_of_the_lecture",
 }

@@ -215,11 +215,19 @@ def test_log_probabilities_are_the_models_own():
 
 
 def test_a_penalty_counts_the_whole_text_the_prompt_too():
-    """So large a penalty that greedy text uses every token before it repeats one."""
-    sampling = Sampling(temperature=0, repetition_penalty=1e6)
-    prompt = np.array([4, 4, 7])
-    drawn = joined([prompt], 9, sampling=sampling)
-    assert sorted([*drawn.ids_BK[0].tolist(), 4, 7]) == list(range(11))
+    """Each token is the likeliest after a penalty on those before it, by a plain forward pass."""
+    prompts = [[4, 4, 7], [0, 1, 2], [9, 9, 9], [5, 3, 8]]
+    sampling = Sampling(temperature=0, repetition_penalty=3.0)
+    drawn = joined(list(map(np.array, prompts)), 5, sampling=sampling)
+    without = joined(list(map(np.array, prompts)), 5, sampling=Sampling(temperature=0))
+    assert (drawn.ids_BK != without.ids_BK).any(axis=1).all()
+    for prompt, new in zip(prompts, drawn.ids_BK.tolist(), strict=True):
+        for k, token in enumerate(new):
+            text = np.array([[*prompt, *new[:k]]])
+            logits_V = np.asarray(run_model(MODEL.config, PARAMS, text)[0, -1])
+            penalized_V = np.where(logits_V > 0, logits_V / 3, logits_V * 3)
+            used_V = np.isin(np.arange(len(logits_V)), text)
+            assert token == np.where(used_V, penalized_V, logits_V).argmax()
 
 
 @pytest.mark.parametrize(

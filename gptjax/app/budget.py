@@ -6,9 +6,10 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from gptjax.app.loop import compile_and_initialize
+from gptjax.backends import sharding
 from gptjax.backends.devices import platform
 from gptjax.backends.execution import suited
 from gptjax.config import RunConfig
@@ -42,6 +43,7 @@ def with_budget(
     minutes: float,
     began: float,
     say: Callable[[str], None],
+    mesh: Mesh | None = None,
 ) -> RunConfig:
     """The configuration with max_iters set to as many steps as fit into `minutes`.
 
@@ -49,9 +51,10 @@ def with_budget(
 
     Args:
         began: when the process did, by `time.monotonic`.
+        mesh: of the devices that will train.
     """
     say(f"--budget-minutes {minutes:g}: measuring how fast updates are here")
-    speed = measure(run_config, texts)
+    speed = measure(run_config, texts, mesh)
     left = began + 60 * minutes - time.monotonic() - speed.start
     steps = steps_within(USED * left, speed, run_config.train.eval_interval)
     say(f"{steps:,} steps at {1000 * speed.update:.3g} ms each, evaluations and a start counted in")
@@ -74,15 +77,16 @@ def steps_within(seconds: float, speed: Speed, eval_interval: int) -> int:
     return int(min(max((seconds - speed.evaluation) / each, 1), MAX_INT - 1))
 
 
-def measure(run_config: RunConfig, texts: Texts) -> Speed:
+def measure(run_config: RunConfig, texts: Texts, mesh: Mesh | None = None) -> Speed:
     """Times a few updates and one evaluation, then discards the state."""
     began = time.monotonic()
     model = suited(runs.make_model(run_config), run_config, platform())
-    update = make_train_loop(model, run_config)
-    keys = make_keys(run_config.seed)
-    train, val = jnp.asarray(texts.train), jnp.asarray(texts.val)
+    model, placement = sharding.spread(model, mesh), sharding.placement(mesh)
+    update = make_train_loop(model, run_config, placement)
+    keys = sharding.everywhere(mesh, make_keys(run_config.seed))
+    train, val = sharding.everywhere(mesh, (texts.train, texts.val))
     make = partial(runs.initial_state, run_config)
-    state = compile_and_initialize(make, update, train, keys)
+    state = compile_and_initialize(make, update, train, keys, mesh)
     state, _ = jax.block_until_ready(update(state, train, keys, 1))
     start = time.monotonic() - began
 
@@ -100,5 +104,6 @@ def measure(run_config: RunConfig, texts: Texts) -> Speed:
 
     for _ in range(2):  # the first compiles
         began = time.monotonic()
-        evaluate(model, state.params, val, max_windows=run_config.train.eval_windows)
+        windows = run_config.train.eval_windows
+        evaluate(model, state.params, val, max_windows=windows, placement=placement)
     return Speed(start, seconds / max(done, 1), time.monotonic() - began)

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import Mesh
 
 from gptjax.app.health import Health, kept
 from gptjax.app.pacing import Timer, updates_within
 from gptjax.app.signals import StopRequest
+from gptjax.backends import sharding
 from gptjax.backends.devices import platform
+from gptjax.backends.distributed import ALONE, Peers, first_of_any
 from gptjax.backends.execution import compile_once_options
 from gptjax.config import RunConfig
 from gptjax.errors import RunError
@@ -50,6 +53,16 @@ class Reporter(Protocol):
     def evaluated(self, line: dict[str, Any], params: Any) -> None:
         """The same, with a val_loss; `params` are those evaluated."""
         ...
+
+
+class Silent:
+    """The reporter of a process that shows nothing, because process 0 does."""
+
+    def stepped(self, line: dict[str, Any]) -> None:
+        """Shows nothing."""
+
+    def evaluated(self, line: dict[str, Any], params: Any) -> None:
+        """Shows nothing."""
 
 
 class Result(NamedTuple):
@@ -92,6 +105,8 @@ class Loop:
         stop: StopRequest,
         *,
         skipped: int = 0,
+        mesh: Mesh | None = None,
+        peers: Peers = ALONE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Compiles the updates, and initializes the state unless one was restored.
@@ -102,24 +117,30 @@ class Loop:
             restored: the state to continue from; None initializes one.
             tokens: for training and for validation.
             skipped: updates that were skipped before.
+            mesh: of the devices that train; None is one device.
+            peers: the processes that train. What must be the same in all of them is asked of
+                `peers.agree`, because each has a clock and signals of its own.
         """
         self._config = run_config.train
         self._path, self._model = path, model
         self._reporter, self._stop, self._clock = reporter, stop, clock
         self._began = clock()
         self._step = int(restored.step) if restored else 0
-        self._log = MetricsLog(path / runs.METRICS, self._step)
+        self._peers = peers
+        self._log = MetricsLog(path / runs.METRICS if peers.leads else None, self._step)
         self._seconds_before = self._log.seconds
         self._tokens_per_update = run_config.tokens_per_update
         self._health = Health(path, self._config, self._step, skipped)
         self._timer = Timer(clock)
-        self._saver = Saver(path / runs.CHECKPOINTS, self._config.keep)
+        self._saver = Saver(path / runs.CHECKPOINTS, self._config.keep, peers)
 
-        self._update = make_train_loop(model, run_config)
-        self._keys = make_keys(run_config.seed)
-        self._train_tokens, self._val_tokens = map(jnp.asarray, tokens)
+        self._placement = sharding.placement(mesh)
+        self._update = make_train_loop(model, run_config, self._placement)
+        self._keys = sharding.everywhere(mesh, make_keys(run_config.seed))
+        self._train_tokens, self._val_tokens = sharding.everywhere(mesh, tokens)
+        init = partial(runs.initial_state, run_config)
         self._state = restored or compile_and_initialize(
-            partial(runs.initial_state, run_config), self._update, self._train_tokens, self._keys
+            init, self._update, self._train_tokens, self._keys, mesh
         )
         self._in_flight: Dispatch | None = None
         self._is_out_of_time = False
@@ -149,25 +170,32 @@ class Loop:
             val_loss=self._log.last.get("val_loss"),
             best=self._log.best,
             seconds=self._seconds(),
-            signal=self._stop.signal,
+            signal=self._agreed_signal(),
             skipped=self._health.skipped,
         )
 
     def _is_over(self) -> bool:
         is_done = self._step >= self._config.max_iters
-        return is_done or self._stop.signal is not None or self._is_out_of_time
+        return is_done or self._is_out_of_time or self._agreed_signal() is not None
+
+    def _agreed_signal(self) -> int | None:
+        """The signal that asked this process to stop, or else the first that asked another."""
+        return self._peers.agree(self._stop.signal, first_of_any)
 
     def _should_evaluate(self) -> bool:
         is_last = self._step == self._config.max_iters or self._is_out_of_time
         return is_last or self._step % self._config.eval_interval == 0
 
     def _should_save(self) -> bool:
-        interval = self._config.save_interval_minutes * 60
-        return 0 < interval <= self._clock() - self._saved_at
+        return self._is_past(self._config.save_interval_minutes, self._saved_at)
+
+    def _is_past(self, minutes: float, began: float) -> bool:
+        """Whether so many minutes have passed since `began`; never, if they are 0."""
+        return minutes > 0 and self._peers.agree(self._clock() - began >= 60 * minutes)
 
     def _dispatch(self) -> None:
         """Gives the device its next updates, then reports those it had before."""
-        until = self._next_look()
+        until = self._peers.agree(self._next_look())
         before = self._in_flight
         self._state, metrics = self._update(self._state, self._train_tokens, self._keys, until)
         self._timer.dispatched()
@@ -176,7 +204,7 @@ class Loop:
         self._in_flight, self._step = Dispatch(until, metrics), until
         # Asked once a dispatch: an answer that changed between two questions would skip the last
         # evaluation.
-        self._is_out_of_time = 0 < self._config.max_minutes * 60 <= self._clock() - self._began
+        self._is_out_of_time = self._is_past(self._config.max_minutes, self._began)
 
     def _next_look(self) -> int:
         """The step the next dispatch ends with: a log point, an evaluation, or a while from now.
@@ -230,7 +258,13 @@ class Loop:
         line, self._in_flight = self._landed(self._in_flight), None
         params = self._state.params
         windows = self._config.eval_windows
-        val_loss = evaluate(self._model, params, self._val_tokens, max_windows=windows)
+        val_loss = evaluate(
+            self._model,
+            params,
+            self._val_tokens,
+            max_windows=windows,
+            placement=self._placement,
+        )
         if not math.isfinite(val_loss):
             raise RunError(
                 f"the validation loss after step {self._step} is {val_loss}; {kept(self._path)}"
@@ -239,6 +273,8 @@ class Loop:
         # Before the checkpoint: a resume drops the lines after it, and adds none.
         self._log.add(**line)
         self._save(val_loss)
+        if self._peers.count > 1:  # process 0 alone shows a sample, and needs them all for it
+            params = process_allgather(params, tiled=True)
         self._reporter.evaluated(line, params)
         self._timer.restart(self._step)
 
@@ -253,7 +289,11 @@ class Loop:
 
 
 def compile_and_initialize(
-    init: Callable[[jax.Array], TrainState], update: Any, tokens: jax.Array, keys: Keys
+    init: Callable[[jax.Array], TrainState],
+    update: Any,
+    tokens: jax.Array,
+    keys: Keys,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """The state before the first update, computed while `update` is compiled for it.
 
@@ -263,9 +303,15 @@ def compile_and_initialize(
     Args:
         init: a key to a state.
         update: of `make_train_loop`, to be called with this state, these tokens and keys.
+        mesh: of the devices; tokens and keys are on all of them.
     """
-    init = jax.jit(init, compiler_options=compile_once_options(platform()))
+    abstract = sharding.target(mesh, jax.eval_shape(init, keys.params))
+    where = None if mesh is None else jax.tree.map(lambda x: x.sharding, abstract)
+    options = compile_once_options(platform())
+    init = jax.jit(init, out_shardings=where, compiler_options=options)
     with ThreadPoolExecutor(1) as another:
         state = another.submit(init, keys.params)
-        update.lower(jax.eval_shape(init, keys.params), tokens, keys, 1).compile()
+        if jax.process_count() > 1:  # all processes must come to each program in the same order
+            state.result()
+        update.lower(abstract, tokens, keys, 1).compile()
         return state.result()

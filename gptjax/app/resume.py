@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from gptjax.app.flags import as_flag
 from gptjax.backends.devices import make_deterministic, platform
+from gptjax.backends.distributed import ALONE, Peers
+from gptjax.backends.sharding import target
 from gptjax.config import RunConfig, TrainConfig
 from gptjax.errors import InputError
 from gptjax.optimizer import learning_rate_schedule
@@ -61,13 +64,24 @@ def resumed_config(
 
 
 def restored(
-    path: Path, run_config: RunConfig, warn: Callable[[str], None], say: Callable[[str], None]
+    path: Path,
+    run_config: RunConfig,
+    warn: Callable[[str], None],
+    say: Callable[[str], None],
+    mesh: Mesh | None = None,
+    peers: Peers = ALONE,
 ) -> tuple[TrainState | None, int]:
-    """The newest whole checkpoint's state, if there is one, and how many updates it skipped."""
+    """The newest whole checkpoint's state, if there is one, and how many updates it skipped.
+
+    Args:
+        mesh: where the state goes on; another one, or none, may have made it.
+    """
     key = make_keys(run_config.seed).params
-    abstract = jax.eval_shape(partial(runs.initial_state, run_config), key)
-    found = newest_whole(path / runs.CHECKPOINTS, lambda p: load_state(p, abstract), tell=warn)
-    listing.set_newer_aside(path / runs.CHECKPOINTS, found[0].step if found else -1)
+    abstract = target(mesh, jax.eval_shape(partial(runs.initial_state, run_config), key))
+    folder = path / runs.CHECKPOINTS
+    found = newest_whole(folder, lambda p: load_state(p, abstract), tell=warn, peers=peers)
+    if peers.leads:
+        listing.set_newer_aside(folder, found[0].step if found else -1)
     if not found:
         say("no whole checkpoint yet: starting from step 0 with the run's configuration")
         return None, 0
@@ -87,9 +101,18 @@ def is_finished(run_config: RunConfig, step: int, say: Callable[[str], None]) ->
 
 
 def record(
-    path: Path, run_config: RunConfig, step: int, rewarm: bool, say: Callable[[str], None]
+    path: Path,
+    run_config: RunConfig,
+    step: int,
+    rewarm: bool,
+    say: Callable[[str], None],
+    *,
+    is_written: bool = True,
 ) -> RunConfig:
     """Writes the configuration and what changed at `step`, and tells the user about the change.
+
+    Args:
+        is_written: False in all processes but one.
 
     Returns:
         The configuration; with `rewarm`, its schedule begins at `step`.
@@ -116,7 +139,8 @@ def record(
         say(f"from step {step} on: {what}")
         if step and differing.keys() & OF_THE_RATE:
             say(describe_rate(stored.train, run_config.train, step))
-    runs.write_config(path, run_config, changes)
+    if is_written:
+        runs.write_config(path, run_config, changes)
     return run_config
 
 

@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gptjax.app.machines import mesh_of_model
 from gptjax.app.sample_flags import Asked, ModelFlags, parse
 from gptjax.app.script import run_script
+from gptjax.backends import sharding
 from gptjax.backends.devices import describe, platform, use_compilation_cache
 from gptjax.errors import InputError
 from gptjax.inference.adapt import with_block_size, with_dtype
@@ -94,10 +96,13 @@ def load(flags: ModelFlags) -> tuple[runs.Run | Pretrained, str]:
     """The model and its tokenizer, and what they are for a person."""
     if flags.from_huggingface is not None:
         folder = Path(flags.from_huggingface)
-        return load_huggingface(folder, tell), str(folder)
+        pretrained = load_huggingface(folder, tell)
+        mesh = mesh_of_model(flags.mesh, config_of(pretrained.model))
+        return pretrained._replace(params=sharding.place(mesh, pretrained.params)), str(folder)
     out_dir = flags.out_dir
     path = runs.newest_run(with_checkpoint=True) if out_dir is None else Path(out_dir)
-    loaded = runs.load_run(path, flags.step, tell=tell)
+    mesh = mesh_of_model(flags.mesh, runs.read_run(path)[0].model)
+    loaded = runs.load_run(path, flags.step, tell=tell, mesh=mesh)
     return loaded, f"{path}, step {loaded.step}"
 
 

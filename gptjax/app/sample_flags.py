@@ -46,6 +46,9 @@ class ModelFlags:
     )
     block_size: int | None = flag(None, "longest context, at most the model's [the model's]")
     batch_size: int = flag(16, "samples to draw at once")
+    mesh: str | None = flag(
+        None, "devices to divide the model over, as in fsdp=4,tensor=2 [one device]"
+    )
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -24,12 +24,12 @@ def warner(command: str) -> Callable[[str], None]:
     """A function that prints a line about something wrong that does not stop the command."""
 
     def warn(line: str) -> None:
-        print(f"{_name(command)}: warning: {line}", file=sys.stderr, flush=True)
+        print(f"{name_of(command)}: warning: {line}", file=sys.stderr, flush=True)
 
     return warn
 
 
-def _name(command: str) -> str:
+def name_of(command: str) -> str:
     """How a command is called in its own messages: `train.py`, `gptjax train`.
 
     Without the Python that starts it, and without folders.
@@ -85,7 +85,7 @@ def run_script(
             settle(sys.stdout)
         # One line, in which a quoted path keeps its spaces.
         line = " ".join(part.strip() for part in message.splitlines())
-        print(f"{_name(command)}: error: {line}", file=sys.stderr)
+        print(f"{name_of(command)}: error: {line}", file=sys.stderr)
         return status
 
 

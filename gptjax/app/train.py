@@ -3,27 +3,31 @@
 `run` tells it. What the chapters do is below, in the same order.
 """
 
+import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from gptjax.app import foreign_flags, hints
+from gptjax.app import foreign_flags, hints, machines
 from gptjax.app.budget import check_minutes, with_budget
 from gptjax.app.flags import FlagParser
-from gptjax.app.loop import Loop, Result
+from gptjax.app.loop import Loop, Reporter, Result, Silent
+from gptjax.app.machines import Ending, choose_mesh, describe_mesh, parts_of, taking_part
 from gptjax.app.report import Report, duration, loss_text
 from gptjax.app.resume import is_finished, record, restored, resumed_config
 from gptjax.app.script import run_script, warner
 from gptjax.app.signals import StopRequest
+from gptjax.backends import sharding
 from gptjax.backends.devices import describe, make_deterministic, platform, use_compilation_cache
+from gptjax.backends.distributed import ALONE, Peers
 from gptjax.backends.execution import describe_attention, suited, with_micro_batches
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
@@ -47,7 +51,18 @@ HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
 SAMPLE_TOKENS = 200
 
 # Flags that are not fields of a run's configuration.
-OPTIONS = "resume rewarm overwrite eval_only out_dir budget_minutes".split()
+OPTIONS = [
+    *"resume rewarm overwrite eval_only out_dir budget_minutes mesh".split(),
+    *machines.FLAGS,
+]
+
+
+class Start(NamedTuple):
+    """Where training starts: a state, or None for fresh values; its step; the updates skipped."""
+
+    state: TrainState | None
+    step: int
+    skipped: int
 
 
 def main(
@@ -68,62 +83,121 @@ def main(
             138 SIGUSR1.
     """
     commands = commands or shell.found()
-    body = partial(run, commands=commands, data_dir=data_dir)
-    return run_script(commands.train, body, argv, is_shown=True)
+    ending = Ending(commands.train)
+
+    def body(argv: list[str]) -> int:
+        with taking_part(argv, commands.train, ending) as peers:
+            return run(argv, commands, data_dir, peers)
+
+    return ending.of(run_script(commands.train, body, argv, is_shown=True))
 
 
-def run(argv: list[str], commands: shell.Commands, data_dir: Path) -> int:
+def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers) -> int:
     """A training run; raises what `run_script` turns into a line, and returns the exit status."""
     # 1. What was typed.
     began, warn = time.monotonic(), warner(commands.train)
     use_compilation_cache()
     given = parse(argv, commands)
     options = {name: given.pop(name, None) for name in OPTIONS}
-    check_options(options, given)
-    resume, eval_only, overwrite = (options[x] for x in ("resume", "eval_only", "overwrite"))
-    out_dir = Path(options["out_dir"]) if options["out_dir"] else None
+    check_options(options, given, peers)
+    goes_on = options["resume"] or options["eval_only"]
+    new = None if goes_on else new_config(given, options["mesh"], peers)
 
     # 2. The folder: the run's, or a new one, which is removed again if the text cannot be used.
-    new = None if resume or eval_only else new_config(given)
+    with folder_of(options, new, peers, warn) as path:
+        # 3. Configuration, text and devices: stored now, or those of the run.
+        if new and peers.leads:
+            run_config, texts, mesh = begin(path, new, options, data_dir, began, peers)
+        else:
+            run_config, texts, mesh = go_on(path, given, options, new, data_dir, peers)
+        if peers.leads:
+            peers.agree(str(path))  # the others wait for it in `folder_of`
+        if options["eval_only"]:
+            return report_evaluation(path, texts.val, warn, mesh)
+
+        # 4. Where it starts: at step 0, or at the newest whole checkpoint.
+        say(f"run: {path}")
+        state, skipped = None, 0
+        if options["resume"]:
+            state, skipped = restored(path, run_config, warn, say, mesh, peers)
+        step = int(state.step) if state else 0
+        if is_finished(run_config, step, say):
+            return 0
+        if peers.leads:
+            runs.remove_temporaries(path)
+        if options["resume"]:
+            rewarm = bool(options["rewarm"])
+            run_config = record(path, run_config, step, rewarm, say, is_written=peers.leads)
+
+        # 5. Training, and what to type next.
+        introduce(run_config, texts, mesh)
+        start = Start(state, step, skipped)
+        result = train_and_show(path, run_config, texts, start, mesh, peers, warn)
+    return conclude(path, run_config, texts, result, commands)
+
+
+@contextlib.contextmanager
+def folder_of(
+    options: dict[str, Any], new: RunConfig | None, peers: Peers, warn: Callable[[str], None]
+) -> Iterator[Path]:
+    """The run's folder, held against other runs; made by process 0 if the run is new."""
+    out_dir = Path(options["out_dir"]) if options["out_dir"] else None
+    if not peers.leads:
+        yield Path(peers.agree(None))
+        return
     if new is None:
         there = out_dir or runs.newest_run()
         runs.read_run(there)  # fails if the folder holds no run, before the lock file is made
         folder = nullcontext(there)
     else:
-        folder = taken(out_dir, new.preset, bool(overwrite))
-    with folder as path, nullcontext() if eval_only else locked(path, warn):
-        # 3. Configuration and text: stored now, or those of the run.
-        if new is None:
-            run_config = resumed_config(path, given, bool(eval_only), say)
-            texts = read_texts(run_config, data_dir, say, is_stored="data" not in given)
-            check_same_text(path, run_config, texts)
-            run_config = with_text(run_config, texts)
-        else:
-            texts = read_texts(new, data_dir, say)
-            run_config = with_text(new, texts)
-            if options["budget_minutes"] is not None:
-                run_config = with_budget(run_config, texts, options["budget_minutes"], began, say)
-            runs.check_free(path, bool(overwrite))  # another process may have been faster
-            if overwrite:
-                runs.remove_run(path)
-            runs.write_run(path, run_config, texts.tokenizer)
-        if eval_only:
-            return report_evaluation(path, texts.val, warn)
+        folder = taken(out_dir, new.preset, bool(options["overwrite"]))
+    with folder as path, nullcontext() if options["eval_only"] else locked(path, warn):
+        yield path
 
-        # 4. Where it starts: at step 0, or at the newest whole checkpoint.
-        say(f"run: {path}")
-        state, skipped = restored(path, run_config, warn, say) if resume else (None, 0)
-        step = int(state.step) if state else 0
-        if is_finished(run_config, step, say):
-            return 0
-        runs.remove_temporaries(path)
-        if resume:
-            run_config = record(path, run_config, step, bool(options["rewarm"]), say)
 
-        # 5. Training, and what to type next.
-        introduce(run_config, texts)
-        result = train_and_show(path, run_config, texts, state, skipped, warn)
-    return conclude(path, run_config, texts, result, commands)
+def begin(
+    path: Path,
+    new: RunConfig,
+    options: dict[str, Any],
+    data_dir: Path,
+    began: float,
+    peers: Peers,
+) -> tuple[RunConfig, Texts, Mesh | None]:
+    """Reads a new run's text, chooses its mesh, and writes the run, all but checkpoints."""
+    texts = read_texts(new, data_dir, say)
+    run_config = with_text(new, texts)
+    mesh = choose_mesh(options["mesh"], run_config, peers)
+    if options["budget_minutes"] is not None:
+        run_config = with_budget(run_config, texts, options["budget_minutes"], began, say, mesh)
+    overwrite = bool(options["overwrite"])
+    runs.check_free(path, overwrite)  # another process may have been faster
+    if overwrite:
+        runs.remove_run(path)
+    runs.write_run(path, run_config, texts.tokenizer)
+    return run_config, texts, mesh
+
+
+def go_on(
+    path: Path,
+    given: dict[str, Any],
+    options: dict[str, Any],
+    new: RunConfig | None,
+    data_dir: Path,
+    peers: Peers,
+) -> tuple[RunConfig, Texts, Mesh | None]:
+    """The configuration, text and mesh of the run in a folder.
+
+    Args:
+        new: the run is new, and process 0 has written it.
+    """
+    if new is None:
+        run_config = resumed_config(path, given, bool(options["eval_only"]), say)
+    else:
+        run_config, _ = runs.read_run(path)
+    texts = read_texts(run_config, data_dir, say, is_stored="data" not in given)
+    check_same_text(path, run_config, texts)
+    run_config = with_text(run_config, texts)
+    return run_config, texts, choose_mesh(options["mesh"], run_config, peers)
 
 
 def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
@@ -146,11 +220,12 @@ def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
     }.items():
         parser.add(name, bool, what)
     parser.add("budget_minutes", float, "choose max_iters so that the run takes so long here")
+    machines.add_flags(parser)
     parser.add_config(with_micro_batches(defaults, platform()))
     return parser.parse(argv)
 
 
-def check_options(options: dict[str, Any], given: dict[str, Any]) -> None:
+def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) -> None:
     """Validates combinations of flags.
 
     Raises:
@@ -172,36 +247,51 @@ def check_options(options: dict[str, Any], given: dict[str, Any]) -> None:
                 "--budget-minutes chooses --max-iters of a new run: leave out one of them, and "
                 "with --resume or --eval-only this one (--max-minutes ends a run sooner)"
             )
+        if peers.count > 1:
+            raise InputError(
+                "--budget-minutes measures one process alone: give --max-iters or --max-minutes"
+            )
+    if peers.count > 1 and given.get("data") == STANDARD_INPUT:
+        raise InputError("--data -: each process must read the text: give the path of a file")
 
 
-def new_config(given: dict[str, Any]) -> RunConfig:
+def new_config(given: dict[str, Any], mesh: str | None = None, peers: Peers = ALONE) -> RunConfig:
     """The configuration of a new run: its preset's, with what was typed."""
     if given.get("deterministic"):
         make_deterministic()
     run_config = changed(preset_for(platform(), given.get("preset")), given)
     if "micro_batch_size" not in given:
-        run_config = with_micro_batches(run_config, platform())
+        parts = parts_of(mesh, run_config.train.batch_size, peers)
+        run_config = with_micro_batches(run_config, platform(), parts)
     return run_config
 
 
-def report_evaluation(path: Path, val_tokens: np.ndarray, warn: Callable[[str], None]) -> int:
+def report_evaluation(
+    path: Path, val_tokens: np.ndarray, warn: Callable[[str], None], mesh: Mesh | None
+) -> int:
     """Prints the validation loss of the newest whole checkpoint; writes nothing."""
     began = time.monotonic()
-    loaded = runs.load_run(path, "latest", tell=warn)
-    windows = loaded.config.train.eval_windows
-    val = jax.numpy.asarray(val_tokens)
-    loss = evaluate(loaded.model, loaded.params, val, max_windows=windows)
+    loaded = runs.load_run(path, "latest", tell=warn, mesh=mesh)
+    loss = evaluate(
+        sharding.spread(loaded.model, mesh),
+        loaded.params,
+        sharding.everywhere(mesh, val_tokens),
+        max_windows=loaded.config.train.eval_windows,
+        placement=sharding.placement(mesh),
+    )
     seconds = duration(time.monotonic() - began)
     say(f"{path}, step {loaded.step}: validation loss {loss_text(loss)}, {seconds}")
     return 0
 
 
-def introduce(run_config: RunConfig, texts: Texts) -> None:
+def introduce(run_config: RunConfig, texts: Texts, mesh: Mesh | None) -> None:
     """What is about to happen, in a few lines."""
     text, tokenizer = texts.text, texts.tokenizer
     params = runs.abstract_params(runs.make_model(run_config))
     source = "a pipe" if text.source == STANDARD_INPUT else text.source
     say(f"{describe()}, preset {run_config.preset}")
+    if jax.device_count() > 1:
+        say(describe_mesh(mesh, run_config))
     say(
         f"text: {source}, {len(text.text):,} characters, {tokenizer.vocab_size} distinct, "
         f"{len(texts.train):,} for training and {len(texts.val):,} for validation"
@@ -217,27 +307,46 @@ def train_and_show(
     path: Path,
     run_config: RunConfig,
     texts: Texts,
-    state: TrainState | None,
-    skipped: int,
+    start: Start,
+    mesh: Mesh | None,
+    peers: Peers,
     warn: Callable[[str], None],
 ) -> Result:
-    """Trains from `state`, or from fresh values, and shows how it goes."""
+    """Trains from `start`, and shows how it goes.
+
+    Raises:
+        RunError: training cannot go on, see `Loop.run`.
+    """
     plain = runs.make_model(run_config)
     model = suited(plain, run_config, platform())
     if platform() != "cpu":
         say(f"attention: {describe_attention(model, platform())}")
+    model = sharding.spread(model, mesh)
 
     def sample(params: Any, n: int = SAMPLE_TOKENS) -> str:
         key = jax.random.key(run_config.seed)
-        start = np.full((1, 1), texts.tokenizer.start_id, np.int32)
-        ids = generate(plain, params, start, key, max_new_tokens=n)
+        prompt = np.full((1, 1), texts.tokenizer.start_id, np.int32)
+        ids = generate(plain, params, prompt, key, max_new_tokens=n)
         return texts.tokenizer.decode(np.asarray(ids)[0, 1:])
 
-    step = int(state.step) if state else 0
-    report = Report(path, run_config, sample, sys.stdout, warn, step)
+    report: Reporter = Silent()
+    shown: Any = nullcontext()
+    if peers.leads:
+        report = shown = Report(path, run_config, sample, sys.stdout, warn, start.step)
     tokens = texts.train, texts.val
-    with StopRequest() as stop, report:
-        loop = Loop(path, run_config, model, state, tokens, report, stop, skipped=skipped)
+    with StopRequest() as stop, shown:
+        loop = Loop(
+            path,
+            run_config,
+            model,
+            start.state,
+            tokens,
+            report,
+            stop,
+            skipped=start.skipped,
+            mesh=mesh,
+            peers=peers,
+        )
         return loop.run()
 
 

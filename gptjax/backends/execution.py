@@ -83,25 +83,29 @@ def why_not_cudnn(model_config: GPTConfig, platform: str) -> str:
     return "" if _cudnn_runs(model_config) else "cuDNN's does not run on this GPU"
 
 
-def with_micro_batches(run_config: RunConfig, platform: str) -> RunConfig:
+def with_micro_batches(run_config: RunConfig, platform: str, parts: int = 1) -> RunConfig:
     """The configuration with as many sequences at once as `micro_batch_size` says."""
-    return run_config.replace(micro_batch_size=micro_batch_size(run_config, platform))
+    return run_config.replace(micro_batch_size=micro_batch_size(run_config, platform, parts))
 
 
-def micro_batch_size(run_config: RunConfig, platform: str) -> int:
+def micro_batch_size(run_config: RunConfig, platform: str, parts: int = 1) -> int:
     """How many sequences are best computed at once; 0 is the whole batch.
 
     On a CPU, as many as leave a block's widest activation in its cache: XLA goes over it several
     times, and over what does not fit at the speed of memory. It does not look at this machine's
     cache, so that a run's configuration is the same wherever it was started.
+
+    Args:
+        parts: how many devices divide them; a divisor of the batch.
     """
     model_config, batch_size = run_config.model, run_config.train.batch_size
     if platform != "cpu" or run_config.model_name != "gpt":
         return 0
     itemsize = jnp.dtype(model_config.dtype).itemsize
     widest = model_config.block_size * 4 * model_config.n_embd * itemsize
-    most = min(batch_size, CACHE // widest)
-    best = next((m for m in range(most, 0, -1) if batch_size % m == 0), 1)
+    most = min(batch_size, CACHE // widest * parts)
+    fitting = (m for m in range(most, 0, -1) if batch_size % m == m % parts == 0)
+    best = next(fitting, parts)
     return 0 if best == batch_size else best
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from gptjax.backends.distributed import ALONE, Peers, first_of_any
 from gptjax.errors import RunError, one_line
 from gptjax.files import flush
 from gptjax.store.listing import Checkpoint, best, check_no_link, discard, list_checkpoints
@@ -30,10 +33,11 @@ FOLDERS_FIRST = ocp.options.AsyncOptions(create_directories_asynchronously=False
 
 
 def load_params(path: Path, abstract_params: Any) -> Any:
-    """Parameters alone, on this process's default device, whatever device they were saved on.
+    """Parameters alone, whatever devices they were saved on.
 
     Args:
-        abstract_params: their shapes and dtypes, from `jax.eval_shape`.
+        abstract_params: their shapes and dtypes, from `jax.eval_shape`; and where they are placed,
+            from `sharding.target`, or on this process's default device.
 
     Raises:
         DamagedError: the checkpoint is not what was saved, or of another shape.
@@ -48,26 +52,43 @@ def load_state(path: Path, abstract_state: TrainState) -> TrainState:
         DamagedError: as `load_params`.
     """
     items = {"params": abstract_state.params, "opt_state": abstract_state.opt_state}
-    step = jax.numpy.asarray(int(path.name), abstract_state.step.dtype)
-    return TrainState(step, **_load(path, items))
+    step = np.asarray(int(path.name), abstract_state.step.dtype)
+    where = abstract_state.step.sharding
+    if where is None:
+        placed = jnp.asarray(step)
+    else:  # every process has the number; together it is one array
+        placed = jax.make_array_from_callback((), where, lambda _: step)
+    return TrainState(placed, **_load(path, items))
 
 
 def newest_whole(
-    directory: Path, load: Callable[[Path], Any], tell: Callable[[str], None]
+    directory: Path,
+    load: Callable[[Path], Any],
+    tell: Callable[[str], None],
+    peers: Peers = ALONE,
 ) -> tuple[Checkpoint, Any] | None:
     """The newest checkpoint that can be loaded, and what `load` made of it; None if there is none.
 
     Args:
         tell: receives a line for each newer one that is damaged.
+        peers: which load the same one.
     """
     found, problems = list_checkpoints(directory)
     for problem in problems:
         tell(problem)
-    for checkpoint in reversed(found):
+    here = {checkpoint.step: checkpoint for checkpoint in found}
+    for step in reversed(peers.agree(sorted(here))):
+        loaded, problem = None, None
         try:
-            return checkpoint, load(checkpoint.path)
+            if step not in here:  # a network file system may show it late
+                raise DamagedError(f"{directory / str(step)} is not there for every process")
+            loaded = load(here[step].path)
         except DamagedError as error:
-            tell(str(error))
+            problem = str(error)
+        problem = peers.agree(problem, first_of_any)
+        if problem is None:
+            return here[step], loaded
+        tell(problem)
     return None
 
 
@@ -76,13 +97,18 @@ class Saver:
 
     One save is under way at a time. What goes wrong in the background is raised by the next call.
     A context manager: whatever ends it, the save that is under way is finished first.
+
+    Of several processes, each writes its part of the arrays, and process 0 all else.
     """
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: Path, keep: int, peers: Peers = ALONE) -> None:
         self._directory = directory
         self._keep = keep
+        self._peers = peers
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        if not peers.leads:
+            return
         check_no_link(directory)
         directory.mkdir(exist_ok=True)
         for path in directory.glob("[tu]*-*"):  # what a killed process left half done
@@ -113,9 +139,10 @@ class Saver:
         temporary = self._directory / f"tmp-{step}"
         items = {"params": state.params, "opt_state": state.opt_state}
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()  # not its parents, as Orbax would: a folder that vanished is told
-            temporary.rmdir()
+            if self._peers.leads:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()  # not its parents, as Orbax would: a folder that vanished is told
+                temporary.rmdir()
             with ocp.Context(async_options=FOLDERS_FIRST):
                 response = ocp.save_checkpointables_async(
                     str(temporary.absolute()), items, overwrite=True
@@ -147,6 +174,8 @@ class Saver:
     ) -> None:
         try:
             response.result()
+            if not self._peers.leads:
+                return
             write_manifest(temporary, step, val_loss, skipped)
             final = self._directory / str(step)
             if final.exists():
@@ -172,7 +201,7 @@ class Saver:
 
 
 def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
-    """Loads the arrays onto this process's device.
+    """Loads the arrays to where their shapes say, or onto this process's first device.
 
     Every problem is found before memory is allocated for it, and raised as a DamagedError.
     """
@@ -180,7 +209,8 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
     size = verify(path, tuple(abstract_items))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     placed = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract_items
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here),
+        abstract_items,
     )
     expected = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(placed))
     if size > 2 * expected + OVERHEAD_BYTES:

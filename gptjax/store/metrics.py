@@ -23,10 +23,16 @@ class MetricsLog:
         best: the lowest validation loss, in nats per token; None before the first.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path | None, step: int) -> None:
+        """Reads and cleans the file; without a path, lines are only noted, and nothing is written.
+
+        A run of several processes has one file, which process 0 writes.
+        """
         self.last: dict[str, Any] = {}
         self.best: float | None = None
         self._path = path
+        if path is None:
+            return
         with whole_file(path) as file:
             for line in read_metrics(path):
                 if line["step"] <= step:
@@ -44,12 +50,14 @@ class MetricsLog:
         Raises:
             OSError: it cannot be written; the file is as it was.
         """
-        append(self._path, _bytes(line))
+        if self._path is not None:
+            append(self._path, _bytes(line))
         self._note(line)
 
     def flush(self) -> None:
         """Has all lines on the disk before it returns: a checkpoint must not outlive them."""
-        flush(self._path)
+        if self._path is not None:
+            flush(self._path)
 
     def _note(self, line: dict[str, Any]) -> None:
         self.last = line

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
+from jax.sharding import Mesh
 
+from gptjax.backends.sharding import target
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.files import is_foreign, is_temporary, read_json, write_json
@@ -69,7 +71,10 @@ def abstract_params(model: nn.Module) -> Any:
 
 
 def load_run(
-    path: str | Path, step: str | int = "best", tell: Callable[[str], None] = lambda _: None
+    path: str | Path,
+    step: str | int = "best",
+    tell: Callable[[str], None] = lambda _: None,
+    mesh: Mesh | None = None,
 ) -> Run:
     """Reads a run's model. Neither its text nor its optimizer is needed, nor the same hardware.
 
@@ -77,6 +82,7 @@ def load_run(
         path: the run's folder.
         step: `best` by validation loss, `latest`, or a step that was kept.
         tell: receives a line for each damaged checkpoint that is passed over.
+        mesh: of devices that the parameters are divided over, by sharding.py's rules.
 
     Raises:
         InputError: the folder holds no run, or no whole checkpoint of that step; the message
@@ -90,7 +96,8 @@ def load_run(
         tell(problem)
     for chosen in _candidates(path, found, step):
         try:
-            params = checkpoints.load_params(chosen.path, abstract_params(model))
+            where = target(mesh, abstract_params(model))
+            params = checkpoints.load_params(chosen.path, where)
             return Run(model, run_config, params, tokenizer, chosen.step)
         except manifest.DamagedError as error:
             if isinstance(step, int):

@@ -66,7 +66,10 @@ def test_devices_and_dtypes(tmp_path, text_file, first, then, dtype):
     assert status == 0
     assert train.main(train_flags(whole, text_file, *flags)) == 0
     a, b = (final_state(p).params["wte"]["embedding"] for p in (path, whole))
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    # In bfloat16 each device rounds the sum over its own sequences, and Adam makes steps of one
+    # size of gradients of any: 12 steps of 4e-3 can differ by a step or several.
+    atol = 1e-4 if dtype == "float32" else 0.02
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=atol)
 
 
 @pytest.mark.parametrize("old", OLD_RUNS, ids=lambda p: p.name)

@@ -27,8 +27,8 @@ def spikes(monkeypatch):
     real = training.make_train_step
 
     def at(steps, what):
-        def make(model, run_config):
-            step = real(model, run_config)
+        def make(model, run_config, placement):
+            step = real(model, run_config, placement)
 
             def spiked(state, batch, key):
                 new, metrics = step(state, batch, key)

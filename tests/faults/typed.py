@@ -46,7 +46,8 @@ SAMPLING = flags(
 VALUED = (
     "--n-layer --n_head --n-embd --block-size --dropout --activation --dtype --batch-size "
     "--max-iters --learning-rate --min-lr --beta1 --keep --seed --preset --max-minutes "
-    "--save-interval-minutes --grad-clip --eval-interval --out-dir"
+    "--save-interval-minutes --grad-clip --eval-interval --out-dir --mesh --process-id "
+    "--heartbeat-seconds"
 ).split()
 
 

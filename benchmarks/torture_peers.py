@@ -1,0 +1,126 @@
+"""Kills, freezes and stops one process of several, again and again; torture.py --processes 2.
+
+The run is the one of torture.py, trained by processes of two simulated devices each. At a random
+moment, one of them gets SIGKILL, SIGSTOP or SIGTERM. The others must end within 30 seconds; all
+start again with --resume.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+DEVICES = 2
+HEARTBEAT = 5
+SECONDS = 30.0
+SIGNALS = (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM)
+
+
+class Lives:
+    """What the processes of a run went through.
+
+    Attributes:
+        given: how often each signal was given to which process.
+        wrong: what should not have been: a process that ended late, or with another status.
+        slowest: seconds from a signal to the end of the last process.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.given: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.slowest = 0.0
+        self._count = count
+        self._moments = random.Random(seed)
+
+    def live(
+        self, command: Callable[[], list[str]], longest: float, saves: Callable[[], int]
+    ) -> None:
+        """Starts all processes, and signals one of them at a random moment.
+
+        Args:
+            command: the run's, without the flags of several processes.
+            longest: seconds from the second save to the signal, at most.
+            saves: the newest checkpoint's step.
+        """
+        processes = self.start(command())
+        victim = self._moments.randrange(self._count)
+        number = self._moments.choice(SIGNALS)
+        name = f"{number.name} to process {victim}"
+        self.given[name] += 1
+        seen = {saves()}
+        # A quarter of the signals come before the first save: while joining or compiling.
+        early = self._moments.random() < 0.25
+        while not early and len(seen) < 3 and all(p.poll() is None for p in processes):
+            time.sleep(0.01)
+            seen.add(saves())
+        time.sleep(self._moments.uniform(0, 10 * longest if early else longest))
+        processes[victim].send_signal(number)
+        began = time.monotonic()
+        others = [p for i, p in enumerate(processes) if i != victim or number == signal.SIGTERM]
+        statuses = {self._end_of(p, began) for p in others}
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        for process in processes:
+            process.kill()
+            process.wait()
+        # Before the run's own handler is there, SIGTERM kills as any signal does.
+        expected = {1} if number != signal.SIGTERM else {143}
+        if statuses != expected and not (early and statuses <= {1, 143, -signal.SIGTERM}):
+            self.wrong.append(f"{name}: exit statuses {statuses}")
+
+    def start(self, command: list[str]) -> list[subprocess.Popen[bytes]]:
+        """The processes of a run."""
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{found.getsockname()[1]}"
+        flags = (
+            f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+        )
+        several = ["--coordinator-address", address, "--num-processes", str(self._count)]
+        several += ["--heartbeat-seconds", str(HEARTBEAT)]
+        return [
+            subprocess.Popen(
+                [*command, *several, "--process-id", str(i)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            )
+            for i in range(self._count)
+        ]
+
+    def _end_of(self, process: subprocess.Popen[bytes], began: float) -> int | str:
+        """Its exit status."""
+        try:
+            return process.wait(SECONDS - (time.monotonic() - began))
+        except subprocess.TimeoutExpired:
+            return f"none after {SECONDS:.0f} s"
+
+
+def survive(
+    kills: int,
+    lives: Lives,
+    command: Callable[[Path, bool], list[str]],
+    folders: tuple[Path, Path],
+    longest: float,
+    newest: Callable[[Path], int],
+    damaged: Callable[[Path], int],
+) -> int:
+    """A run with `kills` signals, beside an undisturbed one; how many checkpoints it lost."""
+    killed, whole = folders
+    for process in lives.start(command(whole, False)):
+        if process.wait():
+            sys.exit("the undisturbed run failed")
+    lost = 0
+    for kill in range(kills):
+        before = newest(killed)
+        lives.live(lambda: command(killed, True), longest, lambda: newest(killed))
+        lost += damaged(killed) + (newest(killed) < before)
+        print(f"signal {kill + 1}: newest checkpoint {newest(killed)}", flush=True)
+    for process in lives.start(command(killed, True)):
+        process.wait()
+    return lost

@@ -1,0 +1,168 @@
+"""What a run computes on: the processes that take part in it, and the mesh of their devices."""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from gptjax.app.flags import FlagParser
+from gptjax.app.script import name_of
+from gptjax.backends.distributed import ALONE, Peers, join
+from gptjax.backends.mesh import MeshShape, check_shape, default_shape
+from gptjax.backends.sharding import make_mesh
+from gptjax.config import GPTConfig, RunConfig
+from gptjax.errors import InputError, RunError, one_line
+
+HEARTBEAT_SECONDS = 10
+LOST = (
+    "another process of this run has ended, or cannot be reached: what was saved is whole, and "
+    "--resume, in all processes, goes on from there"
+)
+FLAGS: dict[str, tuple[type, str, Any]] = {
+    "coordinator_address": (str, "several processes: HOST:PORT of process 0", None),
+    "num_processes": (int, "how many processes train together; 1 ignores a cluster", None),
+    "process_id": (int, "the number of this process, from 0", None),
+    "heartbeat_seconds": (int, "a process silent for so long is lost", HEARTBEAT_SECONDS),
+}
+
+
+def add_flags(parser: FlagParser) -> None:
+    """The flags of this module."""
+    parser.add("mesh", str, "devices by axis, as in data=2,fsdp=4 [data=<all that fit>]")
+    for name, (kind, help, default) in FLAGS.items():
+        parser.add(name, kind, help, default)
+
+
+class Ending:
+    """How this process ends, where it is one of several.
+
+    Attributes:
+        is_joined: it has joined others, and has not left them in order.
+        is_told: it is ending, and says why.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.is_joined = self.is_told = False
+        self._command = command
+        self._once = threading.Lock()
+
+    def of(self, status: int) -> int:
+        """The exit status; a process that failed among others ends here.
+
+        Python's ordinary exit would wait for processes that no longer answer.
+        """
+        if self.is_joined:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        return status
+
+    def lost(self) -> None:
+        """Ends this process because another is lost. Called in a thread of JAX's."""
+        self._once.acquire()  # a second call waits here, until the process ends
+        time.sleep(0.5)  # the main thread may have found it out too, and know more
+        if self.is_told:
+            time.sleep(5)  # it ends the process itself, and says why
+        else:
+            print(f"{name_of(self._command)}: error: {LOST}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def taking_part(argv: list[str], command: str, ending: Ending) -> Iterator[Peers]:
+    """Joins the processes of the run, if there are several, and leaves them together.
+
+    Of several processes, only process 0 prints, errors aside. A process that fails tells the
+    others, so that they do not wait for it. Only before JAX's first use of a device.
+
+    Raises:
+        InputError: the flags are wrong, or the others cannot be reached.
+        RunError: another process is lost.
+    """
+    parser = FlagParser(command, "", add_help=False)
+    add_flags(parser)
+    given = parser.parse_some(argv)
+    heartbeat = given.get("heartbeat_seconds", HEARTBEAT_SECONDS)
+    if heartbeat < 1:
+        raise InputError(f"--heartbeat-seconds {heartbeat} must be at least 1")
+    address, count, index = (
+        given.get(name) for name in ("coordinator_address", "num_processes", "process_id")
+    )
+    peers = join(address, count, index, heartbeat, ending.lost)
+    if peers.count == 1:
+        yield peers
+        return
+    ending.is_joined = True
+    with contextlib.ExitStack() as stack:
+        if not peers.leads:
+            silent = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silent))
+        try:
+            yield peers
+            jax.distributed.shutdown()
+            ending.is_joined = False
+        except BaseException as error:
+            ending.is_told = True
+            peers.fail()
+            if isinstance(error, jax.errors.JaxRuntimeError):  # devices that lost each other
+                raise RunError(f"{LOST} ({one_line(error, 200)})") from error
+            raise
+
+
+def parts_of(mesh: str | None, batch_size: int, peers: Peers) -> int:
+    """Over how many devices the sequences of a batch are divided."""
+    if mesh is not None:
+        rows = MeshShape.parse(mesh).rows
+        return rows if batch_size % rows == 0 else 1
+    return default_shape(batch_size, jax.device_count(), peers.count).rows
+
+
+def choose_mesh(mesh: str | None, run_config: RunConfig, peers: Peers = ALONE) -> Mesh | None:
+    """The mesh that was asked for, or the default one; None for one device.
+
+    Raises:
+        InputError: it does not fit the devices, the model or the batch.
+    """
+    train_config, devices = run_config.train, jax.device_count()
+    sequences = train_config.micro_batch_size or train_config.batch_size
+    if mesh is None:
+        shape = default_shape(sequences, devices, peers.count)
+    else:
+        shape = MeshShape.parse(mesh)
+        check_shape(shape, run_config.model, sequences, devices)
+    return make_mesh(shape) if shape.devices > 1 else None
+
+
+def mesh_of_model(mesh: str | None, model_config: GPTConfig) -> Mesh | None:
+    """The mesh that a model is divided over for sampling; None for one device.
+
+    Raises:
+        InputError: it does not fit the devices or the model.
+    """
+    if mesh is None:
+        return None
+    shape = MeshShape.parse(mesh)
+    check_shape(shape, model_config, 0, jax.device_count())  # no batch is divided
+    return make_mesh(shape) if shape.devices > 1 else None
+
+
+def describe_mesh(mesh: Mesh | None, run_config: RunConfig) -> str:
+    """How a run uses its devices, for a person; empty where there is one."""
+    devices = jax.device_count()
+    if devices == 1:
+        return ""
+    used = mesh.size if mesh else 1
+    line = f"mesh: {MeshShape(**mesh.shape) if mesh else MeshShape()}"
+    if used < devices:
+        sequences = run_config.train.micro_batch_size or run_config.train.batch_size
+        line += (
+            f": {used} of {devices} devices, because {devices} do not divide the {sequences} "
+            "sequences computed at once"
+        )
+    return line

@@ -1,0 +1,129 @@
+"""The shape of a mesh of devices, and whether a model and its batch can be divided by it.
+
+A mesh has three axes. Devices along `data` hold the same parameters and compute different
+sequences. Those along `fsdp` compute different sequences too, but each holds a part of the
+parameters and of the optimizer's state, and a block's weights are gathered before it is computed
+(Rajbhandari et al., "ZeRO", 2020, stage 3). Those along `tensor` share the heads and the
+feed-forward's width of one block (Shoeybi et al., "Megatron-LM", 2019).
+"""
+
+import math
+from typing import NamedTuple, Self
+
+from gptjax.config import GPTConfig
+from gptjax.errors import InputError
+
+
+class MeshShape(NamedTuple):
+    """How many devices there are along each axis."""
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+    @property
+    def devices(self) -> int:
+        """How many it takes."""
+        return math.prod(self)
+
+    @property
+    def rows(self) -> int:
+        """Among how many devices the sequences of a batch are divided."""
+        return self.data * self.fsdp
+
+    def __str__(self) -> str:
+        sizes = zip(self._fields, self, strict=True)
+        return ",".join(f"{axis}={size}" for axis, size in sizes if size > 1) or "data=1"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The shape that `data=2,fsdp=4` names; an axis that is not named has one device.
+
+        Raises:
+            InputError: an axis is unknown or named twice, or its size is no whole number above 0.
+        """
+        sizes: dict[str, int] = {}
+        for part in text.split(","):
+            axis, _, size = part.strip().partition("=")
+            if axis not in cls._fields:
+                raise InputError(
+                    f"--mesh {text}: {axis!r} must be one of {', '.join(cls._fields)}, as in "
+                    "data=2,fsdp=4"
+                )
+            if axis in sizes:
+                raise InputError(f"--mesh {text}: {axis} is named twice")
+            if not size.isascii() or not size.isdecimal() or int(size) < 1:
+                raise InputError(f"--mesh {text}: {axis}={size} must be a whole number above 0")
+            sizes[axis] = int(size)
+        return cls(**sizes)
+
+
+def default_shape(sequences: int, devices: int, processes: int = 1) -> MeshShape:
+    """As many devices along `data` as divide the sequences, the same number of each process.
+
+    Args:
+        sequences: computed at once.
+        devices: that there are, of all processes together.
+
+    Raises:
+        InputError: the sequences cannot be divided over the processes.
+    """
+    counts = range(processes, devices + 1, processes)
+    fitting = [n for n in counts if sequences % n == 0]
+    if not fitting:
+        raise InputError(
+            f"{sequences} sequences are computed at once, which {processes} processes cannot "
+            "divide: choose a --batch-size (and --micro-batch-size) that is a multiple"
+        )
+    return MeshShape(max(fitting))
+
+
+def check_shape(shape: MeshShape, model_config: GPTConfig, sequences: int, devices: int) -> None:
+    """Whether a model and its batch can be divided by this mesh.
+
+    Args:
+        sequences: computed at once.
+        devices: that there are.
+
+    Raises:
+        InputError: the mesh has another number of devices, or a size does not divide; the message
+            has both numbers and a mesh that fits.
+    """
+    way_out = _way_out(model_config, sequences, devices)
+    if shape.devices != devices:
+        raise InputError(
+            f"--mesh {shape} is a mesh of {shape.devices} devices, and there are {devices}: "
+            + way_out
+        )
+    for what, size, axis, parts in _divided(shape, model_config, sequences):
+        if size % parts:
+            raise InputError(
+                f"--mesh {shape}: {what} ({size}) must be divisible by {axis} ({parts}); {way_out}"
+            )
+
+
+def _divided(
+    shape: MeshShape, model_config: GPTConfig, sequences: int
+) -> list[tuple[str, int, str, int]]:
+    """What a mesh divides: a name, its size, by which axes, and by how many devices."""
+    return [
+        ("the sequences computed at once", sequences, "data x fsdp", shape.rows),
+        ("n_embd", model_config.n_embd, "fsdp", shape.fsdp),
+        ("n_head", model_config.n_head, "tensor", shape.tensor),
+        ("the feed-forward's width", 4 * model_config.n_embd, "tensor", shape.tensor),
+    ]
+
+
+def _way_out(model_config: GPTConfig, sequences: int, devices: int) -> str:
+    """A mesh of all devices that fits, with as few along `tensor` and `fsdp` as possible."""
+    sizes = [n for n in range(1, devices + 1) if devices % n == 0]
+    shapes = (
+        MeshShape(devices // (fsdp * tensor), fsdp, tensor)
+        for tensor in sizes
+        for fsdp in sizes
+        if devices % (fsdp * tensor) == 0
+    )
+    for shape in shapes:
+        if not any(size % parts for _, size, _, parts in _divided(shape, model_config, sequences)):
+            return f"--mesh {shape} fits"
+    return f"no mesh of {devices} devices fits this batch and model: change --batch-size"

@@ -1,0 +1,170 @@
+"""Where each array of a run lies on a mesh of devices (mesh.py).
+
+Nothing here computes: JAX's compiler divides the program by where its arrays lie, and adds the
+communication. Every function takes None for one device without a mesh.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gptjax.backends.mesh import MeshShape
+from gptjax.model import GPT, Execution
+from gptjax.training import ONE_DEVICE, Placement
+
+Array = jax.Array
+# The sequences of a batch are divided over both.
+ROWS = ("data", "fsdp")
+
+# Where a parameter lies, by the end of its path; the optimizer's moments end like their parameter.
+# What no rule names (biases of C, LayerNorm, counters) is small, and every device has it.
+RULES: tuple[tuple[str, P], ...] = (
+    ("wte/embedding", P(None, "fsdp")),  # (V, C)
+    ("wpe/embedding", P(None, "fsdp")),  # (T, C)
+    ("heads/(query|key|value)/kernel", P("tensor", "fsdp", None)),  # (H, C, D)
+    ("heads/(query|key|value)/bias", P("tensor", None)),  # (H, D)
+    ("attn/proj/kernel", P("tensor", "fsdp")),  # (H x D, C)
+    ("mlp/fc/kernel", P("fsdp", "tensor")),  # (C, 4C)
+    ("mlp/fc/bias", P("tensor")),  # (4C,)
+    ("mlp/proj/kernel", P("tensor", "fsdp")),  # (4C, C)
+    ("lm_head/kernel", P("fsdp", None)),  # (C, V)
+)
+# Muon's momentum: stacks of matrices of one shape, (N, rows, columns), see muon.py.
+STACK = re.compile(r"(^|/)\d+x\d+$")
+
+
+def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of this shape: over these devices, or over JAX's, the same number of each process.
+
+    Args:
+        devices: at least as many as the shape has.
+    """
+    if devices is None:
+        each = shape.devices // jax.process_count()
+        by_process = [jax.local_devices(p)[:each] for p in range(jax.process_count())]
+        devices = [device for part in by_process for device in part]
+    array = np.asarray(devices[: shape.devices]).reshape(shape)
+    return Mesh(array, MeshShape._fields)
+
+
+def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Along which axes of the mesh each axis of an array is divided.
+
+    Args:
+        path: names from the root of the state, joined by `/`.
+        shape: the array's.
+    """
+    if STACK.search(path):
+        # Each device has some of the matrices; if their number does not divide, some of their rows.
+        whole_matrices = shape[0] % mesh.shape["fsdp"] == 0
+        spec = P("fsdp", None, None) if whole_matrices else P(None, "fsdp", None)
+    else:
+        found = (spec for end, spec in RULES if re.search(f"(^|/){end}$", path))
+        spec = next(found, P())
+    # An axis of the array that the mesh does not divide stays whole.
+    axes = zip(spec, shape, strict=False)
+    return P(*(axis if _divides(mesh, axis, size) else None for axis, size in axes))
+
+
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """A tree's shardings by the rules: of a TrainState, of parameters, or of a block's."""
+
+    def sharding(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, spec_of(name, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def target(mesh: Mesh | None, tree: Any) -> Any:
+    """Shapes and dtypes, from `jax.eval_shape`, with the shardings of `shardings`."""
+    if mesh is None:
+        return tree
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        tree,
+        shardings(mesh, tree),
+    )
+
+
+def place(mesh: Mesh | None, tree: Any) -> Any:
+    """A tree of arrays of this process, each where `shardings` has it."""
+    return tree if mesh is None else jax.device_put(tree, shardings(mesh, tree))
+
+
+def everywhere(mesh: Mesh | None, tree: Any) -> Any:
+    """A tree of arrays and keys that each process has, on every device of the mesh."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+    where = replicated(mesh)
+
+    def put(x: Any) -> Array:
+        if isinstance(x, Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = put(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        here = np.asarray(x)
+        return jax.make_array_from_callback(here.shape, where, lambda i: here[i])
+
+    return jax.tree.map(put, tree)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, P())
+
+
+def placement(mesh: Mesh | None) -> Placement:
+    """What a train step is told of the mesh."""
+    if mesh is None:
+        return ONE_DEVICE
+
+    def rows(batch: Any) -> Any:
+        return jax.tree.map(partial(_pin, mesh), batch)
+
+    def state(tree: Any) -> Any:
+        return jax.lax.with_sharding_constraint(tree, shardings(mesh, tree))
+
+    return Placement(rows, state, mesh.shape["data"] * mesh.shape["fsdp"])
+
+
+def spread(model: nn.Module, mesh: Mesh | None) -> nn.Module:
+    """A GPT with an execution that is told of the mesh; a rung of the lecture stays as it is."""
+    if mesh is None or not isinstance(model, GPT):
+        return model
+    return model.clone(execution=on_mesh(model.execution, mesh))
+
+
+def on_mesh(execution: Execution, mesh: Mesh) -> Execution:
+    """A model's execution, told of the mesh.
+
+    Without being told where activations lie, XLA sums activations over the devices of `fsdp`
+    instead of gathering weights, which takes several times the memory and the time.
+    """
+
+    def gather(block: Any) -> Any:
+        def place(path: Any, leaf: Array) -> Array:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            parts = (None if axis == "fsdp" else axis for axis in spec_of(name, leaf.shape, mesh))
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, P(*parts)))
+
+        return jax.tree_util.tree_map_with_path(place, block)
+
+    return execution._replace(pin=partial(_pin, mesh), gather=gather)
+
+
+def _pin(mesh: Mesh, x: Array) -> Array:
+    """An array whose first axis is divided over the devices, and no other."""
+    spec = P(ROWS, *(None,) * (x.ndim - 1))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def _divides(mesh: Mesh, axis: str | None, size: int) -> bool:
+    return axis is None or size % mesh.shape[axis] == 0
