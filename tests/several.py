@@ -1,6 +1,7 @@
 """Runs of several processes, each with simulated devices of its own."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -64,8 +65,10 @@ def ended(
 
 def said(text: str) -> str:
     """What a process printed, without JAX's lines on its connections."""
-    theirs = ("[Gloo]", "E1", "E0", "W1", "W0", "I1", "I0")
-    return "".join(line for line in text.splitlines(True) if not line.startswith(theirs))
+    theirs = ("E1", "E0", "W1", "W0", "I1", "I0")
+    text = re.sub(r"\[Gloo\][^\[\n]*", "", text)  # of several threads, which share lines
+    lines = (line for line in text.splitlines(True) if line.strip())
+    return "".join(line for line in lines if not line.startswith(theirs))
 
 
 def call(script: str, *flags: object, devices: int = 1) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM)
 FLAGS = with_flags(
     tiny("--batch-size", 8, "--n-head", 4),
     *("--max-iters", 100_000, "--eval-interval", 40, "--eval-iters", 1, "--log-interval", 1),
-    *("--heartbeat-seconds", 3),
+    *("--heartbeat-seconds", 6),
 )
 
 
