@@ -142,6 +142,11 @@ class TrainConfig:
     )
 
     @property
+    def sequences_at_once(self) -> int:
+        """How many sequences of a batch are computed at once."""
+        return self.micro_batch_size or self.batch_size
+
+    @property
     def sequences_per_update(self) -> int:
         """Sequences in the batch of one update, all its micro-batches together."""
         return self.batch_size * self.gradient_accumulation_steps

@@ -131,8 +131,7 @@ def make_train_step(
     train_config = run_config.train
     optimizer = make_optimizer(train_config)
     schedule = learning_rate_schedule(train_config)
-    at_once = train_config.micro_batch_size or train_config.batch_size
-    micro_batches = train_config.sequences_per_update // at_once
+    micro_batches = train_config.sequences_per_update // train_config.sequences_at_once
 
     def loss_of(params: Params, batch: Batch, key: Array) -> Array:
         batch = placement.rows(batch)

@@ -129,8 +129,7 @@ def choose_mesh(mesh: str | None, run_config: RunConfig, peers: Peers = ALONE) -
     Raises:
         InputError: it does not fit the devices, the model or the batch.
     """
-    train_config, devices = run_config.train, jax.device_count()
-    sequences = train_config.micro_batch_size or train_config.batch_size
+    sequences, devices = run_config.train.sequences_at_once, jax.device_count()
     if mesh is None:
         shape = default_shape(sequences, devices, peers.count)
     else:
@@ -153,16 +152,13 @@ def mesh_of_model(mesh: str | None, model_config: GPTConfig) -> Mesh | None:
 
 
 def describe_mesh(mesh: Mesh | None, run_config: RunConfig) -> str:
-    """How a run uses its devices, for a person; empty where there is one."""
+    """How a run uses its devices, for a person."""
     devices = jax.device_count()
-    if devices == 1:
-        return ""
     used = mesh.size if mesh else 1
     line = f"mesh: {MeshShape(**mesh.shape) if mesh else MeshShape()}"
     if used < devices:
-        sequences = run_config.train.micro_batch_size or run_config.train.batch_size
         line += (
-            f": {used} of {devices} devices, because {devices} do not divide the {sequences} "
-            "sequences computed at once"
+            f": {used} of {devices} devices, because {devices} do not divide the "
+            f"{run_config.train.sequences_at_once} sequences computed at once"
         )
     return line
