@@ -120,7 +120,7 @@ def ours(folder: Path) -> dict[str, float]:
 
     import jax
 
-    from gptjax.app.loop import compile_and_initialize
+    from gptjax.app.compiling import compile_and_initialize
     from gptjax.backends.execution import suited
     from gptjax.config import RunConfig
     from gptjax.model import GPT

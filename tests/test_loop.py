@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gptjax.app.compiling import compile_and_initialize
 from gptjax.app.health import Health
-from gptjax.app.loop import compile_and_initialize
 from gptjax.app.pacing import Timer, updates_within
 from gptjax.backends.execution import compile_once_options, suited
 from gptjax.model import GPT

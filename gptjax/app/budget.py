@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from gptjax.app.loop import compile_and_initialize
+from gptjax.app.compiling import compile_and_initialize
 from gptjax.backends import sharding
 from gptjax.backends.devices import platform
 from gptjax.backends.execution import suited

@@ -6,7 +6,6 @@ The device's side is `training.make_train_loop`; a `Reporter` shows the run to p
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,20 +16,18 @@ from flax import linen as nn
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
+from gptjax.app.compiling import compile_and_initialize
 from gptjax.app.health import Health, kept
 from gptjax.app.pacing import Timer, updates_within
 from gptjax.app.signals import StopRequest
 from gptjax.backends import sharding
-from gptjax.backends.devices import platform
 from gptjax.backends.distributed import ALONE, Peers, first_of_any
-from gptjax.backends.execution import compile_once_options
 from gptjax.config import RunConfig
 from gptjax.errors import RunError
 from gptjax.store import runs
 from gptjax.store.checkpoint import Saver
 from gptjax.store.metrics import MetricsLog
 from gptjax.training import (
-    Keys,
     LoopMetrics,
     TrainState,
     evaluate,
@@ -286,32 +283,3 @@ class Loop:
     def _seconds(self) -> float:
         """Seconds spent on this run, earlier processes included."""
         return self._seconds_before + self._clock() - self._began
-
-
-def compile_and_initialize(
-    init: Callable[[jax.Array], TrainState],
-    update: Any,
-    tokens: jax.Array,
-    keys: Keys,
-    mesh: Mesh | None = None,
-) -> TrainState:
-    """The state before the first update, computed while `update` is compiled for it.
-
-    Much of a compile keeps one core busy, so two at once are done sooner than one after the other
-    (docs/performance.md). `jax.jit` keeps what it compiled: the first call of `update` finds it.
-
-    Args:
-        init: a key to a state.
-        update: of `make_train_loop`, to be called with this state, these tokens and keys.
-        mesh: of the devices; tokens and keys are on all of them.
-    """
-    abstract = sharding.target(mesh, jax.eval_shape(init, keys.params))
-    where = None if mesh is None else jax.tree.map(lambda x: x.sharding, abstract)
-    options = compile_once_options(platform())
-    init = jax.jit(init, out_shardings=where, compiler_options=options)
-    with ThreadPoolExecutor(1) as another:
-        state = another.submit(init, keys.params)
-        if jax.process_count() > 1:  # all processes must come to each program in the same order
-            state.result()
-        update.lower(abstract, tokens, keys, 1).compile()
-        return state.result()
