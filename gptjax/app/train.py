@@ -3,11 +3,10 @@
 `run` tells it. What the chapters do is below, in the same order.
 """
 
-import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gptjax.app import foreign_flags, hints, machines
-from gptjax.app.budget import check_minutes, with_budget
+from gptjax.app.beginning import begin, folder_of, go_on
+from gptjax.app.budget import check_minutes
 from gptjax.app.flags import FlagParser
 from gptjax.app.loop import Loop, Reporter, Result, Silent
-from gptjax.app.machines import Ending, choose_mesh, describe_mesh, parts_of, taking_part
+from gptjax.app.machines import Ending, describe_mesh, parts_of, taking_part
 from gptjax.app.report import Report, duration, loss_text
-from gptjax.app.resume import is_finished, record, restored, resumed_config
+from gptjax.app.resume import is_finished, record, restored
 from gptjax.app.script import run_script, warner
 from gptjax.app.signals import StopRequest
 from gptjax.backends import sharding
@@ -35,11 +35,9 @@ from gptjax.inference.generation import generate
 from gptjax.model import num_params
 from gptjax.presets import PRESETS, changed, preset_for
 from gptjax.store import runs
-from gptjax.store.folders import taken
-from gptjax.store.lock import locked
 from gptjax.text import shell
 from gptjax.text.reading import STANDARD_INPUT
-from gptjax.text.splitting import Texts, check_same_text, read_texts, with_text
+from gptjax.text.splitting import Texts
 from gptjax.training import TrainState, evaluate
 
 HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
@@ -107,9 +105,9 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
     with folder_of(options, new, peers, warn) as path:
         # 3. Configuration, text and devices: stored now, or those of the run.
         if new and peers.leads:
-            run_config, texts, mesh = begin(path, new, options, data_dir, began, peers)
+            run_config, texts, mesh = begin(path, new, options, data_dir, began, peers, say)
         else:
-            run_config, texts, mesh = go_on(path, given, options, new, data_dir, peers)
+            run_config, texts, mesh = go_on(path, given, options, new, data_dir, peers, say)
         if peers.leads:
             peers.agree(str(path))  # the others wait for it in `folder_of`
         if options["eval_only"]:
@@ -134,70 +132,6 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
         start = Start(state, step, skipped)
         result = train_and_show(path, run_config, texts, start, mesh, peers, warn)
     return conclude(path, run_config, texts, result, commands)
-
-
-@contextlib.contextmanager
-def folder_of(
-    options: dict[str, Any], new: RunConfig | None, peers: Peers, warn: Callable[[str], None]
-) -> Iterator[Path]:
-    """The run's folder, held against other runs; made by process 0 if the run is new."""
-    out_dir = Path(options["out_dir"]) if options["out_dir"] else None
-    if not peers.leads:
-        yield Path(peers.agree(None))
-        return
-    if new is None:
-        there = out_dir or runs.newest_run()
-        runs.read_run(there)  # fails if the folder holds no run, before the lock file is made
-        folder = nullcontext(there)
-    else:
-        folder = taken(out_dir, new.preset, bool(options["overwrite"]))
-    with folder as path, nullcontext() if options["eval_only"] else locked(path, warn):
-        yield path
-
-
-def begin(
-    path: Path,
-    new: RunConfig,
-    options: dict[str, Any],
-    data_dir: Path,
-    began: float,
-    peers: Peers,
-) -> tuple[RunConfig, Texts, Mesh | None]:
-    """Reads a new run's text, chooses its mesh, and writes the run, all but checkpoints."""
-    texts = read_texts(new, data_dir, say)
-    run_config = with_text(new, texts)
-    mesh = choose_mesh(options["mesh"], run_config, peers)
-    if options["budget_minutes"] is not None:
-        run_config = with_budget(run_config, texts, options["budget_minutes"], began, say, mesh)
-    overwrite = bool(options["overwrite"])
-    runs.check_free(path, overwrite)  # another process may have been faster
-    if overwrite:
-        runs.remove_run(path)
-    runs.write_run(path, run_config, texts.tokenizer)
-    return run_config, texts, mesh
-
-
-def go_on(
-    path: Path,
-    given: dict[str, Any],
-    options: dict[str, Any],
-    new: RunConfig | None,
-    data_dir: Path,
-    peers: Peers,
-) -> tuple[RunConfig, Texts, Mesh | None]:
-    """The configuration, text and mesh of the run in a folder.
-
-    Args:
-        new: the run is new, and process 0 has written it.
-    """
-    if new is None:
-        run_config = resumed_config(path, given, bool(options["eval_only"]), say)
-    else:
-        run_config, _ = runs.read_run(path)
-    texts = read_texts(run_config, data_dir, say, is_stored="data" not in given)
-    check_same_text(path, run_config, texts)
-    run_config = with_text(run_config, texts)
-    return run_config, texts, choose_mesh(options["mesh"], run_config, peers)
 
 
 def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""What a run begins with: its folder, its configuration, its text and its mesh."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from gptjax.app.budget import with_budget
+from gptjax.app.machines import choose_mesh
+from gptjax.app.resume import resumed_config
+from gptjax.backends.distributed import Peers
+from gptjax.config import RunConfig
+from gptjax.store import runs
+from gptjax.store.folders import taken
+from gptjax.store.lock import locked
+from gptjax.text.splitting import Texts, check_same_text, read_texts, with_text
+
+
+@contextlib.contextmanager
+def folder_of(
+    options: dict[str, Any], new: RunConfig | None, peers: Peers, warn: Callable[[str], None]
+) -> Iterator[Path]:
+    """The run's folder, held against other runs; made by process 0 if the run is new."""
+    out_dir = Path(options["out_dir"]) if options["out_dir"] else None
+    if not peers.leads:
+        yield Path(peers.agree(None))
+        return
+    if new is None:
+        there = out_dir or runs.newest_run()
+        runs.read_run(there)  # fails if the folder holds no run, before the lock file is made
+        folder = nullcontext(there)
+    else:
+        folder = taken(out_dir, new.preset, bool(options["overwrite"]))
+    with folder as path, nullcontext() if options["eval_only"] else locked(path, warn):
+        yield path
+
+
+def begin(
+    path: Path,
+    new: RunConfig,
+    options: dict[str, Any],
+    data_dir: Path,
+    began: float,
+    peers: Peers,
+    say: Callable[[str], None],
+) -> tuple[RunConfig, Texts, Mesh | None]:
+    """Reads a new run's text, chooses its mesh, and writes the run, all but checkpoints."""
+    texts = read_texts(new, data_dir, say)
+    run_config = with_text(new, texts)
+    mesh = choose_mesh(options["mesh"], run_config, peers)
+    if options["budget_minutes"] is not None:
+        run_config = with_budget(run_config, texts, options["budget_minutes"], began, say, mesh)
+    overwrite = bool(options["overwrite"])
+    runs.check_free(path, overwrite)  # another process may have been faster
+    if overwrite:
+        runs.remove_run(path)
+    runs.write_run(path, run_config, texts.tokenizer)
+    return run_config, texts, mesh
+
+
+def go_on(
+    path: Path,
+    given: dict[str, Any],
+    options: dict[str, Any],
+    new: RunConfig | None,
+    data_dir: Path,
+    peers: Peers,
+    say: Callable[[str], None],
+) -> tuple[RunConfig, Texts, Mesh | None]:
+    """The configuration, text and mesh of the run in a folder.
+
+    Args:
+        new: the run is new, and process 0 has written it.
+    """
+    if new is None:
+        run_config = resumed_config(path, given, bool(options["eval_only"]), say)
+    else:
+        run_config, _ = runs.read_run(path)
+    texts = read_texts(run_config, data_dir, say, is_stored="data" not in given)
+    check_same_text(path, run_config, texts)
+    run_config = with_text(run_config, texts)
+    return run_config, texts, choose_mesh(options["mesh"], run_config, peers)
