@@ -1,4 +1,4 @@
-"""What a run computes on: the processes that take part in it, and the mesh of their devices."""
+"""The processes of a run, and the mesh of their devices."""
 
 import contextlib
 import os
@@ -40,11 +40,11 @@ def add_flags(parser: FlagParser) -> None:
 
 
 class Ending:
-    """How this process ends, where it is one of several.
+    """How this process ends when it is one of several.
 
     Attributes:
-        is_joined: it has joined others, and has not left them in order.
-        is_told: it is ending, and says why.
+        is_joined: it has joined other processes and not yet left them.
+        is_told: the main thread is ending the process, and prints the reason.
     """
 
     def __init__(self, command: str) -> None:
@@ -53,9 +53,9 @@ class Ending:
         self._once = threading.Lock()
 
     def of(self, status: int) -> int:
-        """The exit status; a process that failed among others ends here.
+        """Returns the exit status; a process that failed among others ends here.
 
-        Python's ordinary exit would wait for processes that no longer answer.
+        A normal exit of Python would wait for processes that no longer answer.
         """
         if self.is_joined:
             sys.stdout.flush()
@@ -76,10 +76,10 @@ class Ending:
 
 @contextlib.contextmanager
 def taking_part(argv: list[str], command: str, ending: Ending) -> Iterator[Peers]:
-    """Joins the processes of the run, if there are several, and leaves them together.
+    """Joins the processes of the run, if there are several; all leave it together.
 
-    Of several processes, only process 0 prints, errors aside. A process that fails tells the
-    others, so that they do not wait for it. Only before JAX's first use of a device.
+    Only process 0 prints, except for errors. A process that fails tells the others, so that they do
+    not wait for it. Enter it before JAX first uses a device.
 
     Raises:
         InputError: the flags are wrong, or the others cannot be reached.
@@ -116,7 +116,7 @@ def taking_part(argv: list[str], command: str, ending: Ending) -> Iterator[Peers
 
 
 def parts_of(mesh: str | None, batch_size: int, peers: Peers) -> int:
-    """Over how many devices the sequences of a batch are divided."""
+    """Number of devices that the sequences of a batch are divided over."""
     if mesh is not None:
         rows = MeshShape.parse(mesh).rows
         return rows if batch_size % rows == 0 else 1

@@ -1,8 +1,8 @@
-"""Several processes that train one model, on one machine or many, and how they decide together.
+"""Several processes that train one model, on one machine or many.
 
-Each process has its own devices, clock and signals. What must be the same in all (the step to stop
-at, whether to save) is decided by `Peers.agree`. JAX's coordination service, which process 0 runs,
-carries the answers and watches which processes live.
+Each process has its own devices, clock and signals. Decisions that must be the same in all of them
+(the step to stop at, whether to save) go through `Peers.agree`. Process 0 runs JAX's coordination
+service, which carries the answers and detects lost processes by their heartbeats.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ import jax
 
 from gptjax.errors import InputError, RunError, one_line
 
-# How long `agree` waits for the others: for one that compiles, or that writes to a slow disk. One
-# that has died is found sooner, by its heartbeats.
+# How long `agree` waits for a process that compiles, or writes to a slow disk. A process that has
+# died is detected sooner, by its missing heartbeats.
 AGREE_SECONDS = 600.0
 # How long a process waits for the others to join.
 JOIN_SECONDS = 300
-# How often a waiting process looks whether another has failed.
+# How often a waiting process checks whether another has failed.
 LOOK_SECONDS = 1.0
-# What a process that fails leaves for the others.
+# The key under which a failing process stores its number.
 FAILED = "gptjax/failed"
 
 
@@ -40,11 +40,11 @@ def first_of_any(values: list[Any]) -> Any:
 
 
 class Peers:
-    """The processes of a run, this one among them. Alone, unless `join` made it.
+    """The processes of a run. By default there is only this one; `join` returns several.
 
     Attributes:
         index: this process's number, from 0.
-        count: how many there are.
+        count: number of processes.
     """
 
     def __init__(
@@ -61,14 +61,15 @@ class Peers:
         return self.index == 0
 
     def agree(self, mine: Any, decide: Callable[[list[Any]], Any] = first) -> Any:
-        """Decides something together: every process calls this, and gets the same answer.
+        """A collective decision: every process must call this, and all get the same answer.
 
         Args:
-            mine: this process's value, as JSON has it.
-            decide: the answer by all values in the order of the processes. Process 0 calls it.
+            mine: this process's value; JSON can hold it.
+            decide: computes the answer from all values, in the order of the processes. Only
+                process 0 calls it.
 
         Raises:
-            RunError: another process has failed, or did not answer in AGREE_SECONDS.
+            RunError: another process has failed, or did not answer within AGREE_SECONDS.
         """
         if self.count == 1:
             return decide([mine])
@@ -85,7 +86,7 @@ class Peers:
         return answer
 
     def fail(self) -> None:
-        """Tells the others that this process fails, if it still can. Takes seconds at most."""
+        """Tells the other processes that this one fails. Takes a few seconds at most."""
         if self.count == 1:
             return
 
@@ -93,7 +94,7 @@ class Peers:
             with contextlib.suppress(Exception):
                 self._client.key_value_set(FAILED, str(self.index), allow_overwrite=True)
 
-        # In a thread, because it waits where process 0 is lost.
+        # In a thread, because it blocks if process 0 is lost.
         telling = threading.Thread(target=tell, daemon=True)
         telling.start()
         telling.join(2 * LOOK_SECONDS)
@@ -127,12 +128,13 @@ def join(
     heartbeat_seconds: int,
     lost: Callable[[], None],
 ) -> Peers:
-    """Joins the processes of a run. Only before JAX's first use of a device.
+    """Joins the processes of a run. Call it before JAX first uses a device.
 
     Args:
-        address: HOST:PORT of process 0. None, as `count` and `index`: as the cluster says that JAX
-            recognises, see `jax.distributed.initialize`; alone where it recognises none.
-        heartbeat_seconds: after how long without a sign of life a process counts as lost.
+        address: HOST:PORT of process 0. If `address`, `count` and `index` are all None, they come
+            from the cluster that JAX recognises (see `jax.distributed.initialize`); without a
+            cluster there is only this process.
+        heartbeat_seconds: a process without a heartbeat for so long counts as lost.
         lost: called in another thread when a process is lost; it must end this process.
 
     Raises:
@@ -168,7 +170,7 @@ def join(
             f"the {count or 'other'} processes could not be joined at {address or 'their address'} "
             f"within {JOIN_SECONDS} s: {one_line(error, 200)}; --num-processes 1 trains alone"
         ) from error
-    from jax._src.distributed import global_state  # its client has no public name
+    from jax._src.distributed import global_state  # there is no public way to its client
 
     return Peers(jax.process_index(), jax.process_count(), global_state.client, handler)
 
@@ -203,24 +205,24 @@ def _check(address: str | None, count: int | None, index: int | None) -> None:
 
 
 def _has_devices() -> bool:
-    """Whether this process has used its devices already: then it cannot join others."""
-    from jax._src import xla_bridge  # has no public name
+    """Whether JAX has initialized its devices; after that, a process cannot join others."""
+    from jax._src import xla_bridge  # there is no public function for this
 
     return xla_bridge.backends_are_initialized()
 
 
 @contextlib.contextmanager
 def _calling(lost: Callable[[], None]) -> Iterator[Any]:
-    """Has JAX's client, made in the block, call `lost` where it would abort the process.
+    """Makes JAX's client, created in the block, call `lost` instead of aborting the process.
 
-    `jax.distributed.initialize` has no argument for it, but the client that it makes has: a
-    function, to which C++ passes a status. JAX 0.10 to 0.12 cannot turn a status into a Python
-    object, so the call becomes an exception in a thread of C++, and that calls C++'s terminate
-    handler, which can be ours. A later JAX may call the function itself. Where nothing of this can
-    be had, JAX aborts the process, with a stack trace.
+    `jax.distributed.initialize` has no argument for this, but the constructor of its client has: a
+    callback that gets a C++ status. JAX 0.10 to 0.12 cannot convert the status to Python, so the
+    call throws a C++ exception in its thread, which calls C++'s terminate handler; ours calls
+    `lost`. A later JAX may call the callback itself. Where neither is available, JAX aborts the
+    process with a stack trace.
 
     Yields:
-        what must live as long as the process.
+        the handler, which must stay alive as long as the process.
     """
     from jax._src import lib
 

@@ -23,12 +23,12 @@ class MeshShape(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """How many it takes."""
+        """Number of devices in the mesh."""
         return math.prod(self)
 
     @property
     def rows(self) -> int:
-        """Among how many devices the sequences of a batch are divided."""
+        """Number of devices that the sequences of a batch are divided over."""
         return self.data * self.fsdp
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class MeshShape(NamedTuple):
         """The shape that `data=2,fsdp=4` names; an axis that is not named has one device.
 
         Raises:
-            InputError: an axis is unknown or named twice, or its size is no whole number above 0.
+            InputError: an axis is unknown or given twice, or a size is no whole number above 0.
         """
         sizes: dict[str, int] = {}
         for part in text.split(","):
@@ -59,11 +59,11 @@ class MeshShape(NamedTuple):
 
 
 def default_shape(sequences: int, devices: int, processes: int = 1) -> MeshShape:
-    """As many devices along `data` as divide the sequences, the same number of each process.
+    """The largest `data` axis that divides the sequences, with as many devices of each process.
 
     Args:
-        sequences: computed at once.
-        devices: that there are, of all processes together.
+        sequences: number of sequences computed at once.
+        devices: number of devices, those of all processes.
 
     Raises:
         InputError: the sequences cannot be divided over the processes.
@@ -79,11 +79,11 @@ def default_shape(sequences: int, devices: int, processes: int = 1) -> MeshShape
 
 
 def check_shape(shape: MeshShape, model_config: GPTConfig, sequences: int, devices: int) -> None:
-    """Whether a model and its batch can be divided by this mesh.
+    """Checks that a model and its batch can be divided over this mesh.
 
     Args:
-        sequences: computed at once.
-        devices: that there are.
+        sequences: number of sequences computed at once.
+        devices: number of devices available.
 
     Raises:
         InputError: the mesh has another number of devices, or a size does not divide; the message
@@ -105,7 +105,7 @@ def check_shape(shape: MeshShape, model_config: GPTConfig, sequences: int, devic
 def _divided(
     shape: MeshShape, model_config: GPTConfig, sequences: int
 ) -> list[tuple[str, int, str, int]]:
-    """What a mesh divides: a name, its size, by which axes, and by how many devices."""
+    """What a mesh divides: its name and size, the axes, and the number of devices along them."""
     return [
         ("the sequences computed at once", sequences, "data x fsdp", shape.rows),
         ("n_embd", model_config.n_embd, "fsdp", shape.fsdp),
@@ -115,7 +115,7 @@ def _divided(
 
 
 def _way_out(model_config: GPTConfig, sequences: int, devices: int) -> str:
-    """A mesh of all devices that fits, with as few along `tensor` and `fsdp` as possible."""
+    """Advice: a mesh of all devices that fits, with `tensor` and `fsdp` as small as possible."""
     sizes = [n for n in range(1, devices + 1) if devices % n == 0]
     shapes = (
         MeshShape(devices // (fsdp * tensor), fsdp, tensor)

@@ -122,7 +122,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def placement(mesh: Mesh | None) -> Placement:
-    """What a train step is told of the mesh."""
+    """The constraints that a train step puts on its batch and its state."""
     if mesh is None:
         return ONE_DEVICE
 
@@ -136,17 +136,17 @@ def placement(mesh: Mesh | None) -> Placement:
 
 
 def spread(model: nn.Module, mesh: Mesh | None) -> nn.Module:
-    """A GPT with an execution that is told of the mesh; a rung of the lecture stays as it is."""
+    """A GPT whose execution has its hooks set for the mesh; a rung of the lecture is unchanged."""
     if mesh is None or not isinstance(model, GPT):
         return model
     return model.clone(execution=on_mesh(model.execution, mesh))
 
 
 def on_mesh(execution: Execution, mesh: Mesh) -> Execution:
-    """A model's execution, told of the mesh.
+    """The execution with its hooks set for the mesh.
 
-    Without being told where activations lie, XLA sums activations over the devices of `fsdp`
-    instead of gathering weights, which takes several times the memory and the time.
+    Without these constraints, XLA sums activations over the devices of `fsdp` instead of gathering
+    weights, which takes several times the memory and the time.
     """
 
     def gather(block: Any) -> Any:
@@ -161,7 +161,7 @@ def on_mesh(execution: Execution, mesh: Mesh) -> Execution:
 
 
 def _pin(mesh: Mesh, x: Array) -> Array:
-    """An array whose first axis is divided over the devices, and no other."""
+    """The array with its first axis divided over the devices, and no other axis."""
     spec = P(ROWS, *(None,) * (x.ndim - 1))
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
