@@ -1,4 +1,4 @@
-"""What devices tell each other, read from a compiled program.
+"""The collective operations of a compiled program, and how many bytes each leaves on a device.
 
 A loop's body is counted once, however often it runs.
 """

@@ -1,4 +1,4 @@
-"""What the devices of a mesh tell each other in one update, and the memory that it takes.
+"""The communication and the memory of one update on a mesh, from the compiled program.
 
 python benchmarks/scaling.py                 8 simulated devices, about 5 minutes on 2 cores
 python benchmarks/scaling.py --quick         a toy model: that it works, no figures

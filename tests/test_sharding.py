@@ -1,4 +1,4 @@
-"""Meshes of simulated devices: one device's numbers, and what the devices tell each other.
+"""Meshes of simulated devices: the losses of one device, and the communication.
 
 Each mesh trains in a process of its own, tests/mesh_worker.py.
 """

@@ -1,7 +1,7 @@
-"""python peer.py MOMENT FILE FLAGS...: train.py, which says in FILE that a moment has come.
+"""python peer.py MOMENT FILE FLAGS...: train.py, which creates FILE at a given moment.
 
-The moment is `step`, `evaluation`, `save` or `compile`: the process comes to it for the first time,
-makes FILE, and stays in it for a second, so that a test can signal it there.
+MOMENT is `compile`, or the first `step`, `evaluation` or `save` after a checkpoint was saved. The
+process then waits for a second, so that a test can signal it at that moment.
 """
 
 import sys
@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.app import loop
+from gptjax.store import runs
 
 SECONDS = 1.0
 
 
 def main(moment: str, file: str, *flags: str) -> int:
     """Trains; returns the exit status."""
+    checkpoints = Path(flags[flags.index("--out-dir") + 1]) / runs.CHECKPOINTS
+
+    def has_come() -> bool:
+        has_saved = any(path.name.isdigit() for path in checkpoints.glob("*"))
+        return not Path(file).exists() and (has_saved or moment == "compile")
 
     def announced(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if not Path(file).exists():
+            if has_come():
                 Path(file).touch()
                 time.sleep(SECONDS)
             return function(*args, **kwargs)
