@@ -42,7 +42,7 @@ class Amounts(NamedTuple):
     """
 
     starts: int = 3
-    rounds: int = 7
+    rounds: int = 6
     steps: int = 4
     host_rounds: int = 4
     host_steps: int = 120
