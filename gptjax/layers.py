@@ -62,11 +62,11 @@ def layer_norm(cfg: GPTConfig, name: str) -> nn.LayerNorm:
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Some numbers of x dropped, and the others divided by the share that stays.
+    """Dropout: sets some numbers of x to 0, and divides the others by the share that is kept.
 
-    A number takes 16 random bits, and not the 32 of `nn.Dropout`: on a CPU, Threefry's bits are an
+    Each number takes 16 random bits, where `nn.Dropout` takes 32: on a CPU, Threefry's bits are an
     eighth of a step (docs/performance.md). The rate is exact to 1 / 65536. The bits are drawn row
-    by row, so that a device that holds some of the rows need not draw the bits of the others.
+    by row, so that each device of a mesh draws only those of its own rows.
 
     Args:
         key: a typed key; None drops nothing.

@@ -10,9 +10,9 @@ Arrays carry their shape in their name:
 Parameters are float32 always. What `GPTConfig.dtype` says is the dtype of the computation;
 LayerNorm's statistics, the softmax and the logits are float32 even then.
 
-A part that has dropout takes its key as an argument, and None for no dropout. Linen could derive
-keys from the modules' names, but then they would depend on how the blocks are written down: block i
-has the key `fold_in(key, i)` instead, for its dropout and for its initial values.
+Modules with dropout take its key as an argument; None means no dropout. Linen can derive keys from
+the names of modules, but then the keys would change if the blocks were scanned. So block i has the
+key `fold_in(key, i)`, for its dropout and for its initial values.
 """
 
 from collections.abc import Callable
@@ -29,19 +29,21 @@ Array = jax.Array
 
 
 class Execution(NamedTuple):
-    """How a model is computed: what suits a backend, and changes its results by rounding at most.
+    """How a model is computed on a backend. It changes results by rounding at most.
 
     Attributes:
-        attention: a backend's own form, (q_BTD, k_BTD, v_BTD, drop) to (B, T, D), for where nothing
-            is cached; None is the plain one below. `drop(weights, part)` is the dropout of weights,
-            of any shape, which part of them they are; a kernel that never holds them suits models
-            without. execution.py chooses.
+        attention: a backend's own attention without a cache, (q_BTD, k_BTD, v_BTD, drop) to
+            (B, T, D); None is the plain one below. `drop(weights, part)` applies dropout to weights
+            of any shape; `part` is a number of its own for each part, if they are computed in
+            parts. A kernel that never stores the weights is for models without dropout.
+            execution.py chooses.
         projection: a backend's own product for query, key and value, as `nn.Dense.dot_general`.
         product: the same for the blocks' other dense layers.
         remat: a block's activations are not kept for the backward pass, but computed again.
-        pin: on several devices, where the sequences of the residual stream and of the logits lie;
-            sharding.py has it, and the next.
-        gather: the same for parameters of a block or a table of embeddings, before they are used.
+        pin: on several devices, the sharding constraint on the residual stream and the logits
+            (see sharding.py).
+        gather: on several devices, gathers the parameters of a block or of a table of embeddings
+            before they are used (see sharding.py).
     """
 
     attention: Callable[[Array, Array, Array, Callable[..., Array]], Array] | None = None

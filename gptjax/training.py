@@ -72,13 +72,13 @@ class LoopMetrics(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where arrays lie on several devices, which changes results by rounding at most.
+    """Sharding constraints for several devices, which change results by rounding at most.
 
     Attributes:
-        rows: a batch, to itself with its sequences divided over the devices.
-        state: a TrainState, or a tree of parameters or gradients, to itself with each of its arrays
-            where sharding.py's rules have it.
-        parts: over how many devices `rows` divides.
+        rows: returns a batch with its sequences divided over the devices.
+        state: returns a TrainState, or a tree of parameters or gradients, with each array sharded
+            by the rules of sharding.py.
+        parts: the number of devices that `rows` divides a batch over.
     """
 
     rows: Callable[[Any], Any] = lambda batch: batch

@@ -121,8 +121,9 @@ class Worker:
         if which not in self._models:
             contestant, x, y = self._contestant, self._x[:count], self._y[:count]
             if which == host.TINY:
-                config = read_config(self._name, self._folder / "tiny.json")
-                contestant, (x, y) = contestants.build(self._name, config), host.tiny_batches(16)
+                run_config = read_config(self._name, self._folder / "tiny.json")
+                contestant = contestants.build(self._name, run_config)
+                x, y = host.tiny_batches(16)
             self._models[which] = contestant, contestant.put(x[0], y[0]), contestant.put(x, y)
         return self._models[which]
 

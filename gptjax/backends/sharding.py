@@ -1,7 +1,7 @@
-"""Where each array of a run lies on a mesh of devices (mesh.py).
+"""The sharding of each array of a run on a mesh of devices (mesh.py).
 
-Nothing here computes: JAX's compiler divides the program by where its arrays lie, and adds the
-communication. Every function takes None for one device without a mesh.
+Nothing here computes: JAX's compiler partitions the program by the shardings of its arrays, and
+adds the communication. Functions that take `Mesh | None` take None for one device.
 """
 
 import re
@@ -24,8 +24,9 @@ Array = jax.Array
 # The sequences of a batch are divided over both.
 ROWS = ("data", "fsdp")
 
-# Where a parameter lies, by the end of its path; the optimizer's moments end like their parameter.
-# What no rule names (biases of C, LayerNorm, counters) is small, and every device has it.
+# The axes that a parameter is divided along, by the end of its path; the paths of the optimizer's
+# moments end like their parameter's. What no rule names (biases of width C, LayerNorm, counters) is
+# small, and every device holds all of it.
 RULES: tuple[tuple[str, P], ...] = (
     ("wte/embedding", P(None, "fsdp")),  # (V, C)
     ("wpe/embedding", P(None, "fsdp")),  # (T, C)
@@ -56,14 +57,14 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Along which axes of the mesh each axis of an array is divided.
+    """The axes of the mesh that divide each axis of an array.
 
     Args:
         path: names from the root of the state, joined by `/`.
         shape: the array's.
     """
     if STACK.search(path):
-        # Each device has some of the matrices; if their number does not divide, some of their rows.
+        # Each device holds some of the matrices; if their number does not divide, some of the rows.
         whole_matrices = shape[0] % mesh.shape["fsdp"] == 0
         spec = P("fsdp", None, None) if whole_matrices else P(None, "fsdp", None)
     else:
