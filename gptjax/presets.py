@@ -85,6 +85,11 @@ PRESETS["notebook"] = derive(
 )
 
 
+# By preset and optimizer: the learning rate for an optimizer that is not the preset's own. With
+# Muon's 0.02, AdamW's loss ends 0.15 higher than with this rate.
+RATES: Mapping[tuple[str, str | None], float] = {("shakespeare-cpu", "adamw"): 4e-3}
+
+
 def preset_for(platform: str, name: str | None = None) -> RunConfig:
     """A preset as it suits a platform (`cpu`, `gpu`, `tpu`); without a name, the platform's own.
 
@@ -103,12 +108,18 @@ def preset_for(platform: str, name: str | None = None) -> RunConfig:
 def changed(preset: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """A preset with some fields changed, each named flat.
 
-    If `learning_rate` is among them and `min_lr` is not, `min_lr` follows it in proportion.
+    If they change `optimizer` and not `learning_rate`, the learning rate becomes the one in RATES,
+    where there is one. If `learning_rate` changes and `min_lr` is not given, `min_lr`
+    changes in proportion.
 
     Raises:
         InputError: as `RunConfig.replace`.
     """
-    before, rate = preset.train, changes.get("learning_rate")
+    before, optimizer = preset.train, changes.get("optimizer")
+    own = None if optimizer == before.optimizer else RATES.get((preset.preset, optimizer))
+    if own is not None and "learning_rate" not in changes:
+        changes = {**changes, "learning_rate": own}
+    rate = changes.get("learning_rate")
     if rate is None or rate == before.learning_rate or "min_lr" in changes:
         return preset.replace(**changes)
     share = before.min_lr / before.learning_rate if before.learning_rate else 0.0

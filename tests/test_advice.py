@@ -15,7 +15,6 @@ import train
 from gptjax.app import verify
 from gptjax.app.train import parse
 from gptjax.lecture import __main__ as lecture
-from gptjax.lecture import pictures
 from gptjax.store.lock import locked
 from gptjax.text.shell import found
 
@@ -89,6 +88,8 @@ FOLLOWED = {
     "Git LFS pointer": "test_a_pointer_is_pulled_by_the_command",
     "this is a whole checkpoint; pass": "test_a_whole_checkpoint_in_place_of_its_weights_is_named",
     "add --pictures": "test_flags_of_the_lecture",
+    "--text is what the model of --run reads": "test_flags_of_the_lecture",
+    "it must have 1 to ": "test_flags_of_the_lecture",
     "choose a --batch-size": "test_each_process_must_get_sequences",
     "where JAX recognises no cluster": (
         "test_two_processes_train_as_one_and_a_run_goes_on_anywhere"
@@ -259,10 +260,15 @@ def test_flags_of_the_lecture(finished_run, tmp_path):
     first = error.split("choose from ")[1].split(",")[0]
     assert lecture.choose(first) == [first]
     text = tmp_path / "text"
-    text.write_text(pictures.TEXT * 40)
+    text.write_text("ROMEO:\nI would I were thy bird.\n" * 40)
     for preset in ("residual", "layernorm"):
         new = tiny(*SHORT, "--preset", preset, "--block-size", 32, "--data", text)
         works(train, *new, "--out-dir", tmp_path / preset)
     drawn = ["--pictures", "--out", tmp_path / "drawn", "--run"]
     assert "--preset layernorm or later" in refusal(lecture, *drawn, tmp_path / "residual")
     works(lecture, *drawn, tmp_path / "layernorm")
+    assert "add --pictures and --run" in refusal(lecture, "--text", "thy bird")
+    assert "add --run" in refusal(lecture, "--pictures", "--text", "thy bird")
+    read = [*drawn, tmp_path / "layernorm", "--text"]
+    assert "it must have 1 to 32" in refusal(lecture, *read, "thy bird " * 4)
+    works(lecture, *read, "thy bird " * 3)

@@ -215,6 +215,17 @@ def test_min_lr_follows_a_learning_rate_that_was_typed(refused):
     assert "--min-lr (0.0001) must be at most learning_rate (5e-05): give a smaller min_lr" in error
 
 
+def test_another_optimizer_brings_its_learning_rate():
+    """`--optimizer adamw` kept Muon's 0.02 in the preset of a CPU, and ended 0.15 higher."""
+    own = new_config({"preset": "shakespeare-cpu", "optimizer": "adamw"}).train
+    assert (own.learning_rate, own.min_lr) == (4e-3, 0.0)
+    typed = {"preset": "shakespeare-cpu", "optimizer": "adamw", "learning_rate": 1e-2}
+    assert new_config(typed).train.learning_rate == 1e-2
+    stored = PRESETS["shakespeare-cpu"].replace(optimizer="adamw", learning_rate=1e-2)
+    assert changed(stored, {"optimizer": "adamw"}) == stored, "a resume repeats its flags"
+    assert new_config({"preset": "shakespeare", "optimizer": "muon"}).train.learning_rate == 1e-3
+
+
 def test_a_rate_that_was_zero_may_be_changed_and_leaves_min_lr_at_zero():
     still = PRESETS["shakespeare"].replace(learning_rate=0.0, min_lr=0.0)
     train_config = changed(still, {"learning_rate": 1e-3}).train

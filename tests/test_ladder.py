@@ -217,6 +217,7 @@ def test_a_torn_record_of_an_interrupted_climb_is_ignored(content, tmp_path):
         (["--max-iters", "0"], "--max-iters (0)"),
         (["--data", "no-such-file.txt"], "no-such-file.txt"),
         (["--run", "runs/x"], "--run"),
+        (["--text", "fox"], "--text"),
         (["--pictures", "--run", "no-such-run"], "no-such-run"),
         (["--sedes", "3"], "--seeds"),
     ],

@@ -63,7 +63,7 @@ def test_every_command_works(stand_in):
             status = lecture.main(argv)
         assert status == 0, command
     for name in PICTURES:
-        assert Path("docs", name).is_file(), f"no command of the page draws {name}"
+        assert Path("runs", "lecture", name).is_file(), f"no command of the page draws {name}"
     assert len(COMMANDS) >= 10
 
 

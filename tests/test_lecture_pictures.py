@@ -9,6 +9,7 @@ import pytest
 
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
+from gptjax.lecture import __main__ as lecture
 from gptjax.lecture import pictures
 from gptjax.model import GPT
 from gptjax.rungs import RUNGS
@@ -51,3 +52,57 @@ def test_a_model_without_blocks_has_no_attention_to_draw():
         pictures.attention_maps(
             RUNGS["residual"](model_config), params, jnp.zeros((1, 4), jnp.int32)
         )
+
+
+def test_pictures_go_to_the_folder_of_runs_unless_told(tmp_path, monkeypatch):
+    """They went into docs/ of the clone, whose files they replaced."""
+    monkeypatch.chdir(tmp_path)
+    assert lecture.main(["--pictures"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    drawn = sorted(path.name for path in (tmp_path / "runs" / "lecture").iterdir())
+    assert drawn == ["averaging.png", "sinusoids.png"]
+
+
+def test_a_run_of_any_vocabulary_has_its_attention_drawn(finished_run, tmp_path, monkeypatch):
+    """Its text has no capitals, and the line that was always drawn began with ROMEO."""
+    labels = []
+    monkeypatch.setattr(
+        pictures, "draw_attention", lambda path, model, params, ids, of: labels.append(of) or path
+    )
+    asked = ["--pictures", "--run", str(finished_run), "--out", str(tmp_path)]
+    assert lecture.main(asked) == 0
+    assert lecture.main([*asked, "--text", "the fox"]) == 0
+    written, given = labels
+    assert len(written) == pictures.TOKENS
+    assert given == list("the fox")
+
+
+def test_letters_keep_their_size_in_a_longer_text(tmp_path, monkeypatch):
+    """Letters of 5 points in a picture of 1,040 pixels could not be read."""
+    figures = []
+    monkeypatch.setattr(pictures, "save_png", lambda figure, *_: figures.append(figure))
+    model_config = GPTConfig(vocab_size=7, block_size=40, n_layer=1, n_head=2, n_embd=8)
+    model = GPT(model_config)
+    params = init_params(model, jax.random.key(0))
+    for n in (4, 40):
+        ids = np.zeros(n, np.int32)
+        pictures.draw_attention(tmp_path / "a.png", model, params, ids, ["a"] * n)
+    for n, figure in zip((4, 40), figures, strict=True):
+        assert figure.get_figwidth() / 2 / n >= pictures.INCHES_PER_TOKEN
+        assert figure.axes[0].get_xticklabels()[0].get_fontsize() >= 9
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--text", "fox"], "--text is what the model of --run reads: add --run"),
+        (["--run", "RUN", "--text", ""], "--text has 0 tokens: it must have 1 to 16"),
+        (["--run", "RUN", "--text", "fox " * 9], "--text has 36 tokens: it must have 1 to 16"),
+        (["--run", "RUN", "--text", "ROMEO"], "'R'"),
+    ],
+)
+def test_a_text_that_cannot_be_drawn_is_refused(flags, said, finished_run, tmp_path, capsys):
+    flags = [str(finished_run) if flag == "RUN" else flag for flag in flags]
+    assert lecture.main(["--pictures", "--out", str(tmp_path / "out"), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

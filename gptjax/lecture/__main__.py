@@ -1,8 +1,8 @@
 """Climbs the lecture's ladder: trains every rung with several seeds, and compares the losses.
 
-python -m gptjax.lecture                           all rungs, 5 seeds; docs/ladder.{md,png,json}
+python -m gptjax.lecture                    all rungs, 5 seeds; runs/lecture/ladder.{md,png,json}
 python -m gptjax.lecture --rungs bigram,head --seeds 2 --out /tmp/ladder
-python -m gptjax.lecture --pictures --run runs/notebook     the pictures of docs/lecture.md
+python -m gptjax.lecture --pictures --run runs/notebook     attention and positions of a run
 
 An interrupted climb goes on at the rung it was in when the command is given again.
 """
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,13 +26,14 @@ from gptjax.app.script import run_script, warner
 from gptjax.backends.devices import describe
 from gptjax.config import check_seed
 from gptjax.errors import ConfigError, InputError
+from gptjax.inference.generation import generate
 from gptjax.lecture import pictures, results
 from gptjax.lecture.ladder import BESIDE, LADDER, Climbed, choose, climb, rung_config
 from gptjax.store import runs
 from gptjax.text.corpora import Text, load_text
 from gptjax.tokenizer import CharTokenizer
 
-DEFAULTS: dict[str, Any] = {"seeds": 5, "out": "docs", "data": "shakespeare"}
+DEFAULTS: dict[str, Any] = {"seeds": 5, "out": "runs/lecture", "data": "shakespeare"}
 DATA_DIR = Path("data")
 PLAIN_WIDTH = 160  # of the table in a file or a pipe, so that nothing in it is wrapped
 FIRST_SEED = 1337  # the lecture's, and train.py's default
@@ -60,6 +62,8 @@ def run(argv: list[str], command: str) -> int:
         return draw_pictures(out, flags)
     if "run" in flags:
         raise InputError("--run names the model of the pictures: add --pictures")
+    if "text" in flags:
+        raise InputError("--text is what the model of --run reads: add --pictures and --run")
     if flags["seeds"] < 1:
         raise ConfigError("seeds", flags["seeds"], "must be at least 1")
     check_seed(FIRST_SEED + flags["seeds"] - 1)
@@ -81,6 +85,7 @@ def parse(argv: list[str], command: str) -> dict[str, Any]:
     parser.add("max_iters", int, "updates of every rung [the preset's]")
     parser.add("pictures", bool, "draw the walk-through's pictures, climb nothing")
     parser.add("run", Path, "with --pictures: a run whose attention and positions are drawn too")
+    parser.add("text", str, "with --run: what its heads read [a line that the model writes]")
     return parser.parse(argv)
 
 
@@ -167,23 +172,51 @@ def _table(done: list[Climbed]) -> Table:
 
 
 def draw_pictures(out: Path, flags: dict[str, Any]) -> int:
-    """Draws the pictures of docs/lecture.md; those of a trained model only with --run."""
+    """Draws averages and sinusoids, and with --run what a trained model attends to."""
+    if "text" in flags and "run" not in flags:
+        raise InputError("--text is what the model of --run reads: add --run")
     loaded = runs.load_run(Path(flags["run"])) if "run" in flags else None
+    ids = None if loaded is None else ids_to_read(loaded, flags.get("text"))
     out.mkdir(parents=True, exist_ok=True)
     drawn = [
         pictures.draw_averaging(out / "averaging.png"),
         pictures.draw_sinusoids(out / "sinusoids.png"),
     ]
-    if loaded is not None:
-        ids = loaded.tokenizer.encode(pictures.TEXT)[: loaded.config.model.block_size]
+    if loaded is not None and ids is not None:
+        labels = [loaded.tokenizer.decode([i]) for i in ids]
         attention = pictures.draw_attention(
-            out / "attention.png", loaded.model, loaded.params, ids, pictures.TEXT
+            out / "attention.png", loaded.model, loaded.params, ids, labels
         )
         table_TC = np.asarray(loaded.params["wpe"]["embedding"])
         drawn += [attention, pictures.draw_positions(out / "positions.png", table_TC)]
     for path in drawn:
         sys.stdout.write(f"wrote {path}\n")
     return 0
+
+
+def ids_to_read(loaded: runs.Run, text: str | None) -> np.ndarray:
+    """The tokens that a model's attention is drawn for: (T,) ids, at most block_size.
+
+    Without a text, the model writes a line itself, so that every vocabulary has one.
+
+    Raises:
+        InputError: the text is empty, longer than the block, or not of the model's vocabulary.
+    """
+    pictures.check_has_attention(loaded.model, loaded.params)
+    block_size = loaded.config.model.block_size
+    if text is None:
+        start = np.full((1, 1), loaded.tokenizer.start_id, np.int32)
+        n = min(pictures.TOKENS, block_size)
+        ids = generate(
+            loaded.model, loaded.params, start, jax.random.key(FIRST_SEED), max_new_tokens=n
+        )
+        return np.asarray(ids)[0, 1:]
+    ids = loaded.tokenizer.encode(text)
+    if not 0 < len(ids) <= block_size:
+        raise InputError(
+            f"--text has {len(ids)} tokens: it must have 1 to {block_size}, the run's block_size"
+        )
+    return ids
 
 
 if __name__ == "__main__":

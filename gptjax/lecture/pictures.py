@@ -1,4 +1,4 @@
-"""The pictures of docs/lecture.md. Each function draws one file and returns its path."""
+"""Pictures of what models attend to. Each function draws one file and returns its path."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from gptjax.rungs import sinusoids
 from gptjax.text.outputs import write_named
 
 Array = jax.Array
-# A line of the play, so that trained heads have something to look at.
-TEXT = "ROMEO:\nI would I were thy bird.\n"
+TOKENS = 16  # that a model writes for the picture of its attention
+INCHES_PER_TOKEN = 0.16  # a letter and its margin, legible where a page is 900 pixels wide
 DPI = 100
 
 
@@ -35,11 +35,7 @@ def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
         InputError: the model has no blocks with LayerNorm and heads.
     """
     model_config = config_of(model)
-    if (
-        not {f"block_{i}" for i in range(model_config.n_layer)} <= params.keys()
-        or "ln_f" not in params
-    ):
-        raise InputError("attention is drawn for a GPT: a run of --preset layernorm or later")
+    check_has_attention(model, params)
     applied: Any = model.apply(  # with a capture, two values
         {"params": params},
         x_BT,
@@ -54,6 +50,17 @@ def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
         q_HBTD, k_HBTD = (_project(x_BTC, heads[part]) for part in ("query", "key"))
         maps.append(jax.vmap(attention_weights, out_axes=1)(q_HBTD, k_HBTD))
     return maps
+
+
+def check_has_attention(model: nn.Module, params: Any) -> None:
+    """Validates that a model is a GPT.
+
+    Raises:
+        InputError: the model has no blocks with LayerNorm and heads.
+    """
+    blocks = {f"block_{i}" for i in range(config_of(model).n_layer)}
+    if not blocks <= params.keys() or "ln_f" not in params:
+        raise InputError("attention is drawn for a GPT: a run of --preset layernorm or later")
 
 
 def _project(x_BTC: Array, layer: dict[str, Array]) -> Array:
@@ -84,7 +91,7 @@ def draw_averaging(path: Path, T: int = 8) -> Path:
     return _save(figure, path)
 
 
-def draw_sinusoids(path: Path, T: int = 64, C: int = 64) -> Path:
+def draw_sinusoids(path: Path, T: int = 64, C: int = 32) -> Path:
     """The Transformer paper's table."""
     return _draw_table(path, sinusoids(T, C), "sinusoids", 1.0)
 
@@ -109,26 +116,31 @@ def draw_positions(path: Path, table_TC: np.ndarray) -> Path:
 
 
 @matplotlib_defaults()
-def draw_attention(path: Path, model: nn.Module, params: Any, ids: np.ndarray, text: str) -> Path:
+def draw_attention(
+    path: Path, model: nn.Module, params: Any, ids: np.ndarray, labels: list[str]
+) -> Path:
     """A map for every head, a row for every block.
 
     Args:
         ids: (T,) of the text, T at most block_size.
-        text: its first T characters label the axes.
+        labels: the text of each token.
     """
     maps = [np.asarray(weights[0]) for weights in attention_maps(model, params, ids[None])]
-    letters = ["↵" if c == "\n" else "·" if c == " " else c for c in text[: len(ids)]]
+    letters = [label.replace("\n", "↵").replace(" ", "·").replace("$", r"\$") for label in labels]
     n_layer, n_head = len(maps), len(maps[0])
-    figure = new_figure(2.6 * n_head, 2.7 * n_layer)
+    side = max(1.8, INCHES_PER_TOKEN * len(ids))
+    figure = new_figure(side * n_head, (side + 0.3) * n_layer)
     grid = figure.subplots(n_layer, n_head, squeeze=False)
     for i, weights_HTT in enumerate(maps):
         for h, weights_TT in enumerate(weights_HTT):
             axes = grid[i][h]
             axes.imshow(weights_TT, cmap="Blues", vmin=0)
-            axes.set_title(f"block {i}, head {h}", fontsize=8)
-            axes.set_xticks(range(len(letters)), letters, fontsize=5)
-            axes.set_yticks(range(len(letters)), letters, fontsize=5)
-            axes.tick_params(length=0, pad=1)
+            axes.set_title(f"block {i}, head {h}", fontsize=10)
+            axes.set_xticks(range(len(letters)), letters, fontsize=9)
+            axes.set_yticks(range(len(letters)), letters, fontsize=9)
+            axes.tick_params(length=0, pad=2)
+            if max(map(len, labels)) > 1:
+                axes.tick_params(axis="x", rotation=90)
     return _save(figure, path)
 
 
