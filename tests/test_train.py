@@ -11,7 +11,7 @@ import pytest
 
 import train
 from gptjax.app import loop
-from gptjax.store import listing, manifest
+from gptjax.store import listing, manifest, runs
 from gptjax.text import corpora
 from gptjax.text.shell import scripts
 
@@ -24,7 +24,7 @@ SCRIPTS = scripts(ROOT)  # where the tests are started
 
 def test_a_run_holds_what_the_design_says(finished_run):
     names = sorted(p.name for p in finished_run.iterdir())
-    assert names == ["checkpoints", "config.json", "loss.png", "metrics.jsonl", "tokenizer.json"]
+    assert names == sorted([runs.CHECKPOINTS, *runs.WRITTEN])
     assert sorted(p.name for p in (finished_run / "checkpoints").iterdir()) == ["3", "6"]
     stored = json.loads((finished_run / "config.json").read_text())["config"]
     assert stored["model_name"] == "gpt"

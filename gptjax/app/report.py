@@ -17,7 +17,8 @@ from gptjax.config import RunConfig
 from gptjax.errors import one_line
 from gptjax.loss import bits_per_character
 from gptjax.store import runs
-from gptjax.store.metrics import read_metrics
+from gptjax.store.metrics import Thinned, read_metrics
+from gptjax.store.samples import SamplesLog
 
 # Seconds between plain lines where there is no terminal.
 PLAIN_EVERY = 5.0
@@ -63,6 +64,7 @@ class Report:
         self._path = path
         self._config = run_config
         self._sample = sample
+        self._samples = SamplesLog(path / runs.SAMPLES, step)
         self._warn = warn
         self._is_new, self._has_told_time = step == 0, False
         self._failed: set[str] = set()
@@ -112,13 +114,15 @@ class Report:
                 self.say(self._plain(line))
 
     def evaluated(self, line: dict[str, Any], params: Any) -> None:
-        """Prints the losses and a short sample, and draws loss.png."""
+        """Prints the losses, prints and keeps a short sample, and draws loss.png."""
         with self._showing("the progress"):
             if self._bar is not None:
                 self._bar.update(self._task, completed=line["step"])
             self.say(f"{self._plain(line)}  val loss {line['val_loss']:.4f}")
         with self._showing("a sample"):
-            self.say("\n".join(f"    | {text}" for text in self._sample(params).splitlines()))
+            text = self._sample(params)
+            self.say("\n".join(f"    | {part}" for part in text.splitlines()))
+            self._samples.add(line["step"], text)
         with self._showing("the picture"):
             draw_losses(self._path)
 
@@ -190,25 +194,6 @@ def draw_losses(path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     save_png(figure, path / runs.PICTURE, dpi=120)
-
-
-class Thinned:
-    """Points of a curve, every second one dropped whenever there are more than a picture shows."""
-
-    def __init__(self, limit: int = 4096) -> None:
-        self.points: list[tuple[float, float]] = []
-        self._limit = limit
-        self._every = 1
-        self._seen = 0
-
-    def add(self, x: float, y: float) -> None:
-        """The next point."""
-        if self._seen % self._every == 0:
-            self.points.append((x, y))
-        self._seen += 1
-        if len(self.points) > self._limit:
-            del self.points[1::2]
-            self._every *= 2
 
 
 def loss_text(nats: float) -> str:

@@ -1,12 +1,12 @@
 """metrics.jsonl: one JSON object per logged step, in order, each step once."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptjax.files import append, flush, open_regular, parse_json, whole_file
+from gptjax.files import append, flush, whole_file
+from gptjax.store.lines import as_line, read_lines
 
 # A line is about 150 bytes. A stranger's may be endless.
 MAX_LINE_BYTES = 4096
@@ -36,7 +36,7 @@ class MetricsLog:
         with whole_file(path) as file:
             for line in read_metrics(path):
                 if line["step"] <= step:
-                    file.write(_bytes(line))
+                    file.write(as_line(line))
                     self._note(line)
 
     @property
@@ -51,7 +51,7 @@ class MetricsLog:
             OSError: it cannot be written; the file is as it was.
         """
         if self._path is not None:
-            append(self._path, _bytes(line))
+            append(self._path, as_line(line))
         self._note(line)
 
     def flush(self) -> None:
@@ -74,37 +74,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: it is no regular file.
     """
-    if not path.exists() and not path.is_symlink():
-        return
-    before = 0
-    with open_regular(path) as file:
-        while data := file.readline(MAX_LINE_BYTES):
-            if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
-                while rest := file.readline(MAX_LINE_BYTES):
-                    if rest.endswith(b"\n"):
-                        break
-                continue
-            try:
-                line = parse_json(data)
-            except ValueError:
-                continue
-            if _is_line(line) and line["step"] > before:
-                before = line["step"]
-                yield line
-
-
-def count_lines(path: Path) -> int:
-    """How many lines there are, of metrics or not; an unfinished last one counts.
-
-    Raises:
-        InputError: it is no regular file.
-    """
-    lines, last = 0, b"\n"
-    if path.exists() or path.is_symlink():
-        with open_regular(path) as file:
-            while data := file.read(2**20):
-                lines, last = lines + data.count(b"\n"), data[-1:]
-    return lines + (last != b"\n")
+    return read_lines(path, _is_line, MAX_LINE_BYTES)
 
 
 def _is_line(value: Any) -> bool:
@@ -119,5 +89,20 @@ def _is_line(value: Any) -> bool:
     )
 
 
-def _bytes(line: dict[str, Any]) -> bytes:
-    return (json.dumps(line, allow_nan=False) + "\n").encode()
+class Thinned:
+    """Points of a curve, every second one dropped whenever there are more than a picture shows."""
+
+    def __init__(self, limit: int = 4096) -> None:
+        self.points: list[tuple[float, float]] = []
+        self._limit = limit
+        self._every = 1
+        self._seen = 0
+
+    def add(self, x: float, y: float) -> None:
+        """The next point."""
+        if self._seen % self._every == 0:
+            self.points.append((x, y))
+        self._seen += 1
+        if len(self.points) > self._limit:
+            del self.points[1::2]
+            self._every *= 2

@@ -3,6 +3,7 @@
 config.json      RunConfig, the text's sha256, this code's version, what resumes changed
 tokenizer.json   the vocabulary
 metrics.jsonl    a line per logged step
+samples.jsonl    a line per evaluation: what the model wrote
 checkpoints/     see checkpoint.py
 loss.png
 """
@@ -32,8 +33,9 @@ from gptjax.version import __version__
 FORMAT = 1
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS = "config.json", "tokenizer.json", "metrics.jsonl"
+SAMPLES = "samples.jsonl"
 CHECKPOINTS, PICTURE = "checkpoints", "loss.png"
-WRITTEN = (METRICS, PICTURE, TOKENIZER, CONFIG)
+WRITTEN = (METRICS, SAMPLES, PICTURE, TOKENIZER, CONFIG)
 MAX_CONFIG_BYTES = 2**20
 MAX_CHANGES = 1000  # about 100 bytes each, so config.json stays far below its limit
 MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT, **RUNGS, **VARIANTS}

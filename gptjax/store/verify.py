@@ -1,16 +1,19 @@
 """Checks all of a run: that every file is what was written, and of the shape that it should be."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from gptjax.errors import InputError
 from gptjax.store import checkpoint, listing, runs
+from gptjax.store.lines import count_lines
 from gptjax.store.manifest import DamagedError
-from gptjax.store.metrics import count_lines, read_metrics
+from gptjax.store.metrics import read_metrics
+from gptjax.store.samples import read_samples
 from gptjax.training import init_state, make_keys
 
 
@@ -32,7 +35,9 @@ def check_run(path: Path) -> Iterator[Finding]:
     run_config, _ = runs.read_run(path)
     model = runs.make_model(run_config)
     yield Finding(f"good  {path / runs.CONFIG}, {runs.TOKENIZER}: {run_config.model_name}")
-    yield _check_metrics(path / runs.METRICS)
+    yield _check_lines(path / runs.METRICS, read_metrics, "metrics")
+    if os.path.lexists(path / runs.SAMPLES):  # runs of 0.2.0 and before have none
+        yield _check_lines(path / runs.SAMPLES, read_samples, "samples")
     abstract = jax.eval_shape(lambda k: init_state(model, run_config, k), make_keys(0).params)
     found, problems = listing.list_checkpoints(path / runs.CHECKPOINTS)
     for problem in problems:
@@ -64,11 +69,13 @@ def check_run(path: Path) -> Iterator[Finding]:
     )
 
 
-def _check_metrics(path: Path) -> Finding:
+def _check_lines(
+    path: Path, read: Callable[[Path], Iterator[dict[str, Any]]], what: str
+) -> Finding:
     try:
-        lines, there = sum(1 for _ in read_metrics(path)), count_lines(path)
+        lines, there = sum(1 for _ in read(path)), count_lines(path)
     except InputError as error:
         return Finding(f"BAD   {error}", False)
     if lines < there:
-        return Finding(f"BAD   {path}: {there - lines} of {there} lines are none of metrics", False)
+        return Finding(f"BAD   {path}: {there - lines} of {there} lines are none of {what}", False)
     return Finding(f"good  {path}: {lines} lines, each step once and in order")

@@ -86,10 +86,11 @@ def test_links_inside_a_checkpoint_are_damage(run_copy, tmp_path, place, capsys)
     assert "link" in capsys.readouterr().out or "params" in place
 
 
-def test_metrics_that_are_a_link_are_not_written_through(run_copy, tmp_path, refused):
+@pytest.mark.parametrize("name", [runs.METRICS, runs.SAMPLES])
+def test_lines_in_a_link_are_not_written_through(run_copy, tmp_path, refused, name):
     (tmp_path / "precious").write_text("mine")
-    (run_copy / "metrics.jsonl").unlink()
-    (run_copy / "metrics.jsonl").symlink_to(tmp_path / "precious")
+    (run_copy / name).unlink()
+    (run_copy / name).symlink_to(tmp_path / "precious")
     error = refused(train, "--out-dir", run_copy, "--resume", "--max-iters", 9)
     assert "is a link" in error
     assert (tmp_path / "precious").read_text() == "mine"

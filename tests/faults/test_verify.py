@@ -24,10 +24,16 @@ def findings(capsys, path, status):
 
 def test_a_whole_run_is_good(finished_run, capsys):
     lines = findings(capsys, finished_run, 0)
-    assert [line.split()[0] for line in lines] == ["good"] * 4 + ["--resume"]
-    assert "5 lines, each step once and in order" in lines[1]
-    assert "checkpoints/6: validation loss" in lines[3]
-    assert "would go on from step 6; the best is step" in lines[4]
+    assert [line.split()[0] for line in lines] == ["good"] * 5 + ["--resume"]
+    assert "metrics.jsonl: 5 lines, each step once and in order" in lines[1]
+    assert "samples.jsonl: 2 lines, each step once and in order" in lines[2]
+    assert "checkpoints/6: validation loss" in lines[4]
+    assert "would go on from step 6; the best is step" in lines[5]
+
+
+def test_a_run_of_an_earlier_version_has_no_samples_and_is_good(run_copy, capsys):
+    (run_copy / "samples.jsonl").unlink()
+    assert not any("samples" in line for line in findings(capsys, run_copy, 0))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,17 @@ def test_metrics_that_are_torn_or_repeat_a_step_are_told(run_copy, capsys):
     lines = findings(capsys, run_copy, 1)
     assert lines[1].startswith("BAD")
     assert "2 of 7 lines" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": 9, "text": 5}', '{"step": 6, "text": "again"}', '{"step": 9, "te', "[]"]
+)
+def test_a_line_that_is_no_sample_is_told(run_copy, capsys, line):
+    with (run_copy / "samples.jsonl").open("a") as file:
+        file.write(line)
+    lines = findings(capsys, run_copy, 1)
+    assert lines[2].startswith("BAD")
+    assert "1 of 3 lines are none of samples" in lines[2]
 
 
 def test_what_a_killed_process_left_is_told_but_no_damage(run_copy, capsys):
