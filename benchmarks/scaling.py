@@ -39,18 +39,10 @@ from gptjax.store import runs  # noqa: E402
 from gptjax.training import init_state, make_keys, make_train_loop  # noqa: E402
 
 MESHES = ("data=8", "fsdp=8", "data=2,fsdp=4", "data=4,tensor=2", "data=2,fsdp=2,tensor=2")
-GPT2 = {
-    "vocab_size": 50257,
-    "block_size": 1024,
-    "qkv_bias": True,
-    "bias": True,
-    "tie_embeddings": True,
-    "dropout": 0.0,
-}
 SIZES = {
     "shakespeare, 10.7 M": PRESETS["shakespeare"],
-    "GPT-2, 124 M": PRESETS["shakespeare"].replace(n_layer=12, n_head=12, n_embd=768, **GPT2),
-    "GPT-2 XL, 1.56 B": PRESETS["shakespeare"].replace(n_layer=48, n_head=25, n_embd=1600, **GPT2),
+    "GPT-2, 124 M": PRESETS["gpt2"],
+    "GPT-2 XL, 1.56 B": PRESETS["gpt2-xl"],
 }
 # Bytes a second in one direction out of one device, as their makers state it.
 LINKS = {"NVLink of an H100": 450e9, "InfiniBand NDR": 50e9, "ICI of a TPU v5e": 200e9}

@@ -44,6 +44,8 @@ class Execution(NamedTuple):
             (see sharding.py).
         gather: on several devices, gathers the parameters of a block or of a table of embeddings
             before they are used (see sharding.py).
+        by_rows: on several devices, has each device compute a sum over its own sequences (see
+            loss.py and sharding.py).
     """
 
     attention: Callable[[Array, Array, Array, Callable[..., Array]], Array] | None = None
@@ -52,6 +54,7 @@ class Execution(NamedTuple):
     remat: bool = False
     pin: Callable[[Array], Array] = lambda x_BTC: x_BTC
     gather: Callable[[Any], Any] | None = None
+    by_rows: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 
 
 PLAIN = Execution()
@@ -240,7 +243,7 @@ class GPT(nn.Module):
         Args:
             rngs: a key, or a dict with one of the name `params`.
         """
-        variables: Any = super().init(rngs, x_BT, **kwargs)
+        variables: Any = super().init(rngs, x_BT, **kwargs)["params"]
         n_layer = self.config.n_layer
         key = rngs["params"] if isinstance(rngs, dict) else rngs
         x_BTC = jnp.zeros((1, 1, self.config.n_embd))
@@ -253,7 +256,16 @@ class GPT(nn.Module):
             f"block_{i}": jax.tree.map(lambda layers, i=i: layers[i], stacked)
             for i in range(n_layer)
         }
-        return {**variables, "params": variables["params"] | blocks}
+        return {"params": variables | blocks}
+
+    @nn.nowrap
+    def features(self, params: Any, x_BT: Array, dropout_key: Array | None = None) -> Array:
+        """What the output layer reads: x_BTC after the last LayerNorm. Inside `jax.jit`, where the
+        logits, which nobody uses, are not computed.
+        """
+        kept = {"mutable": ["features"]}
+        _, found = forward(self, params, x_BT, dropout_key, **kept)
+        return found["features"]["x_BTC"][0]
 
     @nn.compact
     def __call__(
@@ -291,6 +303,7 @@ class GPT(nn.Module):
             x_BTC = block(x_BTC, fold_in(dropout_key, i), past[i] if past else None)
             x_BTC = self.execution.pin(x_BTC)
         x_BTC = layer_norm(cfg, "ln_f")(x_BTC)
+        self.sow("features", "x_BTC", x_BTC)  # read back by `features`
         if cfg.tie_embeddings:
             logits_BTV = TiedHead(cfg, name="lm_head")(x_BTC, wte)
         else:
@@ -316,17 +329,20 @@ def fold_in(key: Array | None, number: int) -> Array | None:
     return None if key is None else jax.random.fold_in(key, number)
 
 
-def forward(model: nn.Module, params: Any, x_BT: Array, dropout_key: Array | None = None) -> Array:
+def forward(
+    model: nn.Module, params: Any, x_BT: Array, dropout_key: Array | None = None, **kwargs: Any
+) -> Any:
     """Logits of any module with the GPT's call signature; dropout only where a key is given.
+
+    Args:
+        kwargs: of `nn.Module.apply`.
 
     Returns:
         logits_BTV, float32.
     """
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    logits_BTV: Any = model.apply(
-        {"params": params}, x_BT, deterministic=dropout_key is None, rngs=rngs
-    )
-    return logits_BTV
+    is_plain = dropout_key is None
+    return model.apply({"params": params}, x_BT, deterministic=is_plain, rngs=rngs, **kwargs)
 
 
 def config_of(model: nn.Module) -> GPTConfig:

@@ -84,6 +84,71 @@ PRESETS["notebook"] = derive(
     PRESETS["layernorm"], "notebook", n_layer=4, n_embd=64, block_size=32, batch_size=16
 )
 
+# GPT-2 in its four sizes, with GPT-2's own vocabulary. 480 sequences an update, as in nanoGPT's
+# train_gpt2; learning rates of Brown et al., "Language models are few-shot learners", table 2.1.
+PRESETS["gpt2"] = RunConfig(
+    preset="gpt2",
+    model=GPTConfig(
+        vocab_size=50257,
+        block_size=1024,
+        n_layer=12,
+        n_head=12,
+        n_embd=768,
+        dropout=0.0,
+        activation="gelu_tanh",
+        qkv_bias=True,
+        tie_embeddings=True,
+        head_bias=False,
+        scaled_residual_init=True,
+        embd_dropout=True,
+        dtype="bfloat16",
+    ),
+    train=TrainConfig(
+        batch_size=12,
+        gradient_accumulation_steps=40,
+        max_iters=600_000,
+        learning_rate=6e-4,
+        min_lr=6e-5,
+        warmup_iters=2000,
+        beta2=0.95,
+        eval_interval=1000,
+        eval_iters=200,
+    ),
+)
+for _name, _size in {
+    "gpt2-medium": (24, 16, 1024, 8, 60, 3e-4),
+    "gpt2-large": (36, 20, 1280, 4, 120, 2.5e-4),
+    "gpt2-xl": (48, 25, 1600, 4, 120, 2e-4),
+}.items():
+    _layers, _heads, _width, _batch, _parts, _rate = _size
+    PRESETS[_name] = derive(
+        PRESETS["gpt2"],
+        _name,
+        n_layer=_layers,
+        n_head=_heads,
+        n_embd=_width,
+        batch_size=_batch,
+        gradient_accumulation_steps=_parts,
+        learning_rate=_rate,
+        min_lr=_rate / 10,
+    )
+# To adapt trained weights to a small text: a small, constant rate, and two passes over tiny
+# Shakespeare (nanoGPT's finetune_shakespeare).
+PRESETS["gpt2-finetune"] = derive(
+    PRESETS["gpt2"],
+    "gpt2-finetune",
+    batch_size=1,
+    gradient_accumulation_steps=32,
+    max_iters=20,
+    learning_rate=3e-5,
+    min_lr=3e-5,
+    warmup_iters=0,
+    beta2=0.99,
+    eval_interval=5,
+    eval_iters=40,
+    log_interval=1,
+)
+
 
 # By preset and optimizer: the learning rate for an optimizer that is not the preset's own. With
 # Muon's 0.02, AdamW's loss ends 0.15 higher than with this rate.

@@ -16,15 +16,15 @@ from flax import struct
 
 from gptjax.config import RunConfig
 from gptjax.data import Batch, sample_batch
-from gptjax.loss import cross_entropy, token_losses
-from gptjax.model import config_of, forward
+from gptjax.loss import summed_loss
+from gptjax.model import config_of
 from gptjax.numerics import own_numerics
 from gptjax.optimizer import learning_rate_schedule, make_optimizer
 
 Array = jax.Array
 Params = Any
 
-# Tokens evaluated at once. More would not be faster, and the logits of a large vocabulary must fit.
+# Tokens evaluated at once. More would not be faster.
 EVAL_TOKENS = 8192
 
 
@@ -135,7 +135,7 @@ def make_train_step(
 
     def loss_of(params: Params, batch: Batch, key: Array) -> Array:
         batch = placement.rows(batch)
-        return cross_entropy(forward(model, params, batch.x_BT, dropout_key=key), batch.y_BT)
+        return summed_loss(model, params, *batch, dropout_key=key) / batch.y_BT.size
 
     def gradient(params: Params, batch: Batch, key: Array) -> tuple[Array, Params]:
         if micro_batches == 1:
@@ -281,10 +281,9 @@ def _loss_sums(
         total, count = carry
         at_BT = placement.rows(starts_B)[:, None] + jnp.arange(T + 1)[None]
         windows = jnp.take(tokens, at_BT, mode="clip").astype(jnp.int32)
-        logits_BTV = forward(model, params, windows[:, :-1])
         exists_BT = at_BT[:, 1:] < len(tokens)
-        losses_BT = jnp.where(exists_BT, token_losses(logits_BTV, windows[:, 1:]), 0)
-        return (total + losses_BT.sum(), count + exists_BT.sum()), None
+        loss = summed_loss(model, params, windows[:, :-1], windows[:, 1:], exists_BT)
+        return (total + loss, count + exists_BT.sum()), None
 
     zero = (jnp.zeros(()), jnp.zeros((), jnp.int32))
     return jax.lax.scan(add, zero, starts)[0]

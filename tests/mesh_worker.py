@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.collectives import collectives
+from gptjax import loss
 from gptjax.backends import sharding
 from gptjax.backends.execution import suited
 from gptjax.backends.mesh import MeshShape
@@ -31,7 +32,9 @@ CASES: dict[str, dict[str, Any]] = {
         "gradient_accumulation_steps": 2,
         "tie_embeddings": True,
     },
+    "large vocabulary, in pieces": {"vocab_size": 4100, "tie_embeddings": True},
 }
+loss.PIECE_BYTES = 2**20  # several pieces of it
 
 
 def run(run_config: RunConfig, mesh: Any) -> dict[str, Any]:

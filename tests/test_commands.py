@@ -59,7 +59,7 @@ BEGUN: dict[str, str | int | None] = {
     r"gptjax[. ]lecture": r"rungs?, \d+ seeds at once",
     r"-m compare": r"^ +\d+ s  ",
     r"benchmarks/train_step\.py": r"^starting ",
-    r"benchmarks/(accelerator|race)\.py": 60,
+    r"benchmarks/(accelerator|race|large_vocabulary)\.py": 60,
     r"benchmarks/sampling\.py": r"^.*tokens",
     r"benchmarks/torture\.py": r"^undisturbed: ",
     r"-m pytest": r"workers|\[\d+ items\]|collected|^bringing up nodes",

@@ -86,6 +86,21 @@ def test_presets_keep_their_size(name, limit):
     assert num_params(abstract_params(make_model(PRESETS[name]))) <= limit
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+        ("gpt2-finetune", 124_439_808),
+    ],
+)
+def test_gpt2s_presets_have_the_published_weights_number_of_parameters(name, count):
+    """The sizes of openai-community's model.safetensors, without the causal masks in them."""
+    assert num_params(abstract_params(make_model(PRESETS[name]))) == count
+
+
 def test_preset_suits_the_platform():
     assert preset_for("cpu").preset == "shakespeare-cpu"
     assert preset_for("gpu").preset == preset_for("tpu").preset == "shakespeare"

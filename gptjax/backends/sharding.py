@@ -158,7 +158,21 @@ def on_mesh(execution: Execution, mesh: Mesh) -> Execution:
 
         return jax.tree_util.tree_map_with_path(place, block)
 
-    return execution._replace(pin=partial(_pin, mesh), gather=gather)
+    def by_rows(summed: Any) -> Any:
+        def add(*arguments: Any) -> Any:
+            *sums, dx_BTC = summed(*arguments)
+            return *jax.lax.psum(sums, ROWS), dx_BTC
+
+        rows, whole = P(ROWS), P()
+        return jax.shard_map(
+            add,
+            mesh=mesh,
+            in_specs=(rows, whole, whole, rows, rows),
+            out_specs=(whole, whole, whole, rows),
+            check_vma=False,
+        )
+
+    return execution._replace(pin=partial(_pin, mesh), gather=gather, by_rows=by_rows)
 
 
 def _pin(mesh: Mesh, x: Array) -> Array:

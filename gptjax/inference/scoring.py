@@ -1,19 +1,15 @@
 """The loss of a text under a model, each token seen with as much before it as fits."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from gptjax.errors import ConfigError, InputError
-from gptjax.loss import token_losses
-from gptjax.model import config_of, forward
+from gptjax.loss import summed_loss
+from gptjax.model import config_of
 from gptjax.numerics import own_numerics
-
-Array = jax.Array
 
 
 class Score(NamedTuple):
@@ -61,11 +57,8 @@ def score(
             end = min(s + T, targets)
             counts_BT[row, reached - s : end - s] = True
             reached = end
-        total += float(_losses(model, params, x_BT, y_BT, counts_BT))
+        total += float(_loss(model, params, x_BT, y_BT, counts_BT))
     return Score(total, targets)
 
 
-@partial(jax.jit, static_argnums=0)
-def _losses(model: nn.Module, params: Any, x_BT: Array, y_BT: Array, counts_BT: Array) -> Array:
-    losses_BT = token_losses(forward(model, params, x_BT), y_BT)
-    return jnp.sum(losses_BT, where=counts_BT)
+_loss = jax.jit(summed_loss, static_argnums=0)
