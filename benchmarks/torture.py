@@ -2,7 +2,9 @@
 
 python benchmarks/torture.py                       60 kills, about ten minutes on 2 cores
 python benchmarks/torture.py --kills 5 --steps 1500
-python benchmarks/torture.py --processes 2 --kills 10    of two processes, see torture_peers.py
+python benchmarks/torture.py --processes 2 --kills 10 --steps 1000
+
+The last signals one process of two; see torture_peers.py.
 
 A small run is trained twice: once undisturbed, and once in a process that gets SIGKILL at a random
 moment after it has saved twice, is started again with --resume, and so on. Saves are so frequent

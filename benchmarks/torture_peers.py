@@ -112,9 +112,11 @@ def survive(
 ) -> int:
     """A run with `kills` signals, beside an undisturbed one; how many checkpoints it lost."""
     killed, whole = folders
+    began = time.monotonic()
     for process in lives.start(command(whole, False)):
         if process.wait():
             sys.exit("the undisturbed run failed")
+    print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
     lost = 0
     for kill in range(kills):
         before = newest(killed)

@@ -8,6 +8,7 @@ import select
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ ELSEWHERE = {
     "ruff": "a linter of .ci/run",
     "pyright": "a linter of .ci/run",
     "lint-imports": "a linter of .ci/run",
-    "python -m compare.worker": "python -m compare starts it",
+    "python -m compare.measuring.worker": "python -m compare starts it",
     "python -m benchmarks.step_worker": "benchmarks/train_step.py starts it",
 }
 # What stands for something in a command, and what it is here.
@@ -97,7 +98,8 @@ def documented() -> dict[str, str]:
     for path in PAGES + CODE:
         text = path.read_text()
         for line in (of_markdown if path.suffix == ".md" else of_python)(text):
-            for command in line.split(" && "):
+            # What another machine is given to run, between quotes, is not a command of this one.
+            for command in [] if line.startswith("gcloud ") else line.split(" && "):
                 if A_COMMAND.match(command) and command not in NAMES:
                     found.setdefault(command, str(path.relative_to(ROOT)))
     return found
@@ -169,24 +171,35 @@ def prepared(command: str, scratch: Path) -> str:
     """The command with something in the place of what it leaves open, and a folder to run it in."""
     for name, meant in MEANT.items():
         command = re.sub(rf"(?<!\S){name}(?!\S)", meant, command)
-    command = command.replace("/tmp/", f"{scratch}/tmp-")
+    command = command.replace("/tmp/", f"{scratch}/tmp-").replace("/shared/", f"{scratch}/")
+    if "--mesh" in command:  # eight devices, which the CPU preset's 12 sequences do not divide by
+        command += " --batch-size 16"
     words = command.split()
     if "train" in command and "--resume" not in words and "--out-dir" in words:
         shutil.rmtree(scratch / words[words.index("--out-dir") + 1], ignore_errors=True)
     for run in re.findall(r"sample\.py --out-dir (runs/\S+)", command):
         if not (scratch / run).exists():  # made by the command before it
             shutil.copytree(scratch / "runs" / "big", scratch / run)
+    if "--process-id" in command:  # the other of two processes, on this machine too
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            command = command.replace("10.0.0.1:1234", f"127.0.0.1:{free.getsockname()[1]}")
+        own = command[-1]
+        command = f"{command[:-1]}{1 - int(own)} & {command}"
     return command
 
 
-def environment(scratch: Path) -> dict[str, str]:
-    """A shell in which this Python is `python`, and the command is installed."""
+def environment(command: str, scratch: Path) -> dict[str, str]:
+    """A shell in which this Python is `python`, gptjax is installed, and a mesh has devices."""
     bin = scratch.parent / "bin"
     bin.mkdir()
     (bin / "gptjax").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m gptjax "$@"\n')
     (bin / "gptjax").chmod(0o755)
     places = [str(bin), str(Path(sys.executable).parent), os.environ["PATH"]]
-    return os.environ | {"PATH": ":".join(places), "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    ours = {"PATH": ":".join(places), "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    if "--mesh" in command:
+        ours["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    return os.environ | ours
 
 
 @pytest.mark.slow
@@ -196,7 +209,7 @@ def test_a_documented_command_begins_its_work(command, scratch):
     with subprocess.Popen(
         ["bash", "-o", "pipefail", "-c", prepared(command, scratch)],
         cwd=scratch,
-        env=environment(scratch),
+        env=environment(command, scratch),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,

@@ -72,8 +72,11 @@ def test_all_resume_bit_for_bit_and_none_without_its_hidden_part(problem):
 
 @pytest.mark.slow
 def test_seeds_at_once_are_the_seeds_one_by_one(problem):
+    # AdamW divides a gradient by its own size, so where one is almost 0, rounding decides which way
+    # the parameter goes: Linen's losses begin 1e-7 apart, and after 20 steps some are 2e-4 apart.
+    # Those of two different seeds are 0.2 apart.
     found = facts("seeds", problem)
-    assert all(one["difference"] < 1e-4 for one in found.values())
+    assert all(one["difference"] < 1e-3 for one in found.values())
 
 
 @pytest.mark.slow
