@@ -14,10 +14,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from gptjax.app.script import run_script
-from gptjax.errors import InputError
-from gptjax.text import shell
-from gptjax.version import __version__
+try:
+    from gptjax.app.script import run_script
+    from gptjax.errors import InputError
+    from gptjax.text import shell
+    from gptjax.version import __version__
+except ValueError as error:  # JAX reads its environment variables when it is imported
+    sys.stderr.write(f"gptjax: error: {error}\n")
+    sys.exit(2)
 
 COMMANDS = ("train", "sample", "verify", "lecture")
 

@@ -56,7 +56,10 @@ def test_no_address_stands_in_the_metadata():
 
 
 def test_every_public_name_is_there():
-    assert set(gptjax.__all__) <= set(vars(gptjax))
+    assert all(hasattr(gptjax, name) for name in gptjax.__all__)
+    assert set(gptjax.__all__) <= set(dir(gptjax))
+    assert gptjax.training.make_train_step
+    assert not hasattr(gptjax, "no_such_name")
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["-V"], ["verify", "--version"], ["verify", "-V"]])

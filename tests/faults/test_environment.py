@@ -112,6 +112,18 @@ def test_a_variable_that_jax_cannot_read_is_one_line(script):
     assert "'perhaps' for environment 'JAX_ENABLE_X64'" in one_line(err, script)
 
 
+def test_a_variable_that_jax_cannot_read_is_one_line_of_the_command():
+    """`python -m gptjax` imports the package before its command, and the package imported JAX."""
+    process = subprocess.run(
+        [sys.executable, "-m", "gptjax", "train"],
+        env=ENVIRONMENT | {"JAX_ENABLE_X64": "perhaps"},
+        capture_output=True,
+        text=True,
+    )
+    assert (process.returncode, process.stdout) == (2, "")
+    assert "'perhaps' for environment 'JAX_ENABLE_X64'" in one_line(process.stderr, "gptjax")
+
+
 def test_without_a_home_or_an_entry_for_the_user(tmp_path, text_file):
     script = """
 import pwd, sys
