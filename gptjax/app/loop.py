@@ -208,11 +208,11 @@ class Loop:
 
         The first dispatches are one update each, so that the first loss shows at once.
         """
-        config, step = self._config, self._step
+        train_config, step = self._config, self._step
         some = updates_within(DISPATCH_SECONDS, self._timer.seconds_per_update)
-        intervals = (config.log_interval, config.eval_interval)
+        intervals = (train_config.log_interval, train_config.eval_interval)
         points = [(step // interval + 1) * interval for interval in intervals]
-        return min(step + some, config.max_iters, *points)
+        return min(step + some, train_config.max_iters, *points)
 
     def _landed(self, dispatch: Dispatch, more: bool = False) -> dict[str, Any]:
         """Waits for a dispatch; returns what metrics.jsonl may say of its last update.

@@ -2,8 +2,8 @@
 
 from gptjax.interop import from_lecture
 
-config, params = from_lecture(model.state_dict())
-logits_BTV = GPT(config).apply({"params": params}, x_BT, deterministic=True)
+model_config, params = from_lecture(model.state_dict())
+logits_BTV = GPT(model_config).apply({"params": params}, x_BT, deterministic=True)
 """
 
 from gptjax.interop.weights import (

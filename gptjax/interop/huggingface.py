@@ -63,13 +63,13 @@ def load_huggingface(folder: Path, tell: Callable[[str], None] = lambda _: None)
             f"{', '.join(ACTIVATIONS)}"
         )
     try:
-        config, params = from_huggingface(
+        model_config, params = from_huggingface(
             entries, n_head=stored.get("n_head", 12), activation=ACTIVATIONS[activation]
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    tokenizer = read_vocabulary(folder, stored.get("bos_token_id"), config.vocab_size, tell)
-    return Pretrained(GPT(config), params, tokenizer)
+    tokenizer = read_vocabulary(folder, stored.get("bos_token_id"), model_config.vocab_size, tell)
+    return Pretrained(GPT(model_config), params, tokenizer)
 
 
 def _check(folder: Path, stored: dict[str, Any]) -> None:

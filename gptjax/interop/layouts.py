@@ -81,16 +81,16 @@ def fused_bias(ours: tuple[str, str, str], theirs: str, n_head: int) -> Slot:
     return Slot(ours, (theirs,), dump, load)
 
 
-def lecture_layout(config: GPTConfig) -> list[Slot]:
+def lecture_layout(model_config: GPTConfig) -> list[Slot]:
     """The lecture's GPTLanguageModel."""
     slots = [
         same("wte/embedding", "token_embedding_table.weight"),
         same("wpe/embedding", "position_embedding_table.weight"),
     ]
-    for i in range(config.n_layer):
+    for i in range(model_config.n_layer):
         ours, theirs = f"block_{i}", f"blocks.{i}"
         for part in ("query", "key", "value"):
-            names = [f"{theirs}.sa.heads.{h}.{part}.weight" for h in range(config.n_head)]
+            names = [f"{theirs}.sa.heads.{h}.{part}.weight" for h in range(model_config.n_head)]
             slots.append(head_list(f"{ours}/attn/heads/{part}/kernel", names))
         slots += _linear(f"{ours}/attn/proj", f"{theirs}.sa.proj", True)
         slots += _linear(f"{ours}/mlp/fc", f"{theirs}.ffwd.net.0", True)
@@ -100,29 +100,31 @@ def lecture_layout(config: GPTConfig) -> list[Slot]:
     return [*slots, *_layer_norm("ln_f", "ln_f", True), *_linear("lm_head", "lm_head", True)]
 
 
-def gpt2_layout(config: GPTConfig, conv1d: bool) -> list[Slot]:
+def gpt2_layout(model_config: GPTConfig, conv1d: bool) -> list[Slot]:
     """The GPT of nanoGPT, or with `conv1d` Hugging Face's; an output layer if it is not tied."""
     slots = [same("wte/embedding", "wte.weight"), same("wpe/embedding", "wpe.weight")]
-    for i in range(config.n_layer):
+    for i in range(model_config.n_layer):
         ours, theirs = f"block_{i}", f"h.{i}"
         query, key, value = (f"{ours}/attn/heads/{part}" for part in ("query", "key", "value"))
         kernels = (f"{query}/kernel", f"{key}/kernel", f"{value}/kernel")
-        slots.append(fused_kernel(kernels, f"{theirs}.attn.c_attn.weight", config.n_head, conv1d))
-        if config.qkv_bias:
+        slots.append(
+            fused_kernel(kernels, f"{theirs}.attn.c_attn.weight", model_config.n_head, conv1d)
+        )
+        if model_config.qkv_bias:
             biases = (f"{query}/bias", f"{key}/bias", f"{value}/bias")
-            slots.append(fused_bias(biases, f"{theirs}.attn.c_attn.bias", config.n_head))
+            slots.append(fused_bias(biases, f"{theirs}.attn.c_attn.bias", model_config.n_head))
         for mine, other in (
             ("attn/proj", "attn.c_proj"),
             ("mlp/fc", "mlp.c_fc"),
             ("mlp/proj", "mlp.c_proj"),
         ):
-            slots += _linear(f"{ours}/{mine}", f"{theirs}.{other}", config.bias, conv1d)
-        slots += _layer_norm(f"{ours}/ln_1", f"{theirs}.ln_1", config.ln_bias)
-        slots += _layer_norm(f"{ours}/ln_2", f"{theirs}.ln_2", config.ln_bias)
-    slots += _layer_norm("ln_f", "ln_f", config.ln_bias)
-    if not config.tie_embeddings:
-        slots += _linear("lm_head", "lm_head", config.head_bias)
-    elif config.head_bias:
+            slots += _linear(f"{ours}/{mine}", f"{theirs}.{other}", model_config.bias, conv1d)
+        slots += _layer_norm(f"{ours}/ln_1", f"{theirs}.ln_1", model_config.ln_bias)
+        slots += _layer_norm(f"{ours}/ln_2", f"{theirs}.ln_2", model_config.ln_bias)
+    slots += _layer_norm("ln_f", "ln_f", model_config.ln_bias)
+    if not model_config.tie_embeddings:
+        slots += _linear("lm_head", "lm_head", model_config.head_bias)
+    elif model_config.head_bias:
         slots.append(same("lm_head/bias", "lm_head.bias"))
     return slots
 

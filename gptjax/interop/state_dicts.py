@@ -91,14 +91,14 @@ def count(entries: dict[str, np.ndarray], pattern: str) -> int:
 
 
 def to_params(
-    config: GPTConfig, layout: list[Slot], entries: dict[str, np.ndarray]
+    model_config: GPTConfig, layout: list[Slot], entries: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Our parameter tree, once every entry is known to be there, to fit and to be expected.
 
     Raises:
         InputError: an entry is missing, misshapen or unknown; it names the entry.
     """
-    shapes = _shapes(config)
+    shapes = _shapes(model_config)
     ours: dict[str, Any] = {}
     left = dict(entries)
     for slot in layout:
@@ -117,14 +117,14 @@ def to_params(
     return traverse_util.unflatten_dict(ours, sep="/")
 
 
-def to_entries(config: GPTConfig, layout: list[Slot], params: Any) -> dict[str, np.ndarray]:
+def to_entries(model_config: GPTConfig, layout: list[Slot], params: Any) -> dict[str, np.ndarray]:
     """Their entries, once the tree is known to be the configuration's.
 
     Raises:
         InputError: a parameter is missing, misshapen or unknown; it names the parameter.
     """
     ours = {p: np.asarray(a) for p, a in traverse_util.flatten_dict(params, sep="/").items()}
-    shapes = _shapes(config)
+    shapes = _shapes(model_config)
     for path in sorted(shapes.keys() | ours.keys()):
         found = ours[path].shape if path in ours else "missing"
         if found != shapes.get(path, "unknown"):
@@ -141,8 +141,8 @@ def to_entries(config: GPTConfig, layout: list[Slot], params: Any) -> dict[str, 
 
 
 @functools.lru_cache(maxsize=8)
-def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+def _shapes(model_config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """Our parameters' shapes by path."""
-    tree: Any = jax.eval_shape(lambda key: init_params(GPT(config), key), jax.random.key(0))
+    tree: Any = jax.eval_shape(lambda key: init_params(GPT(model_config), key), jax.random.key(0))
     flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
     return {path: x.shape for path, x in flat.items()}

@@ -43,7 +43,7 @@ def from_lecture(
     V, C, T = table_sizes(
         entries, "token_embedding_table.weight", "position_embedding_table.weight"
     )
-    config = GPTConfig(
+    model_config = GPTConfig(
         vocab_size=V,
         block_size=T,
         n_layer=count(entries, r"blocks\.(\d+)\."),
@@ -52,7 +52,7 @@ def from_lecture(
         dropout=dropout,
         **LECTURE,
     )
-    return config, to_params(config, lecture_layout(config), entries)
+    return model_config, to_params(model_config, lecture_layout(model_config), entries)
 
 
 def from_nanogpt(
@@ -98,23 +98,23 @@ def from_huggingface(
     return _from_gpt2(state_dict, n_head, activation, dropout, conv1d=True)
 
 
-def to_lecture(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
+def to_lecture(model_config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
     """A state dict for the lecture's GPTLanguageModel, its masks (`tril`) included.
 
     Raises:
         InputError: the lecture's model cannot be of this configuration, or the parameters are not.
     """
-    _require(config, "the lecture's model", **LECTURE)
-    entries = to_entries(config, lecture_layout(config), params)
-    mask_TT = np.tril(np.ones((config.block_size, config.block_size), np.float32))
-    for i in range(config.n_layer):
-        for h in range(config.n_head):
+    _require(model_config, "the lecture's model", **LECTURE)
+    entries = to_entries(model_config, lecture_layout(model_config), params)
+    mask_TT = np.tril(np.ones((model_config.block_size, model_config.block_size), np.float32))
+    for i in range(model_config.n_layer):
+        for h in range(model_config.n_head):
             entries[f"blocks.{i}.sa.heads.{h}.tril"] = mask_TT
     return entries
 
 
 def to_nanogpt(
-    config: GPTConfig, params: Any, *, activation: Activation = NANOGPT_ACTIVATION
+    model_config: GPTConfig, params: Any, *, activation: Activation = NANOGPT_ACTIVATION
 ) -> dict[str, np.ndarray]:
     """A state dict for nanoGPT's GPT.
 
@@ -126,35 +126,40 @@ def to_nanogpt(
     """
     _check_gelu(activation)
     _require(
-        config,
+        model_config,
         "nanoGPT's model",
         activation=activation,
-        qkv_bias=config.bias,
-        ln_bias=config.bias,
+        qkv_bias=model_config.bias,
+        ln_bias=model_config.bias,
         head_bias=False,
     )
-    return to_torch(config, params)
+    return to_torch(model_config, params)
 
 
-def to_huggingface(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
+def to_huggingface(model_config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
     """A state dict for Hugging Face's GPT2LMHeadModel.
 
     Raises:
         InputError: as `to_lecture`.
     """
     _require(
-        config, "Hugging Face's GPT-2", qkv_bias=True, bias=True, ln_bias=True, head_bias=False
+        model_config,
+        "Hugging Face's GPT-2",
+        qkv_bias=True,
+        bias=True,
+        ln_bias=True,
+        head_bias=False,
     )
-    return _to_gpt2(config, params, conv1d=True)
+    return _to_gpt2(model_config, params, conv1d=True)
 
 
-def to_torch(config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
+def to_torch(model_config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
     """The names of nanoGPT for a GPT of any configuration: what compare/torch_gpt.py loads.
 
     Raises:
         InputError: the parameters are not of this configuration.
     """
-    return _to_gpt2(config, params, conv1d=False)
+    return _to_gpt2(model_config, params, conv1d=False)
 
 
 def _from_gpt2(
@@ -167,7 +172,7 @@ def _from_gpt2(
     if tied:
         entries.pop("lm_head.weight", None)
     biases = any(name.endswith(".bias") for name in entries)
-    config = GPTConfig(
+    model_config = GPTConfig(
         vocab_size=V,
         block_size=T,
         n_layer=count(entries, r"h\.(\d+)\."),
@@ -183,12 +188,12 @@ def _from_gpt2(
         scaled_residual_init=True,
         embd_dropout=True,
     )
-    return config, to_params(config, gpt2_layout(config, conv1d), entries)
+    return model_config, to_params(model_config, gpt2_layout(model_config, conv1d), entries)
 
 
-def _to_gpt2(config: GPTConfig, params: Any, conv1d: bool) -> dict[str, np.ndarray]:
-    entries = to_entries(config, gpt2_layout(config, conv1d), params)
-    if config.tie_embeddings:
+def _to_gpt2(model_config: GPTConfig, params: Any, conv1d: bool) -> dict[str, np.ndarray]:
+    entries = to_entries(model_config, gpt2_layout(model_config, conv1d), params)
+    if model_config.tie_embeddings:
         entries["lm_head.weight"] = entries["wte.weight"]
     return {
         name if name.startswith("lm_head.") else f"transformer.{name}": array
@@ -201,7 +206,7 @@ def _check_gelu(activation: str) -> None:
         raise InputError(f"activation ({activation}) must be gelu or gelu_tanh for nanoGPT's model")
 
 
-def _require(config: GPTConfig, whose: str, **fields: Any) -> None:
+def _require(model_config: GPTConfig, whose: str, **fields: Any) -> None:
     for name, value in fields.items():
-        if getattr(config, name) != value:
-            raise InputError(f"{name} ({getattr(config, name)}) must be {value} for {whose}")
+        if getattr(model_config, name) != value:
+            raise InputError(f"{name} ({getattr(model_config, name)}) must be {value} for {whose}")
