@@ -55,7 +55,8 @@ def test_the_page_in_docs_is_what_the_stored_results_say():
 
 
 def test_the_page_in_docs_is_of_a_whole_run_that_found_all_equal():
-    assert RESULTS["command"] == "python -m compare"
+    assert RESULTS["command"].removesuffix(" --out docs") == "python -m compare"
+    assert RESULTS["minutes"] < 12
     assert list(RESULTS["measures"]) == list(CONTESTANTS)
     proofs = {n: proof for n, proof in RESULTS["equality"].items() if "agrees" in proof}
     assert set(proofs) == set(CONTESTANTS) - {"torch-compile"}

@@ -56,7 +56,7 @@ def _bars(axes: Any, key: str, names: list[str], found: dict[str, Spread]) -> No
     better = "more is better" if measure.more_is_better else "less is better"
     name = measure.title.split(":")[0].removesuffix(" of start-up and training")
     name = name.replace("`", "")
-    axes.set_title(f"{name} ({measure.unit})\n{better}", fontsize=8, loc="left")
+    axes.set_title(f"{name}\n{measure.unit}, {better}", fontsize=8, loc="left")
     axes.margins(x=0.25)
     axes.locator_params(axis="x", nbins=5)  # more would touch each other
     axes.set_xlim(left=0)
