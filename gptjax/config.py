@@ -23,6 +23,10 @@ Schedule = Literal["cosine", "linear"]
 MAX_LAYERS = 1024
 MAX_WIDTH = 2**20
 
+# From this depth on, blocks are scanned by default: unrolled, compiling takes over a minute on two
+# cores (docs/gpt2.md).
+SCANNED_FROM = 12
+
 
 def check_seed(seed: int) -> None:
     """A seed is a whole number of 32 bits, so that it makes the same key on every platform.
@@ -118,6 +122,9 @@ class TrainConfig:
     min_lr: float = flag(
         1e-4, "learning rate at the end of the run; in proportion where only learning_rate is given"
     )
+    trainable: str = flag(
+        "all", "what is trained: all, ln, last:N blocks, or parts of paths, as in mlp,wpe"
+    )
     schedule: Schedule = flag("cosine", "how the learning rate falls from its peak to min_lr")
     warmup_iters: int = flag(100, "linear warm-up, at most a tenth of max_iters")
     schedule_start: int = 0  # the step at which the schedule begins: set by a resume with --rewarm
@@ -130,6 +137,11 @@ class TrainConfig:
     grad_clip: float = flag(1.0, "largest global norm of the gradient; 0 for no clipping")
     remat: bool = flag(
         False, "keep no activations inside blocks: less memory, a third more arithmetic"
+    )
+    scan_layers: bool | None = flag(
+        None,
+        "compile one block and run it for each, on by default from 12 blocks on: a fast start, and "
+        "the same run",
     )
     eval_interval: int = flag(250, "updates between evaluations, each of which saves a checkpoint")
     eval_iters: int = flag(
@@ -144,6 +156,11 @@ class TrainConfig:
     skip_nonfinite: bool = flag(
         False, "skip and count an update whose loss or gradient is not finite, instead of stopping"
     )
+
+    @property
+    def trains_some_blocks(self) -> bool:
+        """Whether `trainable` names blocks by their number."""
+        return "last:" in self.trainable or "block_" in self.trainable
 
     @property
     def sequences_at_once(self) -> int:
@@ -180,6 +197,14 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             check(0 <= value < 1, name, value, "must be at least 0 and less than 1")
+        for item in self.trainable.split(","):
+            last = item.removeprefix("last:")
+            check(
+                bool(item) and (last == item or (last.isascii() and last.isdecimal())),
+                "trainable",
+                repr(self.trainable),
+                "must be items joined by commas: all, ln, last:N, or parts of paths, as in mlp,wpe",
+            )
         check(
             self.min_lr <= self.learning_rate,
             "min_lr",
@@ -218,15 +243,30 @@ class RunConfig:
         """Targets that one update learns from."""
         return self.train.sequences_per_update * self.model.block_size
 
+    @property
+    def scans_layers(self) -> bool:
+        """Whether the blocks are scanned in memory (backends/scanned.py)."""
+        if self.train.scan_layers is not None:
+            return self.train.scan_layers
+        is_deep = self.model_name == "gpt" and self.model.n_layer >= SCANNED_FROM
+        return is_deep and not self.train.trains_some_blocks
+
     def __post_init__(self) -> None:
         check_types(self)
         check_seed(self.seed)
         train = self.train
+        for name in ("remat", "scan_layers"):
+            check(
+                self.model_name == "gpt" or not getattr(train, name),
+                name,
+                getattr(train, name),
+                f"must be False for {self.model_name!r}: of the models, the GPT alone has it",
+            )
         check(
-            self.model_name == "gpt" or not train.remat,
-            "remat",
-            train.remat,
-            f"must be False for {self.model_name!r}: of the models, the GPT alone has it",
+            not (train.scan_layers and train.trains_some_blocks),
+            "scan_layers",
+            train.scan_layers,
+            f"must be False with trainable {train.trainable}: scanned blocks are trained together",
         )
         tokens = train.sequences_per_update * (self.model.block_size + 1)
         check(

@@ -1,7 +1,7 @@
-"""The layers that a model is composed of, as its configuration initialises and computes them."""
+"""The layers that a model is composed of, and the arithmetic of its attention."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,65 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     words = jax.random.bits(key, (*rows, -(-last // 2)), jnp.uint32)
     halves = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :last]
     return jnp.where(halves < kept, x / (kept / 2**16), jnp.zeros_like(x))
+
+
+class Past(NamedTuple):
+    """Keys and values of positions before x, so that generation need not compute them again.
+
+    The S slots are in any order: what a token is and where it stood is in its key and value. One
+    head reads key_BSD and value_BSD; a block passes all its heads', with H in front.
+
+    Attributes:
+        seen_BS: whether a slot holds a position; what is in the others is ignored.
+    """
+
+    key_BSD: Array
+    value_BSD: Array
+    seen_BS: Array
+
+
+def causal_mask(T: int, S: int | None = None) -> Array:
+    """True where one of the last T of S positions may look: at itself and before. (T, S)."""
+    S = T if S is None else S
+    return jnp.tril(jnp.ones((T, S), bool), k=S - T)
+
+
+def attention_weights(q_BTD: Array, k_BSD: Array, past: Past | None = None) -> Array:
+    """How much each position takes from itself and from each position before it.
+
+    The dot product of query and key is divided by sqrt(D), so that at initialisation its variance
+    does not grow with D and the softmax does not start out saturated ("Attention is all you need",
+    equation 1; the lecture, "scaled self-attention").
+
+    Args:
+        q_BTD: queries of the last T of the S positions.
+        k_BSD: keys of all S positions.
+        past: more positions, before those.
+
+    Returns:
+        float32 weights_BTS, each row a distribution over the past and the present. With `past`,
+        its slots come first.
+    """
+
+    def scores(k_BSD: Array, visible: Array) -> Array:
+        scores_BTS = jnp.einsum("btd,bsd->bts", q_BTD, k_BSD).astype(jnp.float32)
+        return jnp.where(visible, scores_BTS * q_BTD.shape[-1] ** -0.5, -jnp.inf)
+
+    T, S = q_BTD.shape[-2], k_BSD.shape[-2]
+    scores_BTS = scores(k_BSD, causal_mask(T, S)[None])
+    if past is not None:
+        before_BTS = scores(past.key_BSD, past.seen_BS[:, None])
+        scores_BTS = jnp.concatenate([before_BTS, scores_BTS], axis=-1)
+    return nn.softmax(scores_BTS, axis=-1)
+
+
+def weighted_values(weights_BTS: Array, v_BSD: Array, past: Past | None = None) -> Array:
+    """What each position gathers: the values, in the shares of `attention_weights`: (B, T, D)."""
+    weights_BTS = weights_BTS.astype(v_BSD.dtype)
+    if past is None:
+        return jnp.einsum("bts,bsd->btd", weights_BTS, v_BSD)
+    before_BTS, now_BTS = jnp.split(weights_BTS, [past.seen_BS.shape[-1]], axis=-1)
+    return weighted_values(before_BTS, past.value_BSD) + weighted_values(now_BTS, v_BSD)
 
 
 class TiedHead(nn.Module):

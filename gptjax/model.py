@@ -15,6 +15,7 @@ the names of modules, but then the keys would change if the blocks were scanned.
 key `fold_in(key, i)`, for its dropout and for its initial values.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +24,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptjax.config import GPTConfig
-from gptjax.layers import ACTIVATIONS, TiedHead, dense, dropout, embed, layer_norm
+from gptjax.layers import (
+    ACTIVATIONS,
+    Past,
+    TiedHead,
+    attention_weights,
+    dense,
+    dropout,
+    embed,
+    layer_norm,
+    weighted_values,
+)
 
 Array = jax.Array
 
@@ -44,6 +55,9 @@ class Execution(NamedTuple):
             (see sharding.py).
         gather: on several devices, gathers the parameters of a block or of a table of embeddings
             before they are used (see sharding.py).
+        blocks: runs the blocks of a model whose parameters are stacked, as `blocks` in the place of
+            `block_0` and so on: (model, their parameters, x_BTC, dropout key) to x_BTC. None runs
+            one after the other.
         by_rows: on several devices, has each device compute a sum over its own sequences (see
             loss.py and sharding.py).
     """
@@ -54,69 +68,11 @@ class Execution(NamedTuple):
     remat: bool = False
     pin: Callable[[Array], Array] = lambda x_BTC: x_BTC
     gather: Callable[[Any], Any] | None = None
+    blocks: Callable[..., Array] | None = None
     by_rows: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 
 
 PLAIN = Execution()
-
-
-class Past(NamedTuple):
-    """Keys and values of positions before x, so that generation need not compute them again.
-
-    The S slots are in any order: what a token is and where it stood is in its key and value. One
-    head reads key_BSD and value_BSD; a block passes all its heads', with H in front.
-
-    Attributes:
-        seen_BS: whether a slot holds a position; what is in the others is ignored.
-    """
-
-    key_BSD: Array
-    value_BSD: Array
-    seen_BS: Array
-
-
-def causal_mask(T: int, S: int | None = None) -> Array:
-    """True where one of the last T of S positions may look: at itself and before. (T, S)."""
-    S = T if S is None else S
-    return jnp.tril(jnp.ones((T, S), bool), k=S - T)
-
-
-def attention_weights(q_BTD: Array, k_BSD: Array, past: Past | None = None) -> Array:
-    """How much each position takes from itself and from each position before it.
-
-    The dot product of query and key is divided by sqrt(D), so that at initialisation its variance
-    does not grow with D and the softmax does not start out saturated ("Attention is all you need",
-    equation 1; the lecture, "scaled self-attention").
-
-    Args:
-        q_BTD: queries of the last T of the S positions.
-        k_BSD: keys of all S positions.
-        past: more positions, before those.
-
-    Returns:
-        float32 weights_BTS, each row a distribution over the past and the present. With `past`,
-        its slots come first.
-    """
-
-    def scores(k_BSD: Array, visible: Array) -> Array:
-        scores_BTS = jnp.einsum("btd,bsd->bts", q_BTD, k_BSD).astype(jnp.float32)
-        return jnp.where(visible, scores_BTS * q_BTD.shape[-1] ** -0.5, -jnp.inf)
-
-    T, S = q_BTD.shape[-2], k_BSD.shape[-2]
-    scores_BTS = scores(k_BSD, causal_mask(T, S)[None])
-    if past is not None:
-        before_BTS = scores(past.key_BSD, past.seen_BS[:, None])
-        scores_BTS = jnp.concatenate([before_BTS, scores_BTS], axis=-1)
-    return nn.softmax(scores_BTS, axis=-1)
-
-
-def weighted_values(weights_BTS: Array, v_BSD: Array, past: Past | None = None) -> Array:
-    """What each position gathers: the values, in the shares of `attention_weights`: (B, T, D)."""
-    weights_BTS = weights_BTS.astype(v_BSD.dtype)
-    if past is None:
-        return jnp.einsum("bts,bsd->btd", weights_BTS, v_BSD)
-    before_BTS, now_BTS = jnp.split(weights_BTS, [past.seen_BS.shape[-1]], axis=-1)
-    return weighted_values(before_BTS, past.value_BSD) + weighted_values(now_BTS, v_BSD)
 
 
 class Head(nn.Module):
@@ -243,7 +199,10 @@ class GPT(nn.Module):
         Args:
             rngs: a key, or a dict with one of the name `params`.
         """
-        variables: Any = super().init(rngs, x_BT, **kwargs)["params"]
+        # The rest does not depend on the number of blocks: one is traced, and dropped.
+        one = GPT(dataclasses.replace(self.config, n_layer=1))
+        variables: Any = nn.Module.init(one, rngs, x_BT, **kwargs)["params"]
+        rest = {name: tree for name, tree in variables.items() if name != "block_0"}
         n_layer = self.config.n_layer
         key = rngs["params"] if isinstance(rngs, dict) else rngs
         x_BTC = jnp.zeros((1, 1, self.config.n_embd))
@@ -252,11 +211,13 @@ class GPT(nn.Module):
             return Block(self.config).init(jax.random.fold_in(key, i), x_BTC, None)["params"]
 
         stacked = jax.vmap(init_block)(jnp.arange(n_layer))
+        if self.execution.blocks is not None:
+            return {"params": rest | {"blocks": stacked}}
         blocks = {
             f"block_{i}": jax.tree.map(lambda layers, i=i: layers[i], stacked)
             for i in range(n_layer)
         }
-        return {"params": variables | blocks}
+        return {"params": rest | blocks}
 
     @nn.nowrap
     def features(self, params: Any, x_BT: Array, dropout_key: Array | None = None) -> Array:
@@ -298,7 +259,10 @@ class GPT(nn.Module):
         x_BTC = self.execution.pin(x_BTC)
         if self.execution.remat:
             make_block = nn.remat(make_block)
-        for i in range(cfg.n_layer):
+        if self.execution.blocks is not None:
+            stacked = self.variables["params"]["blocks"]
+            x_BTC = self.execution.blocks(self, stacked, x_BTC, dropout_key)
+        for i in range(cfg.n_layer if self.execution.blocks is None else 0):
             block = make_block(cfg, self.execution, name=f"block_{i}")
             x_BTC = block(x_BTC, fold_in(dropout_key, i), past[i] if past else None)
             x_BTC = self.execution.pin(x_BTC)

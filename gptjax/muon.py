@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
@@ -86,27 +87,47 @@ def _stacks(tree: Any) -> dict[str, jax.Array]:
 
     In a GPT of two blocks whose width is 64, all queries, keys, values and projections are one
     stack, "64x64", of 8 matrices; the feed-forward's, one of them transposed, are another,
-    "64x256", of 4.
+    "64x256", of 4. The stacks are the same whether or not the blocks are scanned.
     """
     found: dict[str, list[jax.Array]] = {}
-    for x in jax.tree.leaves(tree):
-        matrix = _as_matrix(x)
-        found.setdefault(_name(matrix.shape), []).append(matrix)
-    return {name: jnp.stack(matrices) for name, matrices in found.items()}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        matrices_LRC = jax.vmap(_as_matrix)(_with_layers(path, x))
+        found.setdefault(_name(matrices_LRC.shape[1:]), []).append(matrices_LRC)
+    stacks = {}
+    for name, parts in found.items():
+        each_LNRC = jnp.stack(parts, axis=1)
+        stacks[name] = each_LNRC[_order(len(each_LNRC))].reshape(-1, *each_LNRC.shape[2:])
+    return stacks
 
 
 def _unstack(stacks: dict[str, jax.Array], like: Any) -> Any:
     """The inverse of `_stacks`, for a tree of these shapes."""
-    # `_stacks` visited the leaves in this order, so each leaf's matrix is the next of its stack.
-    left = {name: iter(stack) for name, stack in stacks.items()}
+    left: dict[str, Any] = {}
 
-    def take(x: jax.Array) -> jax.Array:
-        name = _name(jax.eval_shape(_as_matrix, x).shape)
+    def take(path: Any, x: jax.Array) -> jax.Array:
+        layers = _with_layers(path, x)
+        as_matrices = jax.vmap(_as_matrix)
+        L, *shape = jax.eval_shape(as_matrices, layers).shape
+        name = _name(tuple(shape))
+        if name not in left:
+            each_LNRC = stacks[name].reshape(L, -1, *shape)[np.argsort(_order(L))]
+            # `_stacks` visited the leaves in this order, so each leaf's matrices are the next.
+            left[name] = iter(each_LNRC.swapaxes(0, 1))
         # `_as_matrix` only reorders axes, so its linear transpose is its inverse.
-        back = jax.linear_transpose(_as_matrix, x)
-        return back(next(left[name]))[0]
+        back = jax.linear_transpose(as_matrices, layers)
+        return back(next(left[name]))[0].reshape(x.shape)
 
-    return jax.tree.map(take, like)
+    return jax.tree_util.tree_map_with_path(take, like)
+
+
+def _with_layers(path: Any, x: jax.Array) -> jax.Array:
+    """The array of a scanned model's blocks, which has an axis of layers; else one of length 1."""
+    return x if path[0].key == "blocks" else x[None]
+
+
+def _order(n_layer: int) -> np.ndarray:
+    """The order of blocks in a tree on disk: block_10 comes before block_2."""
+    return np.array(sorted(range(n_layer), key=str))
 
 
 def _name(shape: tuple[int, ...]) -> str:

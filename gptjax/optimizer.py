@@ -1,5 +1,6 @@
 """AdamW, or Muon, from its parts: clip, direction, decay of the matrices, the rate's schedule."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import optax
 
 from gptjax.config import TrainConfig
+from gptjax.errors import ConfigError
 from gptjax.muon import muon
 
 # What a parameter is called says what it is. Shape does not: one bias of all heads is a matrix.
@@ -69,7 +71,8 @@ def make_optimizer(train_config: TrainConfig) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2) after
     clipping by the global norm. Decay is scaled by the learning rate, as in PyTorch.
 
-    With `optimizer` muon, the blocks' matrices take Muon's direction instead of Adam's.
+    With `optimizer` muon, the blocks' matrices take Muon's direction instead of Adam's. Parameters
+    that are not trained (`trainable`) have no moments, and no part in the gradient's norm.
     """
     direction = optax.scale_by_adam(b1=train_config.beta1, b2=train_config.beta2, eps=1e-8)
     if train_config.optimizer == "muon":
@@ -81,12 +84,57 @@ def make_optimizer(train_config: TrainConfig) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(bound) if bound else optax.identity()
     mask = decay_mask if train_config.decay == "matrices" else None
     # Always these four links: a checkpoint names its arrays by their position in the chain.
-    return optax.chain(
+    chain = optax.chain(
         clip,
         direction,
         optax.add_decayed_weights(train_config.weight_decay, mask=mask),
         optax.scale_by_learning_rate(learning_rate_schedule(train_config)),
     )
+    if train_config.trainable == "all":
+        return chain
+
+    def label(params: Any) -> Any:
+        trained = trained_mask(params, train_config.trainable)
+        return jax.tree.map(lambda is_trained: "trained" if is_trained else "frozen", trained)
+
+    return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, label)
+
+
+def trained_mask(params: Any, trainable: str) -> Any:
+    """True for the parameters that `trainable` names.
+
+    Its items are joined by commas: `all`; `ln`, every LayerNorm; `last:N`, the last N blocks and
+    what comes after them; or a part of a parameter's path, such as `mlp`, `block_3/attn`, `wte`.
+
+    Raises:
+        ConfigError: an item names no parameter, or more blocks than there are.
+    """
+    blocks = sorted((x for x in params if x.startswith("block_")), key=lambda x: int(x[6:]))
+
+    def pattern(item: str) -> str:
+        if item == "all":
+            return ""
+        if item == "ln":
+            return "(^|/)ln_"
+        if item.startswith("last:"):
+            count = int(item[5:])
+            rule = f"must be from last:1 to last:{len(blocks)}, the number of blocks"
+            if not 1 <= count <= len(blocks):
+                raise ConfigError("trainable", item, rule)
+            return f"^({'|'.join(blocks[-count:])}|ln_f|lm_head)/"
+        return f"(^|/){re.escape(item)}(/|$)"
+
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    mask = [False] * len(paths)
+    for item in trainable.split(","):
+        found = [re.search(pattern(item), path) is not None for path in paths]
+        if not any(found):
+            there = sorted({part for path in paths for part in path.split("/")[:-1]})
+            rule = f"names no parameter: give all, ln, last:N, or some of {', '.join(there)}"
+            raise ConfigError("trainable", item, rule)
+        mask = [a or b for a, b in zip(mask, found, strict=True)]
+    return structure.unflatten(mask)
 
 
 def direction_of(params: Any) -> Any:

@@ -19,7 +19,7 @@ from gptjax.data import Batch, sample_batch
 from gptjax.loss import summed_loss
 from gptjax.model import config_of
 from gptjax.numerics import own_numerics
-from gptjax.optimizer import learning_rate_schedule, make_optimizer
+from gptjax.optimizer import learning_rate_schedule, make_optimizer, trained_mask
 
 Array = jax.Array
 Params = Any
@@ -133,33 +133,52 @@ def make_train_step(
     schedule = learning_rate_schedule(train_config)
     micro_batches = train_config.sequences_per_update // train_config.sequences_at_once
 
-    def loss_of(params: Params, batch: Batch, key: Array) -> Array:
-        batch = placement.rows(batch)
+    def loss_of(trained: Params, params: Params, batch: Batch, key: Array) -> Array:
+        batch, params = placement.rows(batch), _filled(trained, params)
         return summed_loss(model, params, *batch, dropout_key=key) / batch.y_BT.size
 
     def gradient(params: Params, batch: Batch, key: Array) -> tuple[Array, Params]:
+        """The loss, and the gradient of the parameters that are trained."""
+        trained = params
+        if train_config.trainable != "all":
+            mask = trained_mask(params, train_config.trainable)
+            trained = jax.tree.map(lambda p, is_trained: p if is_trained else None, params, mask)
         if micro_batches == 1:
-            return jax.value_and_grad(loss_of)(params, batch, key)
+            return jax.value_and_grad(loss_of)(trained, params, batch, key)
         micro = jax.tree.map(lambda a: a.reshape(micro_batches, -1, *a.shape[1:]), batch)
 
         def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
             batch, i = part
-            new = jax.value_and_grad(loss_of)(params, batch, jax.random.fold_in(key, i))
+            new = jax.value_and_grad(loss_of)(trained, params, batch, jax.random.fold_in(key, i))
             return placement.state(jax.tree.map(jnp.add, total, new)), None
 
-        zero = placement.state(jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params)))
+        zero = placement.state(jax.tree.map(jnp.zeros_like, (jnp.zeros(()), trained)))
         total, _ = jax.lax.scan(add, zero, (micro, jnp.arange(micro_batches)))
         return jax.tree.map(lambda a: a / micro_batches, total)
 
     @own_numerics()
     def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         loss, grads = gradient(state.params, batch, jax.random.fold_in(key, state.step))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # The optimizer passes over what is frozen; its own zeros would change the sign of a -0.0.
+        everywhere = _filled(grads, jax.tree.map(jnp.zeros_like, state.params))
+        updates, opt_state = optimizer.update(everywhere, state.opt_state, state.params)
+        new = optax.apply_updates(state.params, updates)
+        params = jax.tree.map(
+            lambda g, new, old: old if g is None else new, grads, new, state.params, is_leaf=_is_gap
+        )
         metrics = Metrics(loss, optax.tree.norm(grads), schedule(state.step))
         return placement.state(TrainState(state.step + 1, params, opt_state)), metrics
 
     return step
+
+
+def _filled(some: Params, rest: Params) -> Params:
+    """A tree that has None in some places, with what another tree has in those places."""
+    return jax.tree.map(lambda x, y: y if x is None else x, some, rest, is_leaf=_is_gap)
+
+
+def _is_gap(node: Any) -> bool:
+    return node is None
 
 
 def make_train_loop(

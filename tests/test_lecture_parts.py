@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gptjax.config import GPTConfig
 from gptjax.errors import InputError
+from gptjax.layers import attention_weights, causal_mask
 from gptjax.lecture import attention, averaging, training_set
-from gptjax.model import GPT, Head, attention_weights, causal_mask, forward
+from gptjax.model import GPT, Head, forward
 from gptjax.presets import PRESETS
 from gptjax.rungs import RUNGS, VARIANTS, Sinusoids, WithoutPositions, like_pytorch, sinusoids
 from gptjax.store.runs import make_model

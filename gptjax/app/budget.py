@@ -17,7 +17,7 @@ from gptjax.errors import InputError
 from gptjax.fields import MAX_FLOAT, MAX_INT
 from gptjax.store import runs
 from gptjax.text.splitting import Texts
-from gptjax.training import evaluate, make_keys, make_train_loop
+from gptjax.training import evaluate, init_state, make_keys, make_train_loop
 
 # Timing continues until one dispatch takes at least this long.
 TRIAL_SECONDS = 2.0
@@ -85,7 +85,7 @@ def measure(run_config: RunConfig, texts: Texts, mesh: Mesh | None = None) -> Sp
     update = make_train_loop(model, run_config, placement)
     keys = sharding.everywhere(mesh, make_keys(run_config.seed))
     train, val = sharding.everywhere(mesh, (texts.train, texts.val))
-    make = partial(runs.initial_state, run_config)
+    make = partial(init_state, model, run_config)
     state = compile_and_initialize(make, update, train, keys, mesh)
     state, _ = jax.block_until_ready(update(state, train, keys, 1))
     start = time.monotonic() - began

@@ -20,7 +20,7 @@ from gptjax.app.compiling import compile_and_initialize
 from gptjax.app.health import Health, kept
 from gptjax.app.pacing import Timer, updates_within
 from gptjax.app.signals import StopRequest
-from gptjax.backends import sharding
+from gptjax.backends import scanned, sharding
 from gptjax.backends.distributed import ALONE, Peers, first_of_any
 from gptjax.config import RunConfig
 from gptjax.errors import RunError
@@ -31,6 +31,7 @@ from gptjax.training import (
     LoopMetrics,
     TrainState,
     evaluate,
+    init_state,
     make_keys,
     make_train_loop,
 )
@@ -135,10 +136,14 @@ class Loop:
         self._update = make_train_loop(model, run_config, self._placement)
         self._keys = sharding.everywhere(mesh, make_keys(run_config.seed))
         self._train_tokens, self._val_tokens = sharding.everywhere(mesh, tokens)
-        init = partial(runs.initial_state, run_config)
-        self._state = restored or compile_and_initialize(
-            init, self._update, self._train_tokens, self._keys, mesh
-        )
+        self._on_disk = scanned.on_disk(run_config)
+        if restored:
+            self._state = scanned.in_memory(run_config, mesh)(restored)
+        else:
+            init = partial(init_state, model, run_config)
+            self._state = compile_and_initialize(
+                init, self._update, self._train_tokens, self._keys, mesh
+            )
         self._in_flight: Dispatch | None = None
         self._is_out_of_time = False
         self._saved_step, self._saved_at = self._step, self._began
@@ -270,6 +275,7 @@ class Loop:
         # Before the checkpoint: a resume drops the lines after it, and adds none.
         self._log.add(**line)
         self._save(val_loss)
+        params = self._on_disk(params)
         if self._peers.count > 1:  # process 0 alone shows a sample, and needs them all for it
             params = process_allgather(params, tiled=True)
         self._reporter.evaluated(line, params)
@@ -277,7 +283,7 @@ class Loop:
 
     def _save(self, val_loss: float | None) -> None:
         self._log.flush()
-        self._saver.save(self._state, val_loss, self._health.skipped)
+        self._saver.save(self._on_disk(self._state), val_loss, self._health.skipped)
         self._saved_step, self._saved_at = self._step, self._clock()
 
     def _seconds(self) -> float:

@@ -30,7 +30,8 @@ RECORDED = (
 OF_THE_RATE = set(RECORDED[:6])
 # Settings of logging, saving and memory. A resume may change no field outside these two lists.
 FREE = (
-    "eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite remat"
+    "eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite remat "
+    "scan_layers"
 ).split()
 
 

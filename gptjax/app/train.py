@@ -33,6 +33,7 @@ from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.inference.generation import generate
 from gptjax.model import num_params
+from gptjax.optimizer import trained_mask
 from gptjax.presets import PRESETS, changed, preset_for
 from gptjax.store import runs
 from gptjax.text import shell
@@ -197,6 +198,8 @@ def new_config(given: dict[str, Any], mesh: str | None = None, peers: Peers = AL
     if "micro_batch_size" not in given:
         parts = parts_of(mesh, run_config.train.batch_size, peers)
         run_config = with_micro_batches(run_config, platform(), parts)
+    if run_config.train.trainable != "all":  # it may name parameters that the model lacks
+        trained_mask(runs.abstract_params(runs.make_model(run_config)), run_config.train.trainable)
     return run_config
 
 

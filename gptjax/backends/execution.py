@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptjax.backends import cpu
+from gptjax.backends.scanned import scan_blocks
 from gptjax.config import GPTConfig, RunConfig
 from gptjax.model import GPT, Execution
 
@@ -46,13 +47,14 @@ def suited(model: nn.Module, run_config: RunConfig, platform: str) -> nn.Module:
     """
     if not isinstance(model, GPT):
         return model
-    remat = run_config.train.remat
+    execution = Execution()
     if not why_not_cudnn(run_config.model, platform):
-        return model.clone(execution=Execution(cudnn_attention, remat=remat))
-    if platform == "cpu" and run_config.model.dtype == "float32":
-        return model.clone(execution=Execution(cpu.attention, cpu.projection, cpu.product, remat))
+        execution = Execution(cudnn_attention)
+    elif platform == "cpu" and run_config.model.dtype == "float32":
+        execution = Execution(cpu.attention, cpu.projection, cpu.product)
     # Some bfloat16 products have no kernel on a CPU in JAX 0.10; it is slow there in any case.
-    return model.clone(execution=Execution(remat=remat))
+    blocks = scan_blocks if run_config.scans_layers else None
+    return model.clone(execution=execution._replace(remat=run_config.train.remat, blocks=blocks))
 
 
 def describe_attention(model: nn.Module, platform: str) -> str:

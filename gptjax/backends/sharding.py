@@ -40,6 +40,8 @@ RULES: tuple[tuple[str, P], ...] = (
 )
 # Muon's momentum: stacks of matrices of one shape, (N, rows, columns), see muon.py.
 STACK = re.compile(r"(^|/)\d+x\d+$")
+# Parameters of scanned blocks, which have an axis of layers in front, see scanned.py.
+SCANNED = re.compile(r"(^|/)blocks/")
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
@@ -70,6 +72,8 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     else:
         found = (spec for end, spec in RULES if re.search(f"(^|/){end}$", path))
         spec = next(found, P())
+    if SCANNED.search(path):
+        spec = P(None, *spec)  # each device has its part of every layer
     # An axis of the array that the mesh does not divide stays whole.
     axes = zip(spec, shape, strict=False)
     return P(*(axis if _divides(mesh, axis, size) else None for axis, size in axes))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gptjax.model import attention_weights, causal_mask
+from gptjax.layers import attention_weights, causal_mask
 
 Array = jax.Array
 
