@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from gptjax.config import GPTConfig
 
@@ -18,6 +19,36 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def _all_but_bias(
+    x: Array, kernel: Array, bias: Array | None, *, dtype: Any
+) -> tuple[Array, Array, Array | None]:
+    """Inputs of a product in the dtype of the computation; its bias as it is stored."""
+    return *promote_dtype(x, kernel, dtype=dtype), bias
+
+
+class Dense(nn.Dense):
+    """`nn.Dense`, with its bias added in float32.
+
+    The bias's gradient is a sum over all positions of a batch. Added in bfloat16, it would be
+    summed in bfloat16 too, on a GPU with 8 bits for the sum of thousands of numbers.
+    """
+
+    promote_dtype: Any = _all_but_bias
+
+    def __call__(self, inputs: Array) -> Array:
+        return super().__call__(inputs).astype(self.dtype)
+
+
+class Embed(nn.Embed):
+    """`nn.Embed`, whose rows come in float32, as they are stored, for the same reason.
+
+    A common character's gradient is a sum over a tenth of the batch.
+    """
+
+    def __call__(self, inputs: Array) -> Array:
+        return jnp.take(self.embedding, inputs, axis=0)
+
+
 def dense(
     cfg: GPTConfig,
     features: int,
@@ -26,7 +57,7 @@ def dense(
     name: str,
     residual: bool = False,
     product: Callable[..., Array] | None = None,
-) -> nn.Dense:
+) -> Dense:
     """A linear layer that starts at N(0, init_std) with zero bias.
 
     With `residual`, it writes into the residual stream, and with `scaled_residual_init` starts
@@ -34,7 +65,7 @@ def dense(
     """
     scale = (2 * cfg.n_layer) ** -0.5 if residual and cfg.scaled_residual_init else 1.0
     init = nn.initializers.normal(cfg.init_std * scale)
-    return nn.Dense(
+    return Dense(
         features,
         use_bias=use_bias,
         dtype=_dtype(cfg),
@@ -44,8 +75,8 @@ def dense(
     )
 
 
-def embed(cfg: GPTConfig, size: int, name: str, make: Callable[..., Any] = nn.Embed) -> nn.Embed:
-    """A table of `size` rows of width C that starts at N(0, init_std)."""
+def embed(cfg: GPTConfig, size: int, name: str, make: Callable[..., Any] = Embed) -> Embed:
+    """A table of `size` rows of width C, float32, that starts at N(0, init_std)."""
     init = nn.initializers.normal(cfg.init_std)
     return make(size, cfg.n_embd, dtype=_dtype(cfg), embedding_init=init, name=name)
 
@@ -145,11 +176,11 @@ class TiedHead(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTC: Array, wte: nn.Embed) -> Array:
+    def __call__(self, x_BTC: Array, wte: Embed) -> Array:
         logits_BTV = wte.attend(x_BTC)
         if self.config.head_bias:
             bias_V = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
-            logits_BTV = logits_BTV + bias_V.astype(logits_BTV.dtype)[None, None]
+            logits_BTV = logits_BTV.astype(jnp.float32) + bias_V[None, None]
         return logits_BTV
 
 

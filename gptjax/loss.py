@@ -87,8 +87,11 @@ def padded_head(model: GPT, params: Any) -> tuple[Array, Array]:
 def _piece_loss(
     dtype: str, x_BTC: Array, table_VC: Array, bias_V: Array, y_BT: Array, weights_BT: Array
 ) -> Array:
-    """The weighted sum of the losses, the logits computed as the model computes them."""
-    x_BTC, table_VC, bias_V = (jnp.asarray(x, dtype) for x in (x_BTC, table_VC, bias_V))
+    """The weighted sum of the losses, the logits computed as the model computes them.
+
+    The bias is added in float32, so that its gradient is a sum in float32 (see layers.Dense).
+    """
+    x_BTC, table_VC = jnp.asarray(x_BTC, dtype), jnp.asarray(table_VC, dtype)
     logits_BTV = jnp.einsum("btc,vc->btv", x_BTC, table_VC) + bias_V[None, None]
     return jnp.sum(weights_BT * token_losses(logits_BTV, y_BT))
 

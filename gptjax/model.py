@@ -26,6 +26,7 @@ from flax import linen as nn
 from gptjax.config import GPTConfig
 from gptjax.layers import (
     ACTIVATIONS,
+    Embed,
     Past,
     TiedHead,
     attention_weights,
@@ -247,13 +248,13 @@ class GPT(nn.Module):
         cfg, dropout_key = self.config, key_of_call(self, deterministic)
         T = x_BT.shape[1]
         assert T <= cfg.block_size, f"{T} positions do not fit block_size ({cfg.block_size})"
-        make_embed, make_block = self._gathering(nn.Embed), self._gathering(Block)
+        make_embed, make_block = self._gathering(Embed), self._gathering(Block)
         wte = embed(cfg, cfg.vocab_size, "wte", make_embed)
         wpe = embed(cfg, cfg.block_size, "wpe", make_embed)
         position_BT = jnp.arange(T)[None]
         if past is not None:
             position_BT = position_BT + past[0].seen_BS.sum(-1, keepdims=True)
-        x_BTC = wte(x_BT) + wpe(position_BT)
+        x_BTC = (wte(x_BT) + wpe(position_BT)).astype(cfg.dtype)
         if cfg.embd_dropout:
             x_BTC = dropout(x_BTC, cfg.dropout, fold_in(dropout_key, cfg.n_layer))
         x_BTC = self.execution.pin(x_BTC)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gptjax.config import GPTConfig
-from gptjax.layers import dropout
+from gptjax.layers import dense, dropout, embed
 
 from conftest import init
 
@@ -48,3 +48,23 @@ def test_residual_projections_start_smaller_when_scaled():
             assert abs(float(block[name]["proj"]["kernel"].std()) - std) < 0.03 * std
         assert abs(float(block["mlp"]["fc"]["kernel"].std()) - base) < 0.03 * base
         assert (block["mlp"]["fc"]["bias"] == 0).all()
+
+
+def test_gradients_of_embeddings_and_biases_are_exact_sums_in_bfloat16():
+    """4,097 ones: added one by one in bfloat16, they come to 256."""
+    model_config, many = GPTConfig(n_layer=1, n_head=1, n_embd=8, dtype="bfloat16"), 4097
+    table = embed(model_config, 3, "wte")
+    layer = dense(model_config, 8, use_bias=True, name="fc")
+    params = {"table": {"embedding": jnp.ones((3, 8))}}
+    params["layer"] = {"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}
+    same_BT = jnp.ones((1, many), jnp.int32)
+
+    def total(params):
+        x_BTC = table.apply({"params": params["table"]}, same_BT).astype(jnp.bfloat16)
+        y_BTC = layer.apply({"params": params["layer"]}, jax.lax.stop_gradient(x_BTC))
+        assert y_BTC.dtype == jnp.bfloat16
+        return x_BTC.astype(jnp.float32).sum() + y_BTC.astype(jnp.float32).sum()
+
+    grads = jax.jit(jax.grad(total))(params)
+    np.testing.assert_array_equal(grads["layer"]["bias"], np.full(8, many))
+    np.testing.assert_array_equal(grads["table"]["embedding"][:, 0], [0, many, 0])
