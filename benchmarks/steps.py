@@ -51,11 +51,13 @@ def measure(
     turns: int,
     seconds: float,
     tell: Callable[[str], None],
+    found: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
     """Steps of all entries, one after the other in each of `turns` turns.
 
     Args:
         seconds: of training in a turn, about; at least one step.
+        found: receives the rows so far whenever one has changed.
 
     Returns:
         A row for each entry: its name, `step` (seconds of a step, one number a turn), `compile`
@@ -78,12 +80,14 @@ def measure(
                 except RunError as error:
                     row["why"] = str(error)
                     tell(str(error))
+                    found(rows)
                     continue
                 row |= worker.about
                 warm = min(second, more["seconds"])
                 row |= {"compile": max(0.0, first - warm), "warm": warm}
                 row |= {"loss": more["loss"], "memory": more["memory"]}
                 workers[entry.title] = worker
+                found(rows)
             _drop_the_hopeless(rows, workers)
             for number in range(turns):
                 at = number % max(1, len(workers))
@@ -91,9 +95,10 @@ def measure(
                 for name in names[at:] + names[:at]:
                     row = next(r for r in rows if r["name"] == name)
                     last = statistics.median(row["step"][-3:] or [row["warm"]])
-                    found = workers[name].ask(count=max(1, round(seconds / last)))
-                    row["step"].append(found["seconds"])
-                    row["memory"] = max(row["memory"], found["memory"])
+                    done = workers[name].ask(count=max(1, round(seconds / last)))
+                    row["step"].append(done["seconds"])
+                    row["memory"] = max(row["memory"], done["memory"])
+                found(rows)
         finally:
             for worker in workers.values():
                 worker.close()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks import accelerator, race, steps, train_step
+from benchmarks import race, steps, train_step
+from benchmarks.accelerator_parts import device
 from benchmarks.arithmetic import train_flops
 from gptjax.presets import PRESETS
 
@@ -45,13 +46,7 @@ def test_the_best_variant_of_each_side_counts():
     ],
 )
 def test_a_device_is_found_in_the_data_sheets(kind, flops):
-    assert accelerator.peak(kind) == flops
-
-
-def test_seeds_are_averaged():
-    run = {"best": 1.5, "best_step": 3, "final": 1.6, "seconds": 1.0, "wall": 2.0}
-    text = accelerator.quality([run | {"seed": 0}, run | {"seed": 1, "best": 1.4}])
-    assert text.splitlines()[-1] == "| mean | 1.4500 | | 1.6000 | | |"
+    assert device.peak(kind) == flops
 
 
 class Worker:
@@ -77,7 +72,17 @@ def test_one_that_is_slow_for_a_single_step_keeps_its_turns(monkeypatch):
     }
     monkeypatch.setattr(steps, "start", lambda entry, *_: workers[entry.library])
     entries = [steps.Entry(library, "float32") for library in workers]
-    rows = steps.measure(PRESETS["shakespeare"], entries, turns=3, seconds=1.0, tell=lambda _: None)
+    seen = []
+    rows = steps.measure(
+        PRESETS["shakespeare"],
+        entries,
+        turns=3,
+        seconds=1.0,
+        tell=lambda _: None,
+        found=lambda rows: seen.append([len(row["step"]) for row in rows]),
+    )
+    assert seen[:3] == [[0], [0, 0], [0, 0, 0]]  # each as soon as it has begun
+    assert seen[-1] == [3, 3, 1]
     assert [len(row["step"]) for row in rows] == [3, 3, 1]
     assert ["why" in row for row in rows] == [False, False, True]
     assert rows[0]["compile"] == pytest.approx(9.08, abs=0.02)

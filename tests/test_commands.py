@@ -47,6 +47,7 @@ ELSEWHERE = {
     "lint-imports": "a linter of .ci/run",
     "python -m compare.measuring.worker": "python -m compare starts it",
     "python -m benchmarks.step_worker": "benchmarks/train_step.py starts it",
+    "python -m benchmarks.accelerator_parts": "benchmarks/accelerator.py starts it",
 }
 # What stands for something in a command, and what it is here.
 MEANT = {"FOLDER": "gpt2", "DIR": "gpt2", "RUN": "runs/big", "<rung>": "head", "<seed>": "1"}
@@ -60,7 +61,8 @@ BEGUN: dict[str, str | int | None] = {
     r"gptjax[. ]lecture": r"rungs?, \d+ seeds at once",
     r"-m compare": r"^ +\d+ s  ",
     r"benchmarks/train_step\.py": r"^starting ",
-    r"benchmarks/(accelerator|race|large_vocabulary)\.py": 60,
+    r"benchmarks/(race|large_vocabulary)\.py": 60,
+    r"benchmarks/accelerator\.py": r"^== .*(PyTorch|Training|settings|checkpoint|twice)",
     r"benchmarks/sampling\.py": r"^.*tokens",
     r"benchmarks/torture\.py": r"^undisturbed: ",
     r"-m pytest": r"workers|\[\d+ items\]|collected|^bringing up nodes",

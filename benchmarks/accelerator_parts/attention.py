@@ -1,0 +1,67 @@
+"""Training steps with each form of attention, with and without dropout."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from benchmarks.accelerator_parts.shapes import shape_of
+from benchmarks.accelerator_parts.training import Training, shares
+from gptjax.backends import cpu
+from gptjax.backends.execution import cudnn_attention, why_not_cudnn
+from gptjax.errors import one_line
+from gptjax.model import Execution
+
+Row = dict[str, Any]
+# The kernel of a GPU keeps no weights, so that nothing can be dropped of them. The form of a CPU,
+# one block of queries at a time, leaves out three eighths of the scores on any machine.
+FORMS = {
+    "plain": Execution(),
+    "one block of queries at a time": Execution(cpu.attention),
+    "cuDNN's": Execution(cudnn_attention),
+}
+UPDATES = 30
+
+
+def measure(found: Callable[[Row], None], *, shapes: list[str], quick: bool) -> None:
+    """A row for each shape and form: milliseconds of a step, or why there are none."""
+    for shape in shapes:
+        run_config = shape_of(shape, quick)
+        for form, execution in FORMS.items():
+            row = {"key": f"{shape}, {form}", "shape": shape, "form": form}
+            try:
+                if execution.attention is cudnn_attention:
+                    why = why_not_cudnn(run_config.model, jax.default_backend())
+                    if why:
+                        found(row | {"why": why})
+                        continue
+                training = Training(run_config, execution)
+                updates = 2 if quick else UPDATES
+                training.seconds(updates, updates)
+                steps = [training.seconds(updates, updates) for _ in range(2 if quick else 5)]
+                row |= {"trace": training.trace_seconds, "compile": training.compile_seconds}
+                found(row | {"step": sorted(steps), "memory": training.memory})
+            except Exception as error:  # a kernel or the memory that is not there: the next form
+                found(row | {"why": one_line(error, 200, type(error).__name__)})
+
+
+def table(rows: list[Row], *, quick: bool, device: Row, **_: Any) -> str:
+    """A line for each shape and form."""
+    lines = [
+        "Memory is of the program's arguments and temporaries, by XLA.",
+        "",
+        "| shape | attention | ms a step, median | tokens/s | MFU | of the measured product "
+        "| GB | tracing | compiling |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        if "why" in row:
+            lines.append(f"| {row['shape']} | {row['form']} | {row['why']} | | | | | | |")
+            continue
+        step = row["step"][len(row["step"]) // 2]
+        lines.append(
+            f"| {row['shape']} | {row['form']} | {1000 * step:,.2f} "
+            f"| {shares(shape_of(row['shape'], quick), step, device)} "
+            f"| {(row['memory'] or 0) / 1e9:,.2f} | {row['trace']:.1f} s | {row['compile']:.1f} s |"
+        )
+    return "\n".join(lines)

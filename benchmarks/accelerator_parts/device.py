@@ -1,0 +1,68 @@
+"""The device: what it is, and how fast it multiplies large matrices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from benchmarks.arithmetic import matmul_rate
+from compare.measuring.machine import versions
+from gptjax.backends.devices import describe, platform
+
+# Dense bfloat16 operations per second that the makers' data sheets give, by what the device's name
+# contains; the first that fits. SXM versions where there are several.
+PEAKS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "V100": 125e12,  # float16: it has no bfloat16
+    "TPU v6": 918e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 197e12,
+    "TPU v4": 275e12,
+    "TPU v3": 123e12,
+    "TPU v2": 45e12,
+}
+
+
+def peak(kind: str) -> float | None:
+    """The FLOP/s of a device in its data sheet; None if it is not among those known."""
+    return next((flops for name, flops in PEAKS.items() if name in kind), None)
+
+
+def measure(found: Callable[[dict[str, Any]], None], *, quick: bool) -> None:
+    """One row: the device, its memory as JAX has it, all versions; then the rate of a product."""
+    device = jax.devices()[0]
+    row = {
+        "key": "device",
+        "kind": device.device_kind,
+        "platform": platform(),
+        "text": describe(),
+        "memory": (device.memory_stats() or {}).get("bytes_limit"),
+        "peak_flops": peak(device.device_kind),
+        "versions": versions(),
+    }
+    found(row)
+    size = 256 if quick else 2048 if platform() == "cpu" else 8192
+    found(row | {"matmul_flops": matmul_rate("bfloat16", size)})
+
+
+def table(rows: list[dict[str, Any]], **_: Any) -> str:
+    """The device in a few sentences."""
+    (row,) = rows
+    measured, sheet, memory = (row.get(x) for x in ("matmul_flops", "peak_flops", "memory"))
+    sentences = [
+        f"{row['text']}.",
+        ", ".join(f"{name} {version}" for name, version in row["versions"].items()) + ".",
+        f"Bfloat16 matrix products, TFLOP/s: {_tera(measured)} measured, {_tera(sheet)} in its "
+        "data sheet.",
+    ]
+    if memory:
+        sentences.append(f"JAX may use {memory / 2**30:.1f} GiB of its memory.")
+    return " ".join(sentences)
+
+
+def _tera(flops: float | None) -> str:
+    return f"{flops / 1e12:,.1f}" if flops else "unknown"

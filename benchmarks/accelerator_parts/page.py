@@ -1,0 +1,161 @@
+"""The page of all measurements on one kind of device: accelerator.json and accelerator.md."""
+
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from benchmarks.accelerator_parts.process import ROOT
+from gptjax.files import read_json, write_json, write_whole
+
+JSON, MARKDOWN = "accelerator.json", "accelerator.md"
+
+
+class Part(NamedTuple):
+    """A part of the measurement.
+
+    Attributes:
+        name: its key in the JSON.
+        title: its heading.
+        module: what measures it.
+        limit: seconds that it may take.
+        settings: arguments of the module's `measure`.
+        flag: of the command, that asks for it; none for those that are measured anyway.
+        data: whether it reads a text.
+    """
+
+    name: str
+    title: str
+    module: str
+    limit: float
+    settings: Mapping[str, Any] = MappingProxyType({})
+    flag: str = ""
+    data: bool = False
+
+
+DEVICE = Part("device", "The device", "device", 60)
+# The most important first: the time may be over before the last.
+PARTS = (
+    DEVICE,
+    Part("steps", "`shakespeare` beside PyTorch", "beside", 110, {"shape": "shakespeare"}),
+    Part("gpt2", "GPT-2 124M beside PyTorch", "beside", 170, {"shape": "GPT-2 124M"}),
+    Part(
+        "profile",
+        "The costliest operations",
+        "profile",
+        90,
+        {"shapes": ["GPT-2 124M", "shakespeare"]},
+    ),
+    Part(
+        "attention",
+        "Forms of attention",
+        "attention",
+        150,
+        {"shapes": ["shakespeare", "shakespeare, no dropout", "GPT-2 124M"]},
+    ),
+    Part("dispatch", "Updates a dispatch", "dispatch", 45, {"shape": "shakespeare"}),
+    Part("sampling", "Sampling", "sampling", 60, {"shape": "shakespeare"}),
+    Part("seeds", "Five seeds at once", "seeds", 60),
+    Part("train", "Training `shakespeare`", "runs", 3600, {"kind": "seeds"}, "train", True),
+    Part(
+        "candidates",
+        "Other settings for `shakespeare`",
+        "runs",
+        3600,
+        {"kind": "candidates"},
+        "candidates",
+        True,
+    ),
+    Part(
+        "resume",
+        "A checkpoint, here and on a CPU",
+        "sameness",
+        300,
+        {"what": "resume"},
+        "resume-check",
+        True,
+    ),
+    Part(
+        "deterministic",
+        "The same run twice",
+        "sameness",
+        300,
+        {"what": "repeat"},
+        "deterministic",
+        True,
+    ),
+)
+
+
+def opened(folder: Path, quick: bool) -> dict[str, Any]:
+    """The results in a folder, to add to; empty if there are none, or those of toys."""
+    path = folder / JSON
+    results = read_json(path) if path.is_file() else {}
+    return results if results and not results["quick"] and not quick else new(quick)
+
+
+def new(quick: bool) -> dict[str, Any]:
+    """Results with nothing in them."""
+    return {"quick": quick, "parts": {}}
+
+
+def use_device(results: dict[str, Any], row: dict[str, Any]) -> None:
+    """Notes the device; the parts of another kind of device go."""
+    if results.get("device", row)["kind"] != row["kind"]:
+        for name in [name for name in results["parts"] if name != DEVICE.name]:
+            del results["parts"][name]
+    results["device"] = row
+
+
+def entry(settings: dict[str, Any]) -> dict[str, Any]:
+    """A part of which nothing is measured yet."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    return {"settings": settings, "began": now, "commit": commit(), "rows": [], "why": ""}
+
+
+def commit() -> str:
+    """The commit of this clone, with a + if files differ from it; empty without git."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=9"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Writes both files, each wholly or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / JSON, results)
+    write_whole(folder / MARKDOWN, whole(results))
+
+
+def whole(results: dict[str, Any]) -> str:
+    """The page."""
+    kind = results.get("device", {}).get("kind", "an accelerator")
+    toys = " Toy sizes: the figures mean nothing." if results["quick"] else ""
+    parts = [
+        f"# Measured on {kind}",
+        f"Written by benchmarks/accelerator.py; the raw numbers are in {JSON}.{toys}",
+        *(section(part, results) for part in PARTS if part.name in results["parts"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(part: Part, results: dict[str, Any]) -> str:
+    """One part: its table as far as it came, and what kept it from its end."""
+    found = results["parts"][part.name]
+    lines = [f"## {part.title}"]
+    if found["rows"]:
+        table = import_module(f"{__package__}.{part.module}").table
+        lines.append(
+            table(found["rows"], device=results.get("device", {}), **found["settings"]).strip()
+        )
+    note = f"{found['began']} UTC, commit {found['commit'] or 'unknown'}"
+    if "seconds" in found:
+        note += f", {found['seconds']:.0f} s"
+    if found["why"]:
+        note += f". **Not whole:** {found['why']}"
+    return "\n\n".join([*lines, note + "."])

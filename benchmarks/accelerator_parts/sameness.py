@@ -1,0 +1,96 @@
+"""What must be the same: a run's checkpoint here and on a CPU, and a run made twice."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.accelerator_parts.opened import logits
+from benchmarks.accelerator_parts.process import ROOT
+from benchmarks.accelerator_parts.runs import TOY, train
+from gptjax.errors import RunError
+from gptjax.store.runs import load_run
+
+Row = dict[str, Any]
+# Few sequences, so that the CPU's share of it takes seconds.
+SMALL = "--preset shakespeare --dtype bfloat16 --batch-size 8 --eval-iters 4 --eval-interval 10"
+TWICE = "--preset shakespeare --max-iters 200 --eval-interval 100"
+
+
+def measure(found: Callable[[Row], None], *, what: str, data: str, quick: bool) -> None:
+    """A row for each comparison, with `ok`. This process itself computes on a CPU."""
+    jax.config.update("jax_platforms", "cpu")
+    with tempfile.TemporaryDirectory(prefix="gptjax-same-") as folder:
+        (resumed if what == "resume" else repeated)(found, data, quick, Path(folder))
+
+
+def resumed(found: Callable[[Row], None], data: str, quick: bool, folder: Path) -> None:
+    """Trained here and opened on a CPU, and the other way; each also trains on there.
+
+    Logits are the same if they differ by at most twice what bfloat16 itself changes in them, both
+    as a root of the mean square.
+    """
+    flags = f"{TOY} --dtype bfloat16" if quick else SMALL
+    for name, first, second in (
+        ("here, then a CPU", None, "cpu"),
+        ("a CPU, then here", "cpu", None),
+    ):
+        path = folder / name.replace(" ", "-").replace(",", "")
+        _train(f"{flags} --max-iters 4", "--data", data, "--out-dir", str(path), platform=first)
+        there, exact = logits(path, "bfloat16"), logits(path, "float32")
+        here = _logits_here(path)
+        rounding, difference = _rms(there - exact), _rms(here - there)
+        row: Row = {"key": name, "what": f"trained on {name}: logits", "difference": difference}
+        found(row | {"allowed": 2 * rounding, "ok": bool(difference <= 2 * rounding)})
+        _train("--resume --max-iters 8", "--data", data, "--out-dir", str(path), platform=second)
+        found({"key": f"{name}, on", "what": f"trained on {name}: goes on", "ok": True})
+
+
+def repeated(found: Callable[[Row], None], data: str, quick: bool, folder: Path) -> None:
+    """A run made twice, with --deterministic and without: whether all parameters are the same."""
+    for flag in ("--deterministic",) if quick else ("--deterministic", ""):
+        paths = [folder / f"{flag or 'as-it-is'}-{number}" for number in (1, 2)]
+        for path in paths:
+            flags = f"{TOY if quick else TWICE} {flag}"
+            _train(flags, "--data", data, "--out-dir", str(path))
+        trees = [load_run(path, "latest").params for path in paths]
+        differences = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), *trees)
+        largest = max(jax.tree.leaves(differences))
+        what = f"a run twice{', ' if flag else ''}{flag}: parameters"
+        # Without the flag nothing is promised.
+        ok = largest == 0 if flag else None
+        found({"key": flag or "none", "what": what, "difference": largest, "allowed": 0, "ok": ok})
+
+
+def _train(flags: str, *more: str, platform: str | None = None) -> None:
+    with train(flags, *more, platform=platform) as process:
+        status = process.wait()
+    if status:
+        raise RunError(f"train.py {flags} ended with status {status}")
+
+
+def _logits_here(path: Path) -> np.ndarray:
+    """`opened.logits` in bfloat16, in a process that computes on the accelerator."""
+    answer = path / "answer.npy"
+    command = [sys.executable, "-m", "benchmarks.accelerator_parts.opened", str(path), str(answer)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return np.load(answer)
+
+
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+
+
+def table(rows: list[Row], **_: Any) -> str:
+    """A line for each comparison."""
+    lines = ["| what | difference | allowed | the same |", "|---|--:|--:|---|"]
+    for row in rows:
+        numbers = [f"{row[name]:.3g}" if name in row else "" for name in ("difference", "allowed")]
+        said = {True: "yes", False: "**no**", None: "not promised"}[row["ok"]]
+        lines.append(f"| {row['what']} | {' | '.join(numbers)} | {said} |")
+    return "\n".join(lines)

@@ -1,0 +1,18 @@
+"""The shapes that are measured, by name, and the toys in their place."""
+
+from benchmarks import train_step
+from gptjax.config import RunConfig
+
+SHAPES = {
+    "shakespeare": train_step.SHAPES["shakespeare"],
+    "shakespeare, no dropout": train_step.SHAPES["shakespeare, no dropout"],
+    "GPT-2 124M": train_step.SHAPES["GPT-2 124M"].replace(batch_size=16),
+}
+
+
+def shape_of(name: str, quick: bool) -> RunConfig:
+    """The run of this name; with `quick`, a toy with its dropout."""
+    run_config = SHAPES[name].replace(dtype="bfloat16")
+    if not quick:
+        return run_config
+    return train_step.TOY["toy"].replace(dropout=run_config.model.dropout)
