@@ -3,6 +3,7 @@
 gptjax train       trains a GPT on a text: a clone's train.py
 gptjax sample      generates text from the trained model: a clone's sample.py
 gptjax verify RUN  checks every file of a run: which checkpoints are good
+gptjax prepare     makes tokens of files and folders that are larger than memory
 gptjax lecture     trains the lecture's models, from the bigram table to the GPT
 gptjax --version   this version
 
@@ -23,7 +24,7 @@ except ValueError as error:  # JAX reads its environment variables when it is im
     sys.stderr.write(f"gptjax: error: {error}\n")
     sys.exit(2)
 
-COMMANDS = ("train", "sample", "verify", "lecture")
+COMMANDS = ("train", "sample", "verify", "prepare", "lecture")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,6 +62,10 @@ def run(argv: list[str], program: str) -> int:
             from gptjax.app import verify
 
             return verify.main(rest, command=f"{program} verify")
+        case "prepare":
+            from gptjax.app import prepare
+
+            return prepare.main(rest, commands=commands, command=f"{program} prepare")
         case "lecture":
             from gptjax.lecture import __main__ as lecture
 

@@ -57,7 +57,7 @@ class GPTConfig:
         ConfigError: a value is of the wrong type or out of its range.
     """
 
-    vocab_size: int = 65  # tiny Shakespeare's; a run takes it from its text
+    vocab_size: int = 65  # tiny Shakespeare's; a run takes it from its tokenizer
     block_size: int = flag(256, "longest context, in tokens")
     n_layer: int = flag(6, "number of blocks")
     n_head: int = flag(6, "attention heads per block")
@@ -220,8 +220,12 @@ class RunConfig:
     Attributes:
         model_name: which module the parameters belong to: `gpt`, or a rung of the lecture.
         preset: the preset that the run started from.
-        data: `shakespeare`, the absolute path of a text file, or `-` for a text from a pipe.
-        data_sha256: of the text's bytes; a resume on another text is refused.
+        data: `shakespeare`, the absolute path of a text file, of a prepared folder or of a pattern,
+            or `-` for a text from a pipe.
+        data_sha256: of the text's bytes, or of a prepared text's files; a resume on another text is
+            refused.
+        tokenizer: what makes tokens of the text; the run's tokenizer.json has its vocabulary. None
+            is the default, and what runs of 0.1.0 have: characters.
         seed: from which every random number of the run follows.
     """
 
@@ -231,10 +235,14 @@ class RunConfig:
     preset: str = "shakespeare"
     data: str = flag(
         "shakespeare",
-        "`shakespeare`, the path of a UTF-8 text file, or - for standard input",
+        "`shakespeare`, a UTF-8 text file, a pattern for several, a prepared folder, or - for "
+        "standard input",
         path=True,
     )
     data_sha256: str = ""
+    tokenizer: str | None = flag(
+        None, "char, byte, bpe, gpt2, or the folder of a GPT-2's vocabulary [char]", path=True
+    )
     seed: int = flag(1337, "seed of parameters, batches and dropout", int32=False)
     deterministic: bool = flag(False, "on a GPU, use deterministic kernels only (slower)")
 

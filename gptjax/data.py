@@ -3,7 +3,7 @@
 The lecture's "training set" and "batch" sections, as pure functions.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from gptjax.errors import InputError
 from gptjax.numerics import own_numerics
 
 Array = jax.Array
+Whole = TypeVar("Whole", str, np.ndarray)
 TRAIN_FRACTION = 0.9
 
 
@@ -23,10 +24,14 @@ class Batch(NamedTuple):
     y_BT: Array
 
 
-def split(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first 90 % for training, the rest for validation, as the lecture splits it."""
-    n = int(TRAIN_FRACTION * len(tokens))
-    return tokens[:n], tokens[n:]
+def split(whole: Whole) -> tuple[Whole, Whole]:
+    """The first 90 % for training, the rest for validation, as the lecture splits it.
+
+    Args:
+        whole: a text, which is split by its characters, or its ids.
+    """
+    n = int(TRAIN_FRACTION * len(whole))
+    return whole[:n], whole[n:]
 
 
 def check_lengths(train: np.ndarray, val: np.ndarray, block_size: int) -> None:

@@ -165,3 +165,13 @@ def bits_per_character(nats_per_token: float, characters_per_token: float = 1.0)
         characters_per_token: 1 for the character tokenizer, else the text's average.
     """
     return nats_per_token / math.log(2) / characters_per_token
+
+
+def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
+    """The same loss in bits per byte of UTF-8, in which all tokenizers and languages compare.
+
+    Args:
+        nats_per_token: a loss of this project.
+        bytes_per_token: the average of the text that the loss is of.
+    """
+    return nats_per_token / math.log(2) / bytes_per_token

@@ -19,7 +19,12 @@ class CharTokenizer:
         characters: all of them, sorted by code point; a character's id is its place. For tiny
             Shakespeare id 0 is the newline.
         start_id: the token that begins a text without a prompt: the newline, where there is one.
+        kind: its name, as `--tokenizer` has it.
+        end_id: None: no character ends a text.
     """
+
+    kind = "char"
+    end_id = None
 
     def __init__(self, characters: str) -> None:
         if not isinstance(characters, str) or not characters:
@@ -33,11 +38,18 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """The vocabulary of a text: every distinct character, newlines as they are."""
+        """The vocabulary of a text: every distinct character, newlines as they are.
+
+        Raises:
+            InputError: the text is empty, or holds half of a surrogate pair.
+        """
         seen = np.zeros(UNICODE_SIZE, bool)
         for start in range(0, len(text), CHUNK):
             seen[_codes(text[start : start + CHUNK])] = True
-        return cls(seen.nonzero()[0].astype("<u4").tobytes().decode("utf-32-le"))
+        codes = seen.nonzero()[0].astype("<u4")
+        if half := [code for code in codes if 0xD800 <= code < 0xE000]:
+            raise InputError(f"U+{half[0]:04X} is half of a surrogate pair, and no character")
+        return cls(codes.tobytes().decode("utf-32-le"))
 
     def __contains__(self, character: object) -> bool:
         """Whether a character has an id."""
@@ -68,9 +80,17 @@ class CharTokenizer:
             result[start : start + CHUNK] = ids
         return result
 
+    def encode_prompt(self, text: str) -> np.ndarray:
+        """The same: no character is special in a prompt."""
+        return self.encode(text)
+
     def decode(self, ids: Any) -> str:
         """The text of a sequence of ids."""
         return self._codes[np.asarray(ids, np.int64)].tobytes().decode("utf-32-le")
+
+    def byte_lengths(self) -> np.ndarray:
+        """How many bytes of UTF-8 each id stands for: (vocab_size,)."""
+        return np.array([len(character.encode()) for character in self.characters])
 
     def to_dict(self) -> dict[str, Any]:
         """What tokenizer.json holds."""

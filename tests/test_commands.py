@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import json
 import os
 import re
 import select
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import train
+from gptjax import __main__ as program
 
 from conftest import TEXT, tiny
 from gpt2_folders import make_folder
@@ -155,6 +157,9 @@ def clone(tmp_path_factory):
     text = TEXT + "ROMEO: JULIET: First Citizen, I would I were thy bird.\n" * 9
     (clone / "my.txt").write_text(text)
     (clone / "my.txt.gz").write_bytes(gzip.compress(text.encode()))
+    line = json.dumps({"text": text}) + "\n"
+    (clone / "more.jsonl.gz").write_bytes(gzip.compress(line.encode()))
+    assert program.main(["prepare", str(clone / "my.txt"), "--out", str(clone / "corpus")]) == 0
     for name in ("big", "notebook"):
         flags = tiny("--block-size", 32, "--data", clone / "my.txt")
         assert train.main([*flags, "--out-dir", str(clone / "runs" / name)]) == 0
@@ -179,6 +184,8 @@ def prepared(command: str, scratch: Path) -> str:
     words = command.split()
     if "train" in command and "--resume" not in words and "--out-dir" in words:
         shutil.rmtree(scratch / words[words.index("--out-dir") + 1], ignore_errors=True)
+    if " prepare " in command:
+        shutil.rmtree(scratch / words[words.index("--out") + 1], ignore_errors=True)
     for run in re.findall(r"sample\.py --out-dir (runs/\S+)", command):
         if not (scratch / run).exists():  # made by the command before it
             shutil.copytree(scratch / "runs" / "big", scratch / run)

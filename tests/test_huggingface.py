@@ -13,7 +13,7 @@ from gptjax.errors import InputError
 from gptjax.inference.generation import generate
 from gptjax.interop.folder_vocabulary import END_OF_TEXT
 from gptjax.interop.huggingface import load_huggingface
-from gptjax.interop.packages import PACKAGES
+from gptjax.text.packages import PACKAGES
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra `huggingface`")
 tokenizers = pytest.importorskip("tokenizers", reason="needs the extra `huggingface`")

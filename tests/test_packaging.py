@@ -10,7 +10,7 @@ import gptjax
 import sample
 import train
 from gptjax import __main__ as command
-from gptjax.interop.packages import PACKAGES
+from gptjax.text.packages import PACKAGES
 
 from conftest import TINY
 
@@ -37,7 +37,7 @@ def test_requirements_are_the_dependencies_and_the_test_runner():
 def test_a_library_user_installs_no_test_runner():
     needed = " ".join(PROJECT["dependencies"])
     assert not [name for name in ("pytest", "hypothesis", "torch", "ruff") if name in needed]
-    assert set(EXTRAS) == {"test", "huggingface", "compare", "dev"}
+    assert set(EXTRAS) == {"test", "huggingface", "data", "compare", "dev"}
 
 
 def test_every_requirement_has_a_lower_and_an_upper_bound():
@@ -47,8 +47,8 @@ def test_every_requirement_has_a_lower_and_an_upper_bound():
         assert own or "==" in requirement or (">=" in requirement and ",<" in requirement)
 
 
-def test_the_advice_for_hugging_face_installs_the_extra():
-    assert set(PACKAGES.values()) == set(EXTRAS["huggingface"])
+def test_the_advice_for_optional_packages_installs_the_extras():
+    assert set(PACKAGES.values()) == {*EXTRAS["huggingface"], *EXTRAS["data"]}
 
 
 def test_no_address_stands_in_the_metadata():
@@ -85,7 +85,7 @@ def test_help_names_every_command(capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "needs a command: it has train, sample, verify, lecture"),
+        ([], "needs a command: it has train, sample, verify, prepare, lecture"),
         (["trian"], "no command 'trian': did you mean train?"),
         (["--resume"], "no command '--resume': it has train, sample"),
         (["train", "--n-layer", "0"], "gptjax train: error: --n-layer (0) must be at least 1"),

@@ -36,6 +36,7 @@ def test_a_run_holds_what_the_design_says(finished_run):
     assert all(x["seconds"] > 0 for x in lines)
     assert lines == sorted(lines, key=lambda x: x["seconds"])
     allowed = {"step", "seconds", "train_loss", "val_loss", "learning_rate", "tokens_per_second"}
+    allowed |= {"train_bits_per_byte", "val_bits_per_byte"}
     assert all(set(x) <= allowed for x in lines)
 
 

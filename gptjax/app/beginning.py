@@ -16,7 +16,7 @@ from gptjax.config import RunConfig
 from gptjax.store import runs
 from gptjax.store.folders import taken
 from gptjax.store.lock import locked
-from gptjax.text.splitting import Texts, check_same_text, read_texts, with_text
+from gptjax.text.splitting import Of, Texts, read_texts, with_text
 
 
 @contextlib.contextmanager
@@ -75,11 +75,11 @@ def go_on(
     Args:
         new: the run is new, and process 0 has written it.
     """
+    stored, tokenizer = runs.read_run(path)
+    run_config = stored
     if new is None:
         run_config = resumed_config(path, given, bool(options["eval_only"]), say)
-    else:
-        run_config, _ = runs.read_run(path)
-    texts = read_texts(run_config, data_dir, say, is_stored="data" not in given)
-    check_same_text(path, run_config, texts)
+    run = Of(path, tokenizer)
+    texts = read_texts(run_config, data_dir, say, is_stored="data" not in given, run=run)
     run_config = with_text(run_config, texts)
     return run_config, texts, choose_mesh(options["mesh"], run_config, peers)

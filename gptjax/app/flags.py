@@ -35,6 +35,7 @@ class FlagParser(argparse.ArgumentParser):
 
     Args:
         foreign: advice for flags of other programs that users type here.
+        takes_paths: arguments that belong to no flag are paths, see `parse_with_paths`.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class FlagParser(argparse.ArgumentParser):
         description: str,
         add_help: bool = True,
         foreign: foreign_flags.Advice | None = None,
+        takes_paths: bool = False,
     ) -> None:
-        self._foreign = foreign or {}
+        self._foreign, self._takes_paths = foreign or {}, takes_paths
         super().__init__(
             prog=prog,
             usage="%(prog)s [flags]",
@@ -120,11 +122,19 @@ class FlagParser(argparse.ArgumentParser):
         Raises:
             InputError: a flag is unknown, lacks its value, or has one of the wrong type.
         """
+        values, others = self.parse_with_paths(argv)
+        if others:
+            self._refuse(*others)
+        return values
+
+    def parse_with_paths(self, argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """The same, and the arguments that belong to no flag, in order: paths, for instance."""
         known, unknown = self.parse_known_args(list(self._normalized(argv)))
-        if unknown:
-            self._refuse(*unknown)
+        for i, argument in enumerate(unknown):
+            if argument.startswith(tuple(DASHES)):
+                self._refuse(*unknown[i:])
         values = vars(known).items()
-        return {name: tuple(v) if isinstance(v, list) else v for name, v in values}
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in values}, unknown
 
     def parse_some(self, argv: list[str]) -> dict[str, Any]:
         """The same, passing over what is unknown: for a flag that decides the others' defaults."""
@@ -185,6 +195,8 @@ class FlagParser(argparse.ArgumentParser):
         """Whether the next argument is a flag's value, and not a flag."""
         if self._split(following)[0] in self._option_string_actions:
             return False
+        if isinstance(action, Switch) and self._takes_paths:
+            return following.lower() in TRUE + FALSE
         return action.nargs is None or (
             isinstance(action, Switch) and not following.startswith("-")
         )

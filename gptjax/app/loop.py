@@ -24,6 +24,7 @@ from gptjax.backends import scanned, sharding
 from gptjax.backends.distributed import ALONE, Peers, first_of_any
 from gptjax.config import RunConfig
 from gptjax.errors import RunError
+from gptjax.loss import bits_per_byte
 from gptjax.store import runs
 from gptjax.store.checkpoint import Saver
 from gptjax.store.metrics import MetricsLog
@@ -102,6 +103,7 @@ class Loop:
         reporter: Reporter,
         stop: StopRequest,
         *,
+        bytes_per_token: tuple[float, float] = (1.0, 1.0),
         skipped: int = 0,
         mesh: Mesh | None = None,
         peers: Peers = ALONE,
@@ -114,6 +116,7 @@ class Loop:
             model: with the execution that suits this machine, see `execution.suited`.
             restored: the state to continue from; None initializes one.
             tokens: for training and for validation.
+            bytes_per_token: of the text for training, and of that for validation.
             skipped: updates that were skipped before.
             mesh: of the devices that train; None is one device.
             peers: the processes that train. What must be the same in all of them is asked of
@@ -127,6 +130,7 @@ class Loop:
         self._peers = peers
         self._log = MetricsLog(path / runs.METRICS if peers.leads else None, self._step)
         self._seconds_before = self._log.seconds
+        self._bytes_per_token = bytes_per_token
         self._tokens_per_update = run_config.tokens_per_update
         self._health = Health(path, self._config, self._step, skipped)
         self._timer = Timer(clock)
@@ -235,7 +239,9 @@ class Loop:
             "learning_rate": metrics.last.learning_rate,
         }
         if metrics.finite:
-            line["train_loss"] = metrics.last.loss
+            loss = float(metrics.last.loss)
+            line["train_loss"] = loss
+            line["train_bits_per_byte"] = round(bits_per_byte(loss, self._bytes_per_token[0]), 6)
         if self._health.skipped:
             line["skipped"] = self._health.skipped
         if self._timer.seconds_per_update is not None:
@@ -271,7 +277,9 @@ class Loop:
             raise RunError(
                 f"the validation loss after step {self._step} is {val_loss}; {kept(self._path)}"
             )
+        bits = round(bits_per_byte(val_loss, self._bytes_per_token[1]), 6)
         line |= {"seconds": round(self._seconds(), 3), "val_loss": val_loss}
+        line["val_bits_per_byte"] = bits
         # Before the checkpoint: a resume drops the lines after it, and adds none.
         self._log.add(**line)
         self._save(val_loss)

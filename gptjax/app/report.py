@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from gptjax.app.pictures import matplotlib_defaults, new_figure, save_png
 from gptjax.config import RunConfig
 from gptjax.errors import one_line
-from gptjax.loss import bits_per_character
+from gptjax.loss import bits_per_byte
 from gptjax.store import runs
 from gptjax.store.metrics import Thinned, read_metrics
 from gptjax.store.samples import SamplesLog
@@ -118,7 +118,10 @@ class Report:
         with self._showing("the progress"):
             if self._bar is not None:
                 self._bar.update(self._task, completed=line["step"])
-            self.say(f"{self._plain(line)}  val loss {line['val_loss']:.4f}")
+            self.say(
+                f"{self._plain(line)}  val loss {line['val_loss']:.4f}"
+                f" ({line['val_bits_per_byte']:.3f} bits per byte)"
+            )
         with self._showing("a sample"):
             text = self._sample(params)
             self.say("\n".join(f"    | {part}" for part in text.splitlines()))
@@ -162,11 +165,14 @@ class Report:
 def draw_losses(path: Path) -> None:
     """Draws loss.png of the run at `path` from its metrics.jsonl."""
     train, val = Thinned(), Thinned()
+    bits = None  # per byte, of a nat per token
     for line in read_metrics(path / runs.METRICS):
         if "train_loss" in line:
             train.add(line["step"], line["train_loss"])
         if "val_loss" in line:
             val.add(line["step"], line["val_loss"])
+            if line["val_loss"] > 0:
+                bits = line.get("val_bits_per_byte", 0) / line["val_loss"]
     figure = new_figure(7, 4.2)
     axes = figure.subplots()
     if train.points:
@@ -191,14 +197,17 @@ def draw_losses(path: Path) -> None:
         )
     axes.set_xlabel("step (optimizer updates)")
     axes.set_ylabel("loss (nats per token)")
+    if bits:
+        other = axes.secondary_yaxis("right", functions=(lambda y: y * bits, lambda y: y / bits))
+        other.set_ylabel("bits per byte of the validation split")
     axes.grid(alpha=0.3)
     axes.legend()
     save_png(figure, path / runs.PICTURE, dpi=120)
 
 
-def loss_text(nats: float) -> str:
+def loss_text(nats: float, bytes_per_token: float) -> str:
     """A loss in both units people compare by."""
-    return f"{nats:.4f} nats per token ({bits_per_character(nats):.3f} bits per character)"
+    return f"{nats:.4f} nats per token ({bits_per_byte(nats, bytes_per_token):.3f} bits per byte)"
 
 
 def duration(seconds: float) -> str:

@@ -43,7 +43,8 @@ def resumed_config(
     Raises:
         InputError: a setting contradicts the run.
     """
-    stored, _ = runs.read_run(path)
+    stored, tokenizer = runs.read_run(path)
+    stored = stored.replace(tokenizer=tokenizer.kind)  # runs of 0.1.0 do not say it
     if stored.deterministic:
         make_deterministic()
     platform()

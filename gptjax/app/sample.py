@@ -29,7 +29,7 @@ from gptjax.inference.generation import stream
 from gptjax.inference.scoring import score
 from gptjax.inference.text_stream import Pace, SampleWriter
 from gptjax.interop.huggingface import Pretrained, load_huggingface
-from gptjax.loss import bits_per_character
+from gptjax.loss import bits_per_byte, bits_per_character
 from gptjax.model import GPT, config_of
 from gptjax.store import runs
 from gptjax.text import shell
@@ -84,8 +84,7 @@ def run(argv: list[str], commands: shell.Commands) -> int:
     # 3. Its loss of a text, or text of its own.
     if score_file is not None:
         scored = like_the_corpus(scored, loaded.tokenizer)
-        ids = loaded.tokenizer.encode(scored)
-        print_score(model, params, ids, len(scored), asked)
+        print_score(model, params, loaded.tokenizer.encode(scored), scored, asked)
     else:
         prompts = [like_the_corpus(prompt, loaded.tokenizer) for prompt in prompts]
         print_samples(model, params, loaded.tokenizer, prompts, asked)
@@ -123,7 +122,7 @@ def print_samples(
 ) -> None:
     """Draws `num_samples` of each prompt, `batch_size` rows at a time, and prints them in order."""
     flags = asked.samples
-    starts = [tokenizer.encode(p) if p else np.array([tokenizer.start_id]) for p in prompts]
+    starts = [tokenizer.encode_prompt(p) if p else np.array([tokenizer.start_id]) for p in prompts]
     # Sample s of a prompt is the same whatever other prompts there are, and however many samples.
     rows = (
         Row(p, s, prompt, start)
@@ -196,12 +195,8 @@ def slide_note(model: Any, window: Window) -> str:
     )
 
 
-def print_score(model: Any, params: Any, ids: Any, characters: int, asked: Asked) -> None:
-    """Prints the loss of a text in the units that people compare.
-
-    Args:
-        characters: how many the text has.
-    """
+def print_score(model: Any, params: Any, ids: Any, text: str, asked: Asked) -> None:
+    """Prints the loss of a text in the units that people compare."""
     block_size = config_of(model).block_size
     stride = asked.scoring.stride
     stride = max(1, block_size // 2) if stride is None else stride
@@ -209,7 +204,8 @@ def print_score(model: Any, params: Any, ids: Any, characters: int, asked: Asked
     nats = found.nats / found.tokens
     print(f"tokens scored: {found.tokens:,}, each with up to {block_size} before it")
     print(f"loss: {nats:.4f} nats per token")
-    print(f"bits per character: {bits_per_character(nats, characters / len(ids)):.4f}")
+    print(f"bits per character: {bits_per_character(nats, len(text) / len(ids)):.4f}")
+    print(f"bits per byte: {bits_per_byte(nats, len(text.encode()) / len(ids)):.4f}")
     print(f"perplexity: {math.exp(min(nats, 700)):.4f} per token")
 
 

@@ -39,6 +39,7 @@ from gptjax.store import runs
 from gptjax.text import shell
 from gptjax.text.reading import STANDARD_INPUT
 from gptjax.text.splitting import Texts
+from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
 from gptjax.training import TrainState, evaluate
 
 HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
@@ -112,7 +113,7 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
         if peers.leads:
             peers.agree(str(path))  # the others wait for it in `folder_of`
         if options["eval_only"]:
-            return report_evaluation(path, texts.val, warn, mesh)
+            return report_evaluation(path, texts, warn, mesh)
 
         # 4. Where it starts: at step 0, or at the newest whole checkpoint.
         say(f"run: {path}")
@@ -156,6 +157,7 @@ def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
         parser.add(name, bool, what)
     parser.add("budget_minutes", float, "choose max_iters so that the run takes so long here")
     machines.add_flags(parser)
+    parser.add("vocab_size", int, f"ids of the vocabulary that --tokenizer bpe learns [{BPE_SIZE}]")
     parser.add_config(with_micro_batches(defaults, platform()))
     return parser.parse(argv)
 
@@ -194,6 +196,9 @@ def new_config(given: dict[str, Any], mesh: str | None = None, peers: Peers = AL
     """The configuration of a new run: its preset's, with what was typed."""
     if given.get("deterministic"):
         make_deterministic()
+    check_tokenizer(given.get("tokenizer"), given.get("vocab_size"))
+    if given.get("tokenizer") == "bpe":
+        given = {"vocab_size": BPE_SIZE} | given
     run_config = changed(preset_for(platform(), given.get("preset")), given)
     if "micro_batch_size" not in given:
         parts = parts_of(mesh, run_config.train.batch_size, peers)
@@ -204,7 +209,7 @@ def new_config(given: dict[str, Any], mesh: str | None = None, peers: Peers = AL
 
 
 def report_evaluation(
-    path: Path, val_tokens: np.ndarray, warn: Callable[[str], None], mesh: Mesh | None
+    path: Path, texts: Texts, warn: Callable[[str], None], mesh: Mesh | None
 ) -> int:
     """Prints the validation loss of the newest whole checkpoint; writes nothing."""
     began = time.monotonic()
@@ -212,32 +217,41 @@ def report_evaluation(
     loss = evaluate(
         sharding.spread(loaded.model, mesh),
         loaded.params,
-        sharding.everywhere(mesh, val_tokens),
+        sharding.everywhere(mesh, texts.val),
         max_windows=loaded.config.train.eval_windows,
         placement=sharding.placement(mesh),
     )
     seconds = duration(time.monotonic() - began)
-    say(f"{path}, step {loaded.step}: validation loss {loss_text(loss)}, {seconds}")
+    shown = loss_text(loss, texts.bytes_per_token[1])
+    say(f"{path}, step {loaded.step}: validation loss {shown}, {seconds}")
     return 0
 
 
 def introduce(run_config: RunConfig, texts: Texts, mesh: Mesh | None) -> None:
     """What is about to happen, in a few lines."""
-    text, tokenizer = texts.text, texts.tokenizer
     params = runs.abstract_params(runs.make_model(run_config))
-    source = "a pipe" if text.source == STANDARD_INPUT else text.source
+    source = "a pipe" if texts.source == STANDARD_INPUT else texts.source
     say(f"{describe()}, preset {run_config.preset}")
     if jax.device_count() > 1:
         say(describe_mesh(mesh, run_config))
     say(
-        f"text: {source}, {len(text.text):,} characters, {tokenizer.vocab_size} distinct, "
+        f"text: {source}, {texts.size}, {_ids(texts)}, "
         f"{len(texts.train):,} for training and {len(texts.val):,} for validation"
     )
     say(
         f"model: {num_params(params):,} parameters; {run_config.train.max_iters:,} steps of "
         f"{run_config.tokens_per_update:,} tokens; a model that knows nothing has loss "
-        f"{math.log(tokenizer.vocab_size):.2f}"
+        f"{math.log(texts.tokenizer.vocab_size):.2f}"
     )
+
+
+def _ids(texts: Texts) -> str:
+    """The vocabulary, and how much text a token is, for a person."""
+    tokenizer = texts.tokenizer
+    if tokenizer.kind == "char":
+        return f"{tokenizer.vocab_size} distinct"
+    _, each = texts.bytes_per_token
+    return f"{tokenizer.vocab_size} ids ({tokenizer.kind}) of {each:.2f} bytes"
 
 
 def train_and_show(
@@ -270,16 +284,16 @@ def train_and_show(
     shown: Any = nullcontext()
     if peers.leads:
         report = shown = Report(path, run_config, sample, sys.stdout, warn, start.step)
-    tokens = texts.train, texts.val
     with StopRequest() as stop, shown:
         loop = Loop(
             path,
             run_config,
             model,
             start.state,
-            tokens,
+            (texts.train, texts.val),
             report,
             stop,
+            bytes_per_token=texts.bytes_per_token,
             skipped=start.skipped,
             mesh=mesh,
             peers=peers,
@@ -299,11 +313,12 @@ def conclude(
         say(f"stopped {where}; go on with\n    {resume}")
         return 128 + result.signal
     if result.val_loss is not None and result.best is not None:
-        say(f"final validation loss: {loss_text(result.val_loss)}, best {result.best:.4f}")
+        loss = loss_text(result.val_loss, texts.bytes_per_token[1])
+        say(f"final validation loss: {loss}, best {result.best:.4f}")
     say(f"{duration(result.seconds)} in all, {result.step:,} steps; picture: {path / runs.PICTURE}")
     if result.step < run_config.train.max_iters:
         say(f"--max-minutes is over; go on with\n    {resume}")
-    say(f"sample from it with\n    {hints.sample(commands, path, texts.text.text)}")
+    say(f"sample from it with\n    {hints.sample(commands, path, texts.beginning)}")
     return 0
 
 

@@ -5,20 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
-import numpy as np
-
 from gptjax.inference.decoding import ROOM, Drawn
 
 LINE = "-" * 15
 SECONDS_A_LOOK = 0.05
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer(Protocol):
     """What sampling needs of a tokenizer."""
 
     start_id: int
-
-    def encode(self, text: str) -> np.ndarray: ...
 
     def decode(self, ids: Any) -> str: ...
 
@@ -37,7 +34,9 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
-        self._undecoded: list[int] = []
+        # Tokens that end within a character, and how many characters of their text were used.
+        self._open: list[int] = []
+        self._used = 0
         self._held = ""
         self.done = False
         self.tokens = 0
@@ -54,18 +53,13 @@ class TextStream:
 
     def finish(self) -> str:
         """The rest of the text, when no token follows."""
-        rest = self._held + self._tokenizer.decode(self._undecoded) if not self.done else ""
-        self._undecoded, self._held = [], ""
+        broken = self._tokenizer.decode(self._open)[self._used :] if self._open else ""
+        rest = self._held + broken if not self.done else ""
+        self._open, self._used, self._held = [], 0, ""
         return rest
 
     def _add(self, token: int) -> str:
-        self._undecoded.append(token)
-        text = self._tokenizer.decode(self._undecoded)
-        # No character of UTF-8 has more than 4 bytes: a longer tail is broken, not incomplete.
-        if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._undecoded) < 4:
-            return ""
-        self._undecoded = []
-        self._held += text
+        self._held += self._decode(token)
         met = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if met:
             self.done = True
@@ -75,6 +69,22 @@ class TextStream:
         certain = self._held[: len(self._held) - held]
         self._held = self._held[len(self._held) - held :]
         return certain
+
+    def _decode(self, token: int) -> str:
+        """The characters that a token completes; a token may end within the next one.
+
+        A character that is not complete is decoded to U+FFFD. It began in one of the last three
+        tokens, since a character of UTF-8 has at most four bytes. So decoding goes on from these.
+        """
+        ids = [*self._open, token]
+        text = self._tokenizer.decode(ids)
+        complete = len(text) - text.endswith(REPLACEMENT)
+        new = text[self._used : complete]
+        self._open, self._used = [], 0
+        if complete < len(text):
+            self._open = ids[-3:]
+            self._used = len(self._tokenizer.decode(self._open)) - 1
+        return new
 
 
 def _overlap(text: str, stop: str) -> int:

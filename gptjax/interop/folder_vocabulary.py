@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.files import read_json
 from gptjax.interop.folder_weights import download
-from gptjax.interop.packages import optional
-
-VOCABULARY, WHOLE_TOKENIZER = ("vocab.json", "merges.txt"), "tokenizer.json"
-# Files that list special tokens; each may be missing.
-SPECIAL, ADDED, SETTINGS = "special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"
-END_OF_TEXT = "<|endoftext|>"
+from gptjax.text.gpt2_folder import END_OF_TEXT, WHOLE_TOKENIZER, read_folder
 
 
 class FolderTokenizer:
@@ -55,6 +49,10 @@ class FolderTokenizer:
             )
         return ids
 
+    def encode_prompt(self, text: str) -> np.ndarray:
+        """The same: special tokens are special in every text that is given to a GPT-2."""
+        return self.encode(text)
+
     def decode(self, ids: Any) -> str:
         """The text of a sequence of ids."""
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
@@ -73,21 +71,8 @@ def read_vocabulary(
     Raises:
         InputError: the folder has no vocabulary, or the vocabulary cannot be read.
     """
-    tokenizers = optional("tokenizers")
-    try:
-        if (folder / WHOLE_TOKENIZER).is_file():
-            tokenizer = tokenizers.Tokenizer.from_file(str(folder / WHOLE_TOKENIZER))
-        elif all((folder / name).is_file() for name in VOCABULARY):
-            tokenizer = _from_parts(folder, tokenizers)
-        else:
-            raise InputError(
-                f"{folder} has no vocabulary: {WHOLE_TOKENIZER}, or {' and '.join(VOCABULARY)}; "
-                f"GPT-2's own is fetched by {download(folder, WHOLE_TOKENIZER)}"
-            )
-    except InputError:
-        raise
-    except Exception as error:  # the package raises bare Exception for a file it cannot parse
-        raise InputError(f"{folder}: the vocabulary cannot be read: {error}") from error
+    way_out = f"GPT-2's own is fetched by {download(folder, WHOLE_TOKENIZER)}"
+    tokenizer = read_folder(folder, "--from-huggingface", way_out)
     beyond = {i: token for token, i in tokenizer.get_vocab().items() if i >= known}
     if beyond:
         first, last = min(beyond), max(beyond)
@@ -100,32 +85,3 @@ def read_vocabulary(
         if isinstance(start, int) and 0 <= start < known:
             return FolderTokenizer(tokenizer, start, known)
     raise InputError(f"{folder}: the weights have no token at all")
-
-
-def _from_parts(folder: Path, tokenizers: Any) -> Any:
-    """Builds the tokenizer that tokenizer.json would describe: special tokens have one id each."""
-    settings, added = _read(folder / SETTINGS), dict(_read(folder / ADDED))
-    for number, token in settings.get("added_tokens_decoder", {}).items():
-        added[token["content"]] = int(number)
-    tokenizer = tokenizers.ByteLevelBPETokenizer(
-        *(str(folder / name) for name in VOCABULARY),
-        add_prefix_space=settings.get("add_prefix_space", False),
-    )
-    special = [END_OF_TEXT]
-    for token in _read(folder / SPECIAL).values():
-        special.append(token["content"] if isinstance(token, dict) else token)
-    tokenizer.add_special_tokens(
-        [x for x in special if isinstance(x, str) and tokenizer.token_to_id(x) is not None]
-    )
-    for token, number in sorted(added.items(), key=lambda item: item[1]):
-        tokenizer.add_special_tokens([token])
-        if tokenizer.token_to_id(token) != number:
-            raise InputError(
-                f"{folder}: added token {token!r} has id {number}, and {VOCABULARY[0]} leaves it "
-                f"{tokenizer.token_to_id(token)}"
-            )
-    return tokenizer
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, links=True) if path.is_file() else {}

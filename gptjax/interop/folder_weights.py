@@ -11,7 +11,7 @@ import numpy as np
 
 from gptjax.errors import InputError
 from gptjax.files import read_json
-from gptjax.interop.packages import optional
+from gptjax.text.packages import optional
 from gptjax.text.shell import joined, python, quoted
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

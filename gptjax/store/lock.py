@@ -15,14 +15,17 @@ except ImportError:  # Windows has no such locks
 
 
 @contextlib.contextmanager
-def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Holds the run folder at `path` against other processes that train in it.
+def locked(
+    path: Path, tell: Callable[[str], None], doing: str = "training", flag: str = "--out-dir"
+) -> Iterator[None]:
+    """Holds the folder at `path` against other processes that write to it.
 
     The lock is the kernel's, on the folder itself: it adds no file, and goes with the process,
     however that ends. Reading a run needs no lock.
 
     Args:
         tell: receives a line where the file system has no locks; the run goes on without.
+        doing, flag: what a process does in the folder, and which flag names it, for the message.
 
     Raises:
         InputError: another process holds it; nothing was touched.
@@ -37,8 +40,8 @@ def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise InputError(
-                    f"another process is training in {path}: wait until it ends, or stop it, "
-                    "or give another --out-dir"
+                    f"another process is {doing} in {path}: wait until it ends, or stop it, "
+                    f"or give another {flag}"
                 ) from error
             tell(f"{path} cannot be locked ({error.strerror}): let no other process train in it")
         yield

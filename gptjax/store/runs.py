@@ -25,8 +25,8 @@ from gptjax.model import GPT
 from gptjax.rungs import RUNGS, VARIANTS
 from gptjax.store import checkpoint as checkpoints
 from gptjax.store import listing, manifest
+from gptjax.text import tokenizers
 from gptjax.text.shell import found
-from gptjax.tokenizer import CharTokenizer
 from gptjax.training import TrainState, init_params, init_state
 from gptjax.version import __version__
 
@@ -47,7 +47,7 @@ class Run(NamedTuple):
     model: nn.Module
     config: RunConfig
     params: Any
-    tokenizer: CharTokenizer
+    tokenizer: tokenizers.Tokenizer
     step: int
 
 
@@ -131,7 +131,7 @@ def is_run(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
+def read_run(path: Path) -> tuple[RunConfig, tokenizers.Tokenizer]:
     """The configuration and the tokenizer of a run.
 
     Raises:
@@ -150,7 +150,7 @@ def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
         )
     try:
         run_config = RunConfig.from_dict(stored.get("config", {}))
-        tokenizer = CharTokenizer.from_dict(read_json(path / TOKENIZER))
+        tokenizer = tokenizers.from_dict(read_json(path / TOKENIZER))
     except InputError as error:
         # Naming the version explains nothing if it is the same: name the likely causes instead.
         same = stored.get("version") == __version__
@@ -164,7 +164,7 @@ def read_run(path: Path) -> tuple[RunConfig, CharTokenizer]:
     return run_config, tokenizer
 
 
-def write_run(path: Path, run_config: RunConfig, tokenizer: CharTokenizer) -> None:
+def write_run(path: Path, run_config: RunConfig, tokenizer: tokenizers.Tokenizer) -> None:
     """Writes what a sampler needs besides parameters; config.json, which makes it a run, last."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / TOKENIZER, tokenizer.to_dict())
@@ -252,7 +252,7 @@ def _is_beginning(path: Path) -> bool:
     if path.name != TOKENIZER:
         return False
     try:
-        CharTokenizer.from_dict(read_json(path))
+        tokenizers.from_dict(read_json(path))
     except InputError:
         return False
     return True

@@ -10,6 +10,7 @@ from typing import IO
 from gptjax.errors import InputError
 from gptjax.text.kinds import Source, advice, by, note, through
 from gptjax.text.outputs import descriptor_of
+from gptjax.text.shell import python
 
 # A place in a text is an int32 on the device.
 MAX_BYTES = 2**31 - 1
@@ -123,7 +124,10 @@ def _open(given: str) -> Iterator[IO[bytes]]:
         return
     path = Path(given)
     if path.is_dir():
-        raise InputError(f"{path} is a directory: give the path of one text file")
+        raise InputError(
+            f"{path} is a directory: give the path of one text file, a pattern for several, as in "
+            f"'{path}/**/*.txt', or have it prepared (`{python()} -m gptjax prepare --help`)"
+        )
     with path.open("rb") as file:
         yield file
 

@@ -1,5 +1,7 @@
-"""A run's text: read, encoded, and split in two for training and validation."""
+"""A run's text: read, split in two for training and validation, and made tokens of."""
 
+import glob
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,17 +11,45 @@ import numpy as np
 from gptjax.config import RunConfig
 from gptjax.data import check_lengths, compact, split
 from gptjax.errors import InputError
-from gptjax.text.corpora import Text, load_text
+from gptjax.text.bpe import pieces
+from gptjax.text.corpora import load_text
+from gptjax.text.dividing import VAL_FRACTION, check_divided, parts, separated, survey
+from gptjax.text.documents import Documents, find
+from gptjax.text.prepared import is_prepared, read_prepared
+from gptjax.text.preparing import Wanted, encoded, make_tokenizer
+from gptjax.text.tokenizers import Tokenizer, choose
 from gptjax.tokenizer import CharTokenizer
+
+# How much of a text is kept as text, to find a prompt in, in characters.
+BEGINNING = 2**16
 
 
 class Texts(NamedTuple):
-    """A run's text, its tokenizer, and its two splits as ids."""
+    """A run's text as ids, in two splits.
 
-    text: Text
-    tokenizer: CharTokenizer
+    Attributes:
+        source: as `Text` has it.
+        sha256: of the text's bytes.
+        beginning: the first characters of the text.
+        size: how much text it is, for a person.
+        bytes_per_token: of the training split, and of the validation split.
+    """
+
+    source: str
+    sha256: str
+    beginning: str
+    size: str
+    tokenizer: Tokenizer
     train: np.ndarray
     val: np.ndarray
+    bytes_per_token: tuple[float, float]
+
+
+class Of(NamedTuple):
+    """The run that a text belongs to: its folder, and its tokenizer."""
+
+    path: Path
+    tokenizer: Tokenizer
 
 
 def read_texts(
@@ -27,42 +57,142 @@ def read_texts(
     data_dir: Path,
     tell: Callable[[str], None],
     is_stored: bool = False,
+    run: Of | None = None,
 ) -> Texts:
-    """Reads the text that `run_config` names, and splits it.
+    """Reads the text that `run_config` names: a file, several, or a folder of prepared text.
+
+    A file is split by characters, whatever the tokenizer, so that bits per byte compare.
 
     Args:
         data_dir, tell, is_stored: as in `load_text`.
+        run: the run that goes on, with the text and the tokenizer that it has; None for a new one.
 
     Raises:
-        InputError: the text cannot be read or is too short.
+        InputError: the text cannot be read, is too short, or is not the run's.
     """
-    text = load_text(run_config.data, data_dir, tell, is_stored)
-    tokenizer = CharTokenizer.from_text(text.text)
-    tokens = compact(tokenizer.encode(text.text), tokenizer.vocab_size)
-    train_tokens, val_tokens = split(tokens)
-    check_lengths(train_tokens, val_tokens, run_config.model.block_size)
-    return Texts(text, tokenizer, train_tokens, val_tokens)
+    if is_prepared(Path(run_config.data)):
+        texts = _prepared(run_config, data_dir, tell, run)
+    elif is_glob(run_config.data):
+        texts = _several(run_config, data_dir, tell, run)
+    else:
+        texts = _one(run_config, data_dir, tell, is_stored, run)
+    check_lengths(texts.train, texts.val, run_config.model.block_size)
+    return texts
 
 
-def with_text(run_config: RunConfig, texts: Texts) -> RunConfig:
-    """The configuration with what follows from the text: its name, its sha256, the vocabulary."""
-    text = texts.text
-    vocab_size = texts.tokenizer.vocab_size
-    return run_config.replace(data=text.source, data_sha256=text.sha256, vocab_size=vocab_size)
+def is_glob(data: str) -> bool:
+    """Whether `--data` is a pattern for the names of files."""
+    return glob.has_magic(data) and not os.path.lexists(data)
 
 
-def check_same_text(path: Path, run_config: RunConfig, texts: Texts) -> None:
+def check_same(run_config: RunConfig, sha256: str, run: Of | None) -> None:
     """A run goes on with the text that it was trained on.
-
-    Args:
-        path: the run.
-        run_config: the run's.
 
     Raises:
         InputError: it is another text.
     """
-    if run_config.data_sha256 != texts.text.sha256:
+    if run is not None and run_config.data_sha256 != sha256:
         raise InputError(
-            f"--data {run_config.data} is another text than the run's: sha256 {texts.text.sha256}, "
-            f"and {path} was trained on {run_config.data_sha256}"
+            f"--data {run_config.data} is another text than the run's: sha256 {sha256}, "
+            f"and {run.path} was trained on {run_config.data_sha256}"
         )
+
+
+def _one(
+    run_config: RunConfig,
+    data_dir: Path,
+    tell: Callable[[str], None],
+    is_stored: bool,
+    run: Of | None,
+) -> Texts:
+    """A corpus by name, or one file, in memory."""
+    text = load_text(run_config.data, data_dir, tell, is_stored)
+    check_same(run_config, text.sha256, run)
+    train, val = split(text.text)
+    if run is not None:
+        tokenizer = run.tokenizer
+    elif run_config.tokenizer in (None, "char"):
+        tokenizer = CharTokenizer.from_text(text.text)
+    else:
+        vocab_size = run_config.model.vocab_size
+        tokenizer = choose(run_config.tokenizer, lambda: pieces(train), vocab_size, data_dir, tell)
+    train_tokens, val_tokens = (
+        compact(tokenizer.encode(part), tokenizer.vocab_size) for part in (train, val)
+    )
+    parts = ((train, train_tokens), (val, val_tokens))
+    bytes_per_token = tuple(len(part.encode()) / len(tokens) for part, tokens in parts)
+    return Texts(
+        text.source,
+        text.sha256,
+        text.text[:BEGINNING],
+        f"{len(text.text):,} characters",
+        tokenizer,
+        train_tokens,
+        val_tokens,
+        (bytes_per_token[0], bytes_per_token[1]),
+    )
+
+
+def _several(
+    run_config: RunConfig, data_dir: Path, tell: Callable[[str], None], run: Of | None
+) -> Texts:
+    """The files that a pattern names, in memory, divided as `prepare` divides them."""
+    pattern = os.path.abspath(run_config.data)
+    source = Documents(find([pattern], tell))
+    found = survey(source, VAL_FRACTION)
+    check_divided(found, VAL_FRACTION)
+    check_same(run_config, found.sha256, run)
+    wanted = Wanted(run_config.tokenizer or "char", run_config.model.vocab_size, VAL_FRACTION)
+    tokenizer = run.tokenizer if run else make_tokenizer(source, found, wanted, data_dir, tell)
+    all_parts = (separated(x, tokenizer) for x in parts(source, found, VAL_FRACTION))
+    dtype = compact(np.empty(0), tokenizer.vocab_size).dtype
+    ids: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    sizes, beginning = {False: 0, True: 0}, ""
+    for some in encoded(all_parts, tokenizer):
+        for part, tokens in some:
+            ids[part.is_val].append(tokens.astype(dtype))
+            sizes[part.is_val] += len(part.text.encode())
+            beginning = beginning or part.text
+    train, val = (np.concatenate([np.empty(0, dtype), *ids[is_val]]) for is_val in (False, True))
+    return Texts(
+        pattern,
+        found.sha256,
+        beginning[:BEGINNING],
+        f"{found.documents:,} documents of {found.bytes:,} bytes",
+        tokenizer,
+        train,
+        val,
+        (sizes[False] / max(len(train), 1), sizes[True] / max(len(val), 1)),
+    )
+
+
+def _prepared(
+    run_config: RunConfig, data_dir: Path, tell: Callable[[str], None], run: Of | None
+) -> Texts:
+    """A folder of prepared text, from a memory map."""
+    folder, of_run = Path(os.path.abspath(run_config.data)), run.tokenizer if run else None
+    named = run_config.tokenizer if run is None else None
+    found = read_prepared(folder, named, of_run, data_dir, tell)
+    check_same(run_config, found.sha256, run)
+    sizes = zip(found.bytes, (found.train, found.val), strict=True)
+    each = [count / len(tokens) for count, tokens in sizes]
+    return Texts(
+        str(folder),
+        found.sha256,
+        found.tokenizer.decode(found.train[:1000]),
+        f"{sum(found.bytes):,} bytes",
+        found.tokenizer,
+        found.train,
+        found.val,
+        (each[0], each[1]),
+    )
+
+
+def with_text(run_config: RunConfig, texts: Texts) -> RunConfig:
+    """The configuration with what follows from the text: its name, its sha256, the vocabulary."""
+    return run_config.replace(
+        data=texts.source,
+        data_sha256=texts.sha256,
+        tokenizer=texts.tokenizer.kind,
+        vocab_size=texts.tokenizer.vocab_size,
+    )

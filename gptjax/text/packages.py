@@ -1,4 +1,4 @@
-"""Optional packages for reading a Hugging Face folder, imported when one is read."""
+"""Optional packages, imported where they are used."""
 
 import importlib
 from typing import Any
@@ -6,12 +6,19 @@ from typing import Any
 from gptjax.errors import InputError
 from gptjax.text.shell import python, quoted
 
-# The extra `huggingface` in pyproject.toml.
-PACKAGES = {"safetensors": "safetensors>=0.5,<1", "tokenizers": "tokenizers>=0.20,<1"}
+# The extras `huggingface` and `data` in pyproject.toml.
+PACKAGES = {
+    "safetensors": "safetensors>=0.5,<1",
+    "tokenizers": "tokenizers>=0.20,<1",
+    "zstandard": "zstandard>=0.23,<1",
+}
 
 
-def optional(name: str) -> Any:
+def optional(name: str, what: str = "--from-huggingface") -> Any:
     """Imports a module.
+
+    Args:
+        what: what needs it, for the message.
 
     Raises:
         InputError: its package is not installed; the message has the command that installs it.
@@ -21,6 +28,6 @@ def optional(name: str) -> Any:
     except ImportError as error:
         package = name.split(".")[0]
         raise InputError(
-            f"--from-huggingface needs the package {package}: "
+            f"{what} needs the package {package}: "
             f"`{python()} -m pip install {quoted(PACKAGES[package])}`"
         ) from error

@@ -1,0 +1,160 @@
+"""The command `prepare`: files and folders to tokens on the disk, for `train.py --data`."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gptjax.app.flags import FlagParser
+from gptjax.app.report import PLAIN_EVERY, make_console, only_shown
+from gptjax.app.script import run_script, warner
+from gptjax.errors import InputError
+from gptjax.fields import check
+from gptjax.store.lock import locked
+from gptjax.text import preparing, shell
+from gptjax.text.dividing import VAL_FRACTION
+from gptjax.text.documents import Documents, find
+from gptjax.text.preparing import Wanted
+from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
+
+HELP = """Makes tokens of texts, for `{train} --data DIR`.
+
+{prepare} docs/ more.jsonl.gz --out corpus --tokenizer bpe --vocab-size 4096
+{prepare} 'books/**/*.txt' --out corpus            quoted: the pattern is this command's
+
+A file is a document, and so is a line of a .jsonl file; .gz and .zst are read as they are.
+Interrupted, the same command goes on.
+"""
+
+
+def main(
+    argv: list[str] | None = None,
+    *,
+    commands: shell.Commands | None = None,
+    command: str = "gptjax prepare",
+    data_dir: Path = Path("data"),
+) -> int:
+    """Prepares a text as the arguments say.
+
+    Args:
+        argv: paths and flags; None is the process's own.
+        commands, command: what the user types for the scripts, and for this command.
+        data_dir: where GPT-2's vocabulary lies, or is fetched to.
+
+    Returns:
+        Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C.
+    """
+    body = partial(run, commands=commands or shell.found(), command=command, data_dir=data_dir)
+    return run_script(command, body, argv, is_shown=True)
+
+
+def run(argv: list[str], commands: shell.Commands, command: str, data_dir: Path) -> int:
+    """The command's body; raises what `run_script` turns into a line."""
+    parser = FlagParser(
+        command, HELP.format(train=commands.train, prepare=command), takes_paths=True
+    )
+    parser.add("out", Path, "folder to write to")
+    parser.add("tokenizer", Path, "char, byte, bpe, gpt2, or the folder of a vocabulary", "char")
+    parser.add("vocab_size", int, f"ids of the vocabulary that bpe learns [{BPE_SIZE}]")
+    parser.add("val_fraction", float, "share that is for validation", VAL_FRACTION)
+    parser.add("field", str, "of a .jsonl file's objects: the one with the text", "text")
+    parser.add("overwrite", bool, "replace the prepared text in --out")
+    given, paths = parser.parse_with_paths(argv)
+    if not paths:
+        raise InputError(f"{command} needs the files or folders to prepare (--help says more)")
+    if not given.get("out"):
+        raise InputError("--out is missing: give the folder to write to")
+    out, wanted = Path(given["out"]), wanted_of(given)
+    if given.get("overwrite"):
+        preparing.remove_prepared(out)
+    preparing.check_out(out)
+    began = time.monotonic()
+    files = find(paths, print)
+    source = Documents(files, given.get("field", "text"))
+    print(f"{len(files):,} files, {source.bytes / 1e6:,.1f} MB", flush=True)
+    warn = warner(command)
+    with held(out, warn), shown(source, warn) as show:
+        try:
+            meta = preparing.prepare(source, out, wanted, data_dir, print, show)
+        except KeyboardInterrupt:
+            print("interrupted: the same command goes on from here", flush=True)
+            raise
+    conclude(meta, out, time.monotonic() - began, commands)
+    return 0
+
+
+def wanted_of(given: dict[str, Any]) -> Wanted:
+    """The settings that decide what is written.
+
+    Raises:
+        InputError: one is wrong.
+    """
+    name, size = given.get("tokenizer", "char"), given.get("vocab_size")
+    check_tokenizer(name, size)
+    fraction = given.get("val_fraction", VAL_FRACTION)
+    check(0 < fraction < 1, "val_fraction", fraction, "must be above 0 and below 1")
+    return Wanted(name, size or BPE_SIZE, fraction)
+
+
+@contextlib.contextmanager
+def held(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """The folder, made, and held against another process; removed again if it stays empty."""
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(out, warn, "preparing a text", "--out"):
+            yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty
+                out.rmdir()
+
+
+@contextlib.contextmanager
+def shown(
+    source: Documents, warn: Callable[[str], None]
+) -> Iterator[Callable[[str, preparing.Progress], None]]:
+    """A function that shows how far preparing is: a bar on a terminal, a line now and then else."""
+    console = make_console(sys.stdout)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("reading", total=source.bytes)
+    last = time.monotonic()
+
+    def show(what: str, progress: preparing.Progress) -> None:
+        nonlocal last
+        with only_shown("the progress", warn):
+            tokens = progress.train.tokens + progress.val.tokens
+            line = f"{what} {source.read / 1e6:,.0f} of {source.bytes / 1e6:,.0f} MB"
+            line += f", {tokens:,} tokens" if tokens else ""
+            bar.update(task, description=line, completed=source.read)
+            if not console.is_terminal and time.monotonic() - last >= PLAIN_EVERY:
+                last = time.monotonic()
+                console.print(line, soft_wrap=True)
+
+    with bar:
+        yield show
+
+
+def conclude(meta: dict[str, Any], out: Path, seconds: float, commands: shell.Commands) -> None:
+    """Says what was made and what to type next."""
+    size = sum(meta[name]["bytes"] for name in ("train", "val"))
+    for name in ("train", "val"):
+        split = meta[name]
+        print(
+            f"{out / name}.bin: {split['tokens']:,} tokens of {split['bytes']:,} bytes "
+            f"({split['bytes'] / split['tokens']:.2f} bytes a token)"
+        )
+    print(f"{meta['documents']:,} documents in {seconds:.0f} s, {size / 1e6 / seconds:.1f} MB/s")
+    print(f"train on it with\n    {commands.train} --data {shell.quoted(out)}")

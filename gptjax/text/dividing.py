@@ -1,0 +1,142 @@
+"""Divides documents into training and validation, a piece at a time.
+
+With many documents, a share of them by a hash of their content, so that neither their order nor
+other documents matter. With few, the text is cut where its last tenth begins, as the lecture does.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from gptjax.errors import InputError
+from gptjax.text.documents import Documents
+from gptjax.text.tokenizers import Tokenizer
+from gptjax.tokenizer import UNICODE_SIZE, CharTokenizer
+
+# The share for validation, unless another is asked for.
+VAL_FRACTION = 0.1
+# With fewer documents, a share of them would be a few, and a poor estimate.
+FEW = 100
+# BPE learns from at most so much of the training part.
+LEARNED_BYTES = 100 * 10**6
+
+
+class Part(NamedTuple):
+    """A piece of one split.
+
+    Attributes:
+        ends: a document ends here, and another may follow.
+    """
+
+    is_val: bool
+    text: str
+    ends: bool
+
+
+class Survey(NamedTuple):
+    """What reading all documents once finds.
+
+    Attributes:
+        sha256: of the documents in order.
+        is_val: for each document a byte: whether it is for validation.
+        train_bytes: bytes of UTF-8 in the training part; with few documents, about.
+        codes: for each code point, whether a character of the text has it.
+    """
+
+    documents: int
+    characters: int
+    bytes: int
+    train_bytes: int
+    sha256: str
+    is_val: bytearray
+    codes: np.ndarray
+
+
+def survey(source: Documents, val_fraction: float) -> Survey:
+    """Reads all documents: counts, hashes and divides them."""
+    whole, one = hashlib.sha256(), hashlib.sha256()
+    characters = size = one_size = train_bytes = 0
+    is_val, codes = bytearray(), np.zeros(UNICODE_SIZE, bool)
+    for piece in source.pieces():
+        content = piece.text.encode()
+        one.update(content)
+        codes[np.frombuffer(piece.text.encode("utf-32-le"), "<u4")] = True
+        characters, one_size = characters + len(piece.text), one_size + len(content)
+        if piece.is_last:
+            digest = one.digest()
+            whole.update(digest)
+            is_val.append(share(digest) < val_fraction)
+            train_bytes += 0 if is_val[-1] else one_size
+            size, one, one_size = size + one_size, hashlib.sha256(), 0
+    if len(is_val) < FEW:
+        train_bytes = int((1 - val_fraction) * size)
+    return Survey(len(is_val), characters, size, train_bytes, whole.hexdigest(), is_val, codes)
+
+
+def share(digest: bytes) -> float:
+    """A number from 0 to 1 that a hash determines, evenly spread."""
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Part]:
+    """All documents again, each piece with its split.
+
+    Where there is one document, nothing ends: a text of its own has no token for its end.
+    """
+    cut = int((1 - val_fraction) * found.characters)
+    document = at = 0
+    for text, is_last in source.pieces():
+        ends = is_last and found.documents > 1
+        if found.documents >= FEW:
+            yield Part(bool(found.is_val[document]), text, ends)
+        elif at < cut < at + len(text):
+            yield Part(False, text[: cut - at], False)
+            yield Part(True, text[cut - at :], ends)
+        else:
+            yield Part(at >= cut, text, ends)
+        document, at = document + is_last, at + len(text)
+
+
+def learned_from(source: Documents, found: Survey, val_fraction: float) -> Iterator[str]:
+    """The pieces that BPE learns from: of the training part at most LEARNED_BYTES, by hash."""
+    wanted, taken = LEARNED_BYTES / max(found.train_bytes, 1), 0
+    for is_val, text, _ in parts(source, found, val_fraction):
+        if is_val:
+            continue
+        content = text.encode()
+        if wanted >= 1 or share(hashlib.sha256(content).digest()) < wanted:
+            taken += len(content)
+            if taken > LEARNED_BYTES:
+                return
+            yield text
+
+
+def characters(found: Survey) -> CharTokenizer:
+    """The character vocabulary of all documents, and the newline that separates several."""
+    codes = found.codes.copy()
+    codes[ord("\n")] |= found.documents > 1
+    return CharTokenizer(codes.nonzero()[0].astype("<u4").tobytes().decode("utf-32-le"))
+
+
+def separated(part: Part, tokenizer: Tokenizer) -> Part:
+    """The part with what separates documents where the tokenizer has no token for it: a newline."""
+    if part.ends and tokenizer.end_id is None and not part.text.endswith("\n"):
+        return part._replace(text=part.text + "\n")
+    return part
+
+
+def check_divided(found: Survey, val_fraction: float) -> None:
+    """Checks that there is something on both sides.
+
+    Raises:
+        InputError: there is no text, or one split would be empty.
+    """
+    if not found.documents:
+        raise InputError("the files hold no text at all")
+    if found.documents >= FEW and sum(found.is_val) in (0, found.documents):
+        raise InputError(
+            f"of {found.documents} documents, {sum(found.is_val)} are for validation: choose "
+            f"another --val-fraction than {val_fraction:g}"
+        )

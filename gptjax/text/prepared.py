@@ -1,0 +1,182 @@
+"""Prepared text: train.bin and val.bin as nanoGPT writes them, read from a memory map.
+
+meta.json beside them says which tokenizer made them, how many tokens, bytes and documents they
+hold, and their sha256. nanoGPT's own folders have none: it is written by hand, or the tokenizer is
+named by a flag.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gptjax.errors import InputError
+from gptjax.files import read_json
+from gptjax.text import tokenizers
+from gptjax.text.shell import joined, python
+from gptjax.text.tokenizers import Tokenizer
+
+TRAIN, VAL, META, PICKLE = "train.bin", "val.bin", "meta.json", "meta.pkl"
+FORMAT = 1
+# Files of more bytes than this are not read as a whole before training: their size is checked, and
+# each batch is.
+VERIFIED = 2**32
+CHUNK = 2**22
+# What makes a meta.json of nanoGPT's meta.pkl, for the user to type.
+CONVERT = (
+    "import json,pickle,sys; m=pickle.load(open(sys.argv[1],'rb')); "
+    "t={'type':'char','characters':''.join(m['itos'][i] for i in range(m['vocab_size']))}; "
+    "json.dump({'tokenizer':t},open(sys.argv[2],'w'))"
+)
+
+
+class Prepared(NamedTuple):
+    """A prepared text.
+
+    Attributes:
+        sha256: of both files and the tokenizer.
+        train, val: memory maps of ids, (N,).
+        bytes: of UTF-8 that each of the two stands for.
+    """
+
+    sha256: str
+    tokenizer: Tokenizer
+    train: np.ndarray
+    val: np.ndarray
+    bytes: tuple[int, int]
+
+
+def dtype_of(vocab_size: int) -> np.dtype[Any]:
+    """The dtype of the files: nanoGPT's uint16, as far as that holds the ids."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder holds prepared text, nanoGPT's or ours."""
+    return (folder / TRAIN).is_file() or (folder / META).is_file()
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, which may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_prepared(
+    folder: Path,
+    named: str | None,
+    of_run: Tokenizer | None,
+    data_dir: Path,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Prepared:
+    """Opens a prepared text, and checks that its files are what meta.json says.
+
+    Args:
+        named: `--tokenizer`, or None. A folder of nanoGPT's without meta.json needs it.
+        of_run: the tokenizer of the run that goes on with the text; None for a new one.
+        data_dir, tell: as in `tokenizers.choose`.
+
+    Raises:
+        InputError: a file is missing, truncated or another, holds an id that the vocabulary does
+            not have, or was made with another tokenizer.
+    """
+    for name in (TRAIN, VAL):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} holds prepared text, but no {name}: prepare it again")
+    meta = read_json(folder / META, links=True) if (folder / META).is_file() else {}
+    tokenizer = _tokenizer(folder, meta, named, of_run, data_dir, tell)
+    if meta and named not in (None, tokenizer.kind):
+        raise InputError(
+            f"--tokenizer {named}: {folder} was prepared with {tokenizer.kind}; leave the flag out"
+        )
+    found = [_open(folder / name, meta, tokenizer) for name in (TRAIN, VAL)]
+    (train, train_bytes, train_sha256), (val, val_bytes, val_sha256) = found
+    stored = {k: v for k, v in tokenizer.to_dict().items() if k != "start_id"}
+    whole = hashlib.sha256(repr((train_sha256, val_sha256, stored)).encode()).hexdigest()
+    return Prepared(whole, tokenizer, train, val, (train_bytes, val_bytes))
+
+
+def _tokenizer(
+    folder: Path,
+    meta: dict[str, Any],
+    named: str | None,
+    of_run: Tokenizer | None,
+    data_dir: Path,
+    tell: Callable[[str], None],
+) -> Tokenizer:
+    """The tokenizer of a prepared text: meta.json's, else the run's, else the one that is named."""
+    if meta:
+        try:
+            return tokenizers.from_dict(meta.get("tokenizer") or {})
+        except InputError as error:
+            raise InputError(f"{folder / META}: {error}") from error
+    if of_run is not None:
+        return of_run
+    if (folder / PICKLE).exists():
+        command = joined("python", "-c", CONVERT, folder / PICKLE, folder / META)
+        command = command.replace("python", python(), 1)
+        raise InputError(
+            f"{folder / PICKLE} is a pickle, which can run code and is never opened here; if you "
+            f"trust it, `{command}` writes {META} beside it"
+        )
+    if named in (None, "char", "bpe"):
+        raise InputError(
+            f"{folder} has no {META} that says which tokenizer made it: if it was GPT-2's, as in "
+            "nanoGPT, add --tokenizer gpt2, or the folder of the vocabulary"
+        )
+    return tokenizers.choose(named or "", list, 0, data_dir, tell)
+
+
+def _open(path: Path, meta: dict[str, Any], tokenizer: Tokenizer) -> tuple[np.ndarray, int, str]:
+    """A file's ids, the bytes of UTF-8 that they stand for, and its sha256.
+
+    Of a very large file that meta.json describes, the size is checked alone.
+    """
+    dtype = np.dtype("<u2") if not meta.get("dtype") else dtype_of(tokenizer.vocab_size)
+    size = path.stat().st_size
+    stored = meta.get(path.stem) or {}
+    if size == 0 or size % dtype.itemsize:
+        raise InputError(
+            f"{path} has {size} bytes, which is no number of ids of {dtype.itemsize} bytes: it is "
+            "truncated, or something else"
+        )
+    tokens = np.memmap(path, dtype, "r")
+    if stored.get("tokens", len(tokens)) != len(tokens):
+        raise InputError(
+            f"{path} has {len(tokens)} tokens, and {META} says {stored['tokens']}: it is "
+            "truncated, or another; prepare it again"
+        )
+    if stored.get("sha256") and size > VERIFIED:
+        return tokens, stored["bytes"], stored["sha256"]
+    sha256, counts = hashlib.sha256(), np.zeros(tokenizer.vocab_size, np.int64)
+    for start in range(0, len(tokens), CHUNK):
+        chunk = tokens[start : start + CHUNK]
+        check_ids(chunk, tokenizer.vocab_size, str(path), start)
+        sha256.update(chunk.data)
+        if "bytes" not in stored:
+            counts += np.bincount(chunk, minlength=tokenizer.vocab_size)
+    if stored.get("sha256", sha256.hexdigest()) != sha256.hexdigest():
+        raise InputError(
+            f"{path} is not the file that {META} describes: its sha256 is another; prepare it again"
+        )
+    count = stored.get("bytes", int(counts @ tokenizer.byte_lengths()))
+    return tokens, count, sha256.hexdigest()
+
+
+def check_ids(tokens: np.ndarray, vocab_size: int, source: str, start: int = 0) -> None:
+    """Checks that the vocabulary has all ids.
+
+    Args:
+        start: the place of the first one, for the message.
+
+    Raises:
+        InputError: it lacks one; the message names it, and its place.
+    """
+    if tokens.max(initial=0) >= vocab_size:
+        at = int((tokens >= vocab_size).argmax())
+        raise InputError(
+            f"{source}: token {start + at} has id {tokens[at]}, and the vocabulary has "
+            f"{vocab_size}: it was made with another tokenizer"
+        )

@@ -1,0 +1,311 @@
+"""Prepares a corpus: encodes documents into train.bin and val.bin, at constant memory.
+
+Until it is whole, a corpus is `train.bin.part`, `val.bin.part` and `preparing.json`, from which the
+same command goes on. meta.json comes last: without it a folder holds no corpus of ours.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from gptjax.errors import InputError
+from gptjax.files import flush, naming, read_json, write_json
+from gptjax.text import tokenizers
+from gptjax.text.bpe import BpeTokenizer
+from gptjax.text.dividing import (
+    Part,
+    Survey,
+    characters,
+    check_divided,
+    learned_from,
+    parts,
+    separated,
+    survey,
+)
+from gptjax.text.documents import Documents
+from gptjax.text.prepared import FORMAT, META, TRAIN, VAL, dtype_of, file_sha256
+from gptjax.text.tokenizers import Tokenizer
+from gptjax.version import __version__
+
+STATE, UNFINISHED = "preparing.json", ".part"
+# Pieces that are encoded at once, of 2**16 characters each, while the next ones are read.
+AT_ONCE = 32
+# Seconds between two states on the disk, which a kill cannot lose.
+SAVE_EVERY = 10.0
+
+
+class Wanted(NamedTuple):
+    """What to prepare: the tokenizer's name and size, and the share for validation."""
+
+    tokenizer: str
+    vocab_size: int
+    val_fraction: float
+
+
+@dataclass
+class Split:
+    """What a split holds so far."""
+
+    tokens: int = 0
+    bytes: int = 0
+    documents: int = 0
+
+
+@dataclass
+class Progress:
+    """How far preparing is; preparing.json holds it.
+
+    Attributes:
+        pieces: how many pieces of the corpus were encoded.
+    """
+
+    pieces: int = 0
+    train: Split = field(default_factory=Split)
+    val: Split = field(default_factory=Split)
+
+    def of(self, is_val: bool) -> Split:
+        """One of the two splits."""
+        return self.val if is_val else self.train
+
+
+def make_tokenizer(
+    source: Documents,
+    found: Survey,
+    wanted: Wanted,
+    data_dir: Path,
+    tell: Callable[[str], None],
+) -> Tokenizer:
+    """The tokenizer of a corpus. BPE learns from its training part alone."""
+    if wanted.tokenizer == "char":
+        return characters(found)
+
+    def texts() -> Iterator[str]:
+        return learned_from(source, found, wanted.val_fraction)
+
+    chosen = tokenizers.choose(wanted.tokenizer, texts, wanted.vocab_size, data_dir, tell)
+    # A text without a prompt begins as a document does, where there are several.
+    return chosen.starting_with(chosen.end_id) if found.documents > 1 else chosen
+
+
+def encoded(
+    all_parts: Iterable[Part], tokenizer: Tokenizer
+) -> Iterator[list[tuple[Part, np.ndarray]]]:
+    """The parts with their ids, some at once: they are encoded while the next ones are read."""
+    with ThreadPoolExecutor(1) as other:
+        waiting = None
+        for some in batched(all_parts):
+            following = other.submit(_encode, some, tokenizer)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
+
+
+def batched(all_parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """The parts, as many at once as are encoded together, by their number and their length."""
+    some, size = [], 0
+    for part in all_parts:
+        some.append(part)
+        size += 2**12 + len(part.text)  # many short ones cost time, too
+        if size >= AT_ONCE * 2**16:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _encode(some: list[Part], tokenizer: Tokenizer) -> list[tuple[Part, np.ndarray]]:
+    texts = [part.text for part in some]
+    if isinstance(tokenizer, BpeTokenizer):
+        ids = tokenizer.encode_batch(texts)
+    else:
+        ids = [tokenizer.encode(text) for text in texts]
+    end = [] if tokenizer.end_id is None else [tokenizer.end_id]
+    dtype = dtype_of(tokenizer.vocab_size)
+    return [
+        (part, np.append(one, end if part.ends else []).astype(dtype))
+        for part, one in zip(some, ids, strict=True)
+    ]
+
+
+def prepare(
+    source: Documents,
+    out: Path,
+    wanted: Wanted,
+    data_dir: Path,
+    tell: Callable[[str], None],
+    show: Callable[[str, Progress], None] = lambda *_: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:
+    """Prepares a corpus in the folder `out`, or goes on with one that was interrupted.
+
+    Args:
+        data_dir: where GPT-2's vocabulary lies, or is fetched to.
+        tell: receives lines for a person.
+        show: called after each batch: what is being done, and how far it is.
+
+    Returns:
+        What meta.json holds.
+
+    Raises:
+        InputError: a file is no text, or `out` holds something else.
+        OSError: the disk is full, say. What was written before goes on from there.
+    """
+    check_out(out)
+    progress, stored = Progress(), None
+    show("reading", progress)
+    found = survey(source, wanted.val_fraction)
+    check_divided(found, wanted.val_fraction)
+    out.mkdir(parents=True, exist_ok=True)
+    this = {"source": found.sha256, "version": __version__, **wanted._asdict()}
+    if (out / STATE).exists():
+        stored = read_json(out / STATE)
+        if stored.get("of") != this:
+            raise InputError(
+                f"{out} holds the beginning of another corpus, or of this one with other settings: "
+                "--overwrite removes it"
+            )
+        tokenizer = tokenizers.from_dict(stored["tokenizer"])
+        parts_done = {name: Split(**stored[name]) for name in ("train", "val")}
+        progress = Progress(stored["pieces"], **parts_done)
+        tell(f"going on where it was interrupted, after {_count(progress)}")
+    else:
+        show("learning", progress)
+        tokenizer = make_tokenizer(source, found, wanted, data_dir, tell)
+
+    def save() -> None:
+        state = {"of": this, "tokenizer": tokenizer.to_dict()}
+        write_json(out / STATE, state | dataclasses.asdict(progress))
+
+    all_parts = (separated(x, tokenizer) for x in parts(source, found, wanted.val_fraction))
+    todo = itertools.islice(all_parts, progress.pieces, None)
+    with _opened(out, progress, dtype_of(tokenizer.vocab_size).itemsize) as files:
+        if stored is None:
+            save()
+        saved = clock()
+        try:
+            for some in encoded(todo, tokenizer):
+                _write(some, files, progress)
+                show("encoding", progress)
+                if clock() - saved > SAVE_EVERY:
+                    _settle(files)
+                    save()
+                    saved = clock()
+        finally:
+            with contextlib.suppress(OSError):  # a full disk: the state before it holds
+                _settle(files)
+                save()
+    return _finish(out, tokenizer, found, wanted, progress)
+
+
+def check_out(out: Path) -> None:
+    """Checks that a corpus can be prepared in this folder, or go on there.
+
+    Raises:
+        InputError: it is a file, or holds a corpus that is whole, or one that is not ours.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: give the path of a folder")
+    if (out / META).exists():
+        raise InputError(f"--out {out} holds a prepared text: --overwrite replaces it")
+    if not (out / STATE).exists():
+        for name in (TRAIN, VAL):
+            if (out / name).exists():
+                raise InputError(
+                    f"--out {out} holds a {name} that was not made here: move that away, or give "
+                    "another --out"
+                )
+
+
+def remove_prepared(out: Path) -> None:
+    """Removes a corpus, whole or not, and nothing else; meta.json last, so that it stays ours."""
+    if (out / META).exists() or (out / STATE).exists():
+        for name in (TRAIN, VAL, TRAIN + UNFINISHED, VAL + UNFINISHED, STATE, META):
+            (out / name).unlink(missing_ok=True)
+
+
+def _count(progress: Progress) -> str:
+    return f"{progress.train.tokens + progress.val.tokens:,} tokens"
+
+
+@contextlib.contextmanager
+def _opened(out: Path, progress: Progress, itemsize: int) -> Iterator[dict[bool, IO[bytes]]]:
+    """The two unfinished files, each as long as `progress` says, opened to append."""
+    with contextlib.ExitStack() as stack:
+        files = {}
+        for is_val, name in ((False, TRAIN), (True, VAL)):
+            path = out / (name + UNFINISHED)
+            if not path.exists() and (out / name).exists():  # killed before meta.json was written
+                os.replace(out / name, path)
+            file = stack.enter_context(path.open("ab"))
+            size = progress.of(is_val).tokens * itemsize
+            if path.stat().st_size < size:
+                raise InputError(f"{path} is shorter than {STATE} says: --overwrite begins again")
+            file.truncate(size)
+            files[is_val] = file
+        yield files
+
+
+def _write(
+    some: list[tuple[Part, np.ndarray]], files: dict[bool, IO[bytes]], progress: Progress
+) -> None:
+    """Appends ids to their files, and counts them once they are written."""
+    for is_val, file in files.items():
+        mine = [(part, ids) for part, ids in some if part.is_val == is_val]
+        with naming(Path(file.name)):
+            file.writelines(ids.data for _, ids in mine)
+            file.flush()
+        split = progress.of(is_val)
+        for part, ids in mine:
+            split.tokens += len(ids)
+            split.bytes += len(part.text.encode())
+            split.documents += part.ends
+    progress.pieces += len(some)
+
+
+def _settle(files: dict[bool, IO[bytes]]) -> None:
+    """Has all that was written on the disk."""
+    for file in files.values():
+        with naming(Path(file.name)):
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _finish(
+    out: Path, tokenizer: Tokenizer, found: Survey, wanted: Wanted, progress: Progress
+) -> dict[str, Any]:
+    """Gives the files their names, and writes meta.json, which makes the folder a corpus."""
+    splits = {}
+    for name, split in ((TRAIN, progress.train), (VAL, progress.val)):
+        path = out / (name + UNFINISHED)
+        if not split.tokens:
+            raise InputError(f"the text is too short: {name} would hold no token")
+        splits[name.removesuffix(".bin")] = dataclasses.asdict(split) | {
+            "sha256": file_sha256(path)
+        }
+    meta = {
+        "format": FORMAT,
+        "version": __version__,
+        "dtype": dtype_of(tokenizer.vocab_size).name,
+        "documents": found.documents,
+        "val_fraction": wanted.val_fraction,
+        "source_sha256": found.sha256,
+        **splits,
+        "tokenizer": tokenizer.to_dict(),
+    }
+    for name in (TRAIN, VAL):
+        os.replace(out / (name + UNFINISHED), out / name)
+    flush(out)
+    write_json(out / META, meta)
+    (out / STATE).unlink()
+    return meta

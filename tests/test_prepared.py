@@ -1,0 +1,162 @@
+"""Prepared text is trained on as it is; what is wrong with it is one line of the real script."""
+
+import json
+import pickle
+import re
+import shlex
+import subprocess
+
+import numpy as np
+import pytest
+
+import train
+from gptjax import __main__ as command
+from gptjax.store import runs
+from gptjax.text import prepared
+from gptjax.text.bpe import byte_characters
+from gptjax.text.prepared import read_prepared
+from gptjax.tokenizer import CharTokenizer
+
+from conftest import TEXT, tiny
+from outcomes import assert_same_state
+
+KNOWN = CharTokenizer.from_text(TEXT)
+
+
+@pytest.fixture
+def folder(tmp_path, text_file):
+    """The text of the finished run, prepared."""
+    assert command.main(["prepare", str(text_file), "--out", str(tmp_path / "corpus")]) == 0
+    return tmp_path / "corpus"
+
+
+@pytest.fixture
+def nanogpts(tmp_path):
+    """The text as nanoGPT's prepare.py of characters leaves it."""
+    folder = tmp_path / "nanogpts"
+    folder.mkdir()
+    ids = KNOWN.encode(TEXT).astype(np.uint16)
+    ids[: int(0.9 * len(ids))].tofile(folder / "train.bin")
+    ids[int(0.9 * len(ids)) :].tofile(folder / "val.bin")
+    names = dict(enumerate(KNOWN.characters))
+    meta = {"vocab_size": len(names), "itos": names, "stoi": {v: k for k, v in names.items()}}
+    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+    return folder
+
+
+def refusal(refused, folder, tmp_path, *flags):
+    error = refused(train, *tiny("--data", folder, "--out-dir", tmp_path / "run"), *flags)
+    assert not (tmp_path / "run").exists()
+    return error
+
+
+def test_a_run_on_prepared_text_is_the_run_on_the_text(folder, finished_run, tmp_path, refused):
+    flags = tiny("--data", folder, "--out-dir", tmp_path / "run")
+    assert train.main(flags) == 0
+    assert_same_state(tmp_path / "run", finished_run)
+    assert runs.read_run(tmp_path / "run")[0].data == str(folder)
+    assert train.main(["--out-dir", str(tmp_path / "run"), "--resume"]) == 0
+    np.zeros(99, np.uint16).tofile(folder / "val.bin")
+    (folder / "meta.json").write_text(json.dumps({"tokenizer": KNOWN.to_dict()}))
+    resume = ["--out-dir", tmp_path / "run", "--resume", "--max-iters", 9]
+    assert "is another text than the run's" in refused(train, *resume)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda x: x[:-1], "which is no number of ids of 2 bytes"),
+        (lambda x: b"", "has 0 bytes"),
+        (lambda x: x[:-2], "and meta.json says"),
+        (lambda x: x[2:] + x[:2], "its sha256 is another"),
+        (lambda x: x[:-2] + b"\xff\xff", "has id 65535, and the vocabulary has"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_named(damage, message, folder, tmp_path, refused):
+    path = folder / "train.bin"
+    path.write_bytes(damage(path.read_bytes()))
+    error = refusal(refused, folder, tmp_path)
+    assert message in error
+    assert str(path) in error
+
+
+def test_what_else_is_wrong_with_a_folder_is_named(folder, tmp_path, refused):
+    error = refusal(refused, folder, tmp_path, "--tokenizer", "byte")
+    assert "was prepared with char; leave the flag out" in error
+    stored = json.loads((folder / "meta.json").read_text())
+    for tokenizer, message in ((None, "tokenizer of type None"), ({"type": "char"}, "must be a")):
+        (folder / "meta.json").write_text(json.dumps(stored | {"tokenizer": tokenizer}))
+        assert message in refusal(refused, folder, tmp_path)
+    (folder / "val.bin").unlink()
+    assert "but no val.bin: prepare it again" in refusal(refused, folder, tmp_path)
+    (tmp_path / "empty").mkdir()
+    error = refusal(refused, tmp_path / "empty", tmp_path)
+    assert "have it prepared (`" in error
+
+
+def test_advice_about_prepared_text_is_followed(text_file, folder, tmp_path):
+    """Prepared again over the damage, without the flag, and as a pattern in place of a folder."""
+    (folder / "train.bin").write_bytes(b"x")
+    assert command.main(["prepare", str(text_file), "--out", str(folder), "--overwrite"]) == 0
+    read_prepared(folder, None, None, tmp_path)
+    (tmp_path / "texts" / "deep").mkdir(parents=True)
+    (tmp_path / "texts" / "deep" / "a.txt").write_text(TEXT)
+    new = ["--data", f"{tmp_path}/texts/**/*.txt", "--out-dir", tmp_path / "run"]
+    assert train.main(tiny(*new, "--max-iters", 1)) == 0
+    assert train.main(["--resume", "--out-dir", str(tmp_path / "run"), "--max-iters", "2"]) == 0
+
+
+def test_nanogpts_pickle_is_never_opened_and_the_command_makes_a_meta_json_of_it(
+    nanogpts, tmp_path, refused
+):
+    error = refusal(refused, nanogpts, tmp_path)
+    assert "is a pickle, which can run code and is never opened here" in error
+    [line] = re.findall("`(.*)` writes", error)
+    assert not (nanogpts / "meta.json").exists()
+    subprocess.run(shlex.split(line), check=True, timeout=60)
+    found = read_prepared(nanogpts, None, None, tmp_path)
+    assert found.tokenizer.to_dict() == KNOWN.to_dict()
+    assert found.tokenizer.decode(found.train) + found.tokenizer.decode(found.val) == TEXT
+    assert found.bytes == (len(found.train), len(found.val))
+
+
+def test_nanogpts_folder_of_gpt2s_tokens_is_read_with_its_vocabulary(tmp_path, refused):
+    pytest.importorskip("tokenizers", reason="needs the extra `data`")
+    tokens = [*byte_characters(), "Ġt", "<|endoftext|>"]
+    folder, vocabulary = tmp_path / "corpus", tmp_path / "vocabulary"
+    for place in (folder, vocabulary):
+        place.mkdir()
+    (vocabulary / "vocab.json").write_text(json.dumps({x: i for i, x in enumerate(tokens)}))
+    (vocabulary / "merges.txt").write_text("#version: 0.2\nĠ t\n")
+    ids = [byte_characters().index(x) for x in "the"] + [256, 257]
+    for name in ("train.bin", "val.bin"):
+        np.array(ids * 20, np.uint16).tofile(folder / name)
+    error = refusal(refused, folder, tmp_path)
+    assert "add --tokenizer gpt2, or the folder of the vocabulary" in error
+    found = read_prepared(folder, str(vocabulary), None, tmp_path)
+    assert found.tokenizer.decode(found.train[:5]) == "the t<|endoftext|>"
+    assert found.bytes == (100, 100)  # the token that ends a text is no byte of it
+    again = read_prepared(folder, None, found.tokenizer, tmp_path)  # a resume
+    assert again.sha256 == found.sha256
+
+
+def test_from_65537_ids_on_a_file_has_four_bytes_an_id(tmp_path):
+    characters = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x20000)]))
+    text = characters + "\U0001ffff" * 9000
+    (tmp_path / "text.txt").write_text(text.replace("\0", ""), newline="")
+    assert (
+        command.main(["prepare", str(tmp_path / "text.txt"), "--out", str(tmp_path / "out")]) == 0
+    )
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert meta["dtype"] == "uint32"
+    found = read_prepared(tmp_path / "out", None, None, tmp_path)
+    assert found.train.dtype == np.uint32
+    assert found.tokenizer.decode(found.val[-1:]) == "\U0001ffff"
+    assert [prepared.dtype_of(n).name for n in (65_536, 65_537)] == ["uint16", "uint32"]
+
+
+def test_of_a_file_too_large_to_read_first_the_size_is_checked(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "VERIFIED", 0)
+    path = folder / "train.bin"
+    path.write_bytes(path.read_bytes()[:-2] + b"\xff\xff")
+    read_prepared(folder, None, None, tmp_path)
