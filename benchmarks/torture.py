@@ -121,7 +121,8 @@ def torture_peers(args: argparse.Namespace) -> int:
         difference = max(float(np.abs(a - b).max()) for a, b in zip(*leaves, strict=True))
         steps = [line["step"] for line in metrics(killed)]
     print(f"{args.kills} signals: {', '.join(f'{n} x {x}' for x, n in lives.given.items())}")
-    print(f"all ended within {lives.slowest:.0f} s of the signal")
+    print(f"{lives.unjoined} came before the processes had joined")
+    print(f"after the others, all ended within {lives.slowest:.0f} s")
     print(f"wrong: {lives.wrong or 'nothing'}; checkpoints lost or damaged: {lost}")
     in_order = steps == sorted(set(steps)) and steps[-1] == args.steps
     print(f"metrics.jsonl has each step once, in order: {in_order}")

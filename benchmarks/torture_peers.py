@@ -1,8 +1,9 @@
 """Kills, freezes and stops one process of several, again and again; torture.py --processes 2.
 
 The run is the one of torture.py, trained by processes of two simulated devices each. At a random
-moment, one of them gets SIGKILL, SIGSTOP or SIGTERM. The others must end within 30 seconds; all
-start again with --resume.
+moment, one of them gets SIGKILL, SIGSTOP or SIGTERM. The others must end within 30 seconds, unless
+the processes have not joined yet: then they would wait five minutes for it. All start again with
+--resume.
 """
 
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +29,7 @@ class Lives:
 
     Attributes:
         given: how often each signal was given to which process.
+        unjoined: how many signals came before the processes had joined.
         wrong: what should not have been: a process that ended late, or with another status.
         slowest: seconds from a signal to the end of the last process.
     """
@@ -34,7 +37,7 @@ class Lives:
     def __init__(self, count: int, seed: int) -> None:
         self.given: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.slowest = 0.0
+        self.slowest, self.unjoined = 0.0, 0
         self._count = count
         self._moments = random.Random(seed)
 
@@ -48,7 +51,16 @@ class Lives:
             longest: seconds from the second save to the signal, at most.
             saves: the newest checkpoint's step.
         """
-        processes = self.start(command())
+        with tempfile.TemporaryFile() as said:
+            self._signal_one(self.start(command(), said.fileno()), said.fileno(), longest, saves)
+
+    def _signal_one(
+        self,
+        processes: list[subprocess.Popen[bytes]],
+        said: int,
+        longest: float,
+        saves: Callable[[], int],
+    ) -> None:
         victim = self._moments.randrange(self._count)
         number = self._moments.choice(SIGNALS)
         name = f"{number.name} to process {victim}"
@@ -60,7 +72,14 @@ class Lives:
             time.sleep(0.01)
             seen.add(saves())
         time.sleep(self._moments.uniform(0, 10 * longest if early else longest))
+        joined = os.fstat(said).st_size > 0  # process 0 prints once all have joined
         processes[victim].send_signal(number)
+        if not joined:
+            self.unjoined += 1
+            for process in processes:
+                process.kill()
+                process.wait()
+            return
         began = time.monotonic()
         others = [p for i, p in enumerate(processes) if i != victim or number == signal.SIGTERM]
         statuses = {self._end_of(p, began) for p in others}
@@ -73,8 +92,10 @@ class Lives:
         if statuses != expected and not (early and statuses <= {1, 143, -signal.SIGTERM}):
             self.wrong.append(f"{name}: exit statuses {statuses}")
 
-    def start(self, command: list[str]) -> list[subprocess.Popen[bytes]]:
-        """The processes of a run."""
+    def start(
+        self, command: list[str], said: int = subprocess.DEVNULL
+    ) -> list[subprocess.Popen[bytes]]:
+        """The processes of a run; process 0 prints to `said`."""
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{found.getsockname()[1]}"
@@ -86,7 +107,7 @@ class Lives:
         return [
             subprocess.Popen(
                 [*command, *several, "--process-id", str(i)],
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if i else said,
                 stderr=subprocess.DEVNULL,
                 env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
             )
