@@ -114,7 +114,7 @@ def cached(model: Any, params: Any, prompt_BT: np.ndarray, n: int, greedy: bool 
 
 
 def uncached(model: Any, params: Any, prompt_BT: np.ndarray, n: int, greedy: bool = False) -> Any:
-    """The lecture's loop in one program: the whole window anew for each token."""
+    """The lecture's loop in one program: the whole window again for each token."""
     T = prompt_BT.shape[1]
     S = config_of(model).block_size
     padded = np.pad(prompt_BT, ((0, 0), (0, S - T)))

@@ -49,7 +49,7 @@ PRESETS: dict[str, RunConfig] = {
             dtype="bfloat16",
         ),
     ),
-    # For two CPU cores and three to four minutes; docs/results.md has the search.
+    # For two CPU cores and three to four minutes; docs/log/settings.md has the search.
     "shakespeare-cpu": RunConfig(
         preset="shakespeare-cpu",
         model=GPTConfig(

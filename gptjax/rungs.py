@@ -1,4 +1,4 @@
-"""The lecture's models: from the bigram table to the GPT, each the one before it and one idea more.
+"""The lecture's models: from the bigram table to the GPT, each is the one before it plus one idea.
 
 All are called as the GPT is, `model.apply({"params": params}, x_BT, deterministic=True)`, and made
 of the GPT's own parts. The rungs after the last of these are the GPT itself: with LayerNorm in the

@@ -26,14 +26,16 @@ from gpt2_folders import make_folder
 ROOT = Path(train.__file__).parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
+PAGES.append(ROOT / "notebooks" / "README.md")
 CODE = [ROOT / "train.py", ROOT / "sample.py"]
-for package in ("gptjax", "compare", "benchmarks", "data"):
+for package in ("gptjax", "compare", "benchmarks", "data", "notebooks"):
     CODE += sorted((ROOT / package).rglob("*.py"))
 PATIENCE = 300  # seconds until the work has begun: compiling on a slow machine
 
 A_COMMAND = re.compile(
     r"([A-Z_]+=\S+ )*"
-    r"(zcat|python|pip|ruff|pyright|lint-imports|git|hf|gptjax|\.ci/run|source)( \S|$)"
+    r"(zcat|python|pip|ruff|pyright|lint-imports|codespell|jupyter|git|hf|gptjax|\.ci/run|source)"
+    r"( \S|$)"
 )
 # A program that a sentence names; not a command.
 NAMES = ("gptjax", "python -m gptjax", "python -m gptjax verify")
@@ -47,6 +49,9 @@ ELSEWHERE = {
     "ruff": "a linter of .ci/run",
     "pyright": "a linter of .ci/run",
     "lint-imports": "a linter of .ci/run",
+    "codespell": "a linter of .ci/run",
+    "jupyter": "it opens a browser",
+    "python notebooks/execute.py": "tests/test_notebooks.py executes the notebooks",
     "python -m compare.measuring.worker": "python -m compare starts it",
     "python -m benchmarks.step_worker": "benchmarks/train_step.py starts it",
     "python -m benchmarks.accelerator_parts": "benchmarks/accelerator.py starts it",
@@ -131,7 +136,8 @@ def test_there_are_commands():
 def test_what_runs_elsewhere_does():
     ci = (ROOT / ".ci" / "run").read_text()
     for command in COMMANDS:
-        for name in ("ruff check .", "ruff format --check .", "pyright", "lint-imports"):
+        names = "ruff check .", "ruff format --check .", "pyright", "lint-imports", "codespell"
+        for name in names:
             if command.startswith(name):
                 assert f"\n{command}\n" in ci
 

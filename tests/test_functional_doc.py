@@ -12,6 +12,7 @@ PAGE = (DOCS / "functional.md").read_text()
 BLOCKS = re.findall(r"```python( torch)?\n(.*?)```", PAGE, re.DOTALL)
 # By section: what both sides must have come to, under the name that both give it.
 PAIRS = {
+    "A module, the whole of it": ("result",),
     "The model and its weights": ("count",),
     "Forward": ("logits",),
     "The loss and its gradient": ("loss", "gradient"),

@@ -37,7 +37,7 @@ def test_requirements_are_the_dependencies_and_the_test_runner():
 def test_a_library_user_installs_no_test_runner():
     needed = " ".join(PROJECT["dependencies"])
     assert not [name for name in ("pytest", "hypothesis", "torch", "ruff") if name in needed]
-    assert set(EXTRAS) == {"test", "huggingface", "data", "compare", "dev"}
+    assert set(EXTRAS) == {"test", "huggingface", "data", "compare", "notebooks", "dev"}
 
 
 def test_every_requirement_has_a_lower_and_an_upper_bound():

@@ -68,7 +68,7 @@ def use_compilation_cache() -> None:
 
     def heal(message: Any, *args: Any, **kwargs: Any) -> None:
         """JAX writes entries in place, and never again: one that a kill or a full disk cut short
-        would be told and compiled anew at every start. So all go, and the next is whole.
+        would be reported and compiled again at every start. So all are removed.
         """
         if "persistent compilation cache" not in str(message):
             show(message, *args, **kwargs)

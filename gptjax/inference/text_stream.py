@@ -119,7 +119,7 @@ class Pace:
 
 
 class SampleWriter:
-    """Writes samples one after another, the first unfinished one as it is made.
+    """Writes samples one after another, the first unfinished one while it is generated.
 
     Args:
         out: receives the text alone: of each sample its prompt, its text and a line of dashes.

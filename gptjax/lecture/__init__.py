@@ -6,5 +6,5 @@ attention      the lecture's notes on attention, each as a function to try
 positions      how alike positions look in a learned table, and in the Transformer paper's sinusoids
 ladder         the lecture's models, `gptjax.rungs` and the GPT, trained with several seeds at once
 
-`python -m gptjax.lecture` climbs the ladder; docs/lecture.md is the walk-through.
+`python -m gptjax.lecture` climbs the ladder; docs/lecture.md is the index of the notebooks.
 """

@@ -1,7 +1,7 @@
 """The lecture's notes on attention, each as something to try.
 
-`attend` is attention with every choice open. The GPT's own, `gptjax.model.attention_weights`, has
-made them: it masks the future, and keys and values come from the sequence itself.
+`attend` is attention with every choice left open. The GPT's own, `gptjax.model.attention_weights`,
+masks the future, and its keys and values come from the sequence itself.
 """
 
 import jax
@@ -21,12 +21,12 @@ def attend(
 ) -> Array:
     """Each of T positions takes a weighted average of S values.
 
-    Where the queries and the keys come from, and the mask, make it one kind or another: from one
-    sequence with a causal mask, a decoder's block; without a mask, an encoder's; with keys and
-    values of another sequence, cross-attention.
+    The mask and the source of keys and values decide which kind of attention it is. One sequence
+    and a causal mask: a decoder's. One sequence without a mask: an encoder's. Keys and values from
+    another sequence: cross-attention.
 
     Args:
-        mask_TS: True where position t may look at s; all may be looked at if there is none.
+        mask_TS: True where position t may look at s; without a mask, all may be looked at.
         scaled: divide the scores by sqrt(D).
 
     Returns:

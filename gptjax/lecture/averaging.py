@@ -1,8 +1,8 @@
 """The mathematical trick in self-attention: four ways to average the past.
 
-Each function takes x_BTC and gives every position the mean of itself and what came before it. The
-first three are equal. The last lets the tokens themselves decide how much each counts; with
-queries that ask for nothing it is the plain average again.
+Each function takes x_BTC and returns, for every position, the mean of itself and the positions
+before. The first three are equal. In the last, the tokens decide how much each counts; with queries
+of zero it is the plain average again.
 """
 
 import jax
@@ -15,7 +15,7 @@ Array = jax.Array
 
 
 def average_loop(x_BTC: Array) -> Array:
-    """Version 1, as one would say it: for each sequence, for each position, the mean so far."""
+    """Version 1, the loop: for each sequence and each position, the mean so far."""
     return jnp.stack(
         [jnp.stack([x_TC[: t + 1].mean(axis=0) for t in range(len(x_TC))]) for x_TC in x_BTC]
     )
@@ -45,11 +45,11 @@ def average_softmax(x_BTC: Array) -> Array:
 def average_by_affinity(
     x_BTC: Array, query_CD: Array, key_CD: Array, value_CD: Array
 ) -> tuple[Array, Array]:
-    """Version 4, self-attention: what a token looks for meets what the others have to offer.
+    """Version 4, self-attention: queries are compared with keys to weight the values.
 
     Args:
-        query_CD: what each token looks for; `key_CD`: what it contains; `value_CD`: what it says
-            if it is found interesting.
+        query_CD: what each token looks for; `key_CD`: what it contains; `value_CD`: what it passes
+            on to the tokens that look at it.
 
     Returns:
         The weighted averages of the values, (B, T, D), and the weights, (B, T, T).

@@ -103,7 +103,7 @@ def choose(names: str) -> list[str]:
     """The rungs of a comma-separated list, in the ladder's order.
 
     Raises:
-        InputError: a name is no rung, or there is none.
+        InputError: a name is not a rung's, or no name is given.
     """
     asked = [name.strip() for name in names.split(",") if name.strip()]
     for name in asked:

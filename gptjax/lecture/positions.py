@@ -1,4 +1,4 @@
-"""Where a token stands: what the rows of a table of positions have in common.
+"""Positions: what the rows of a table of positions have in common.
 
 The models are rungs: the GPT has a learned table, `gptjax.rungs.Sinusoids` the Transformer paper's,
 and `gptjax.rungs.WithoutPositions` none.

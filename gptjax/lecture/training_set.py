@@ -17,7 +17,7 @@ class TrainingSet(NamedTuple):
 
 
 def prepare(text: str) -> TrainingSet:
-    """Encodes every character, then cuts: the first 90 % to train on, the rest to validate."""
+    """Encodes every character, then splits: 90 % for training, the rest for validation."""
     tokenizer = CharTokenizer.from_text(text)
     tokens = compact(tokenizer.encode(text), tokenizer.vocab_size)
     return TrainingSet(tokenizer, *split(tokens))
@@ -26,8 +26,8 @@ def prepare(text: str) -> TrainingSet:
 def examples(chunk: np.ndarray) -> list[tuple[list[int], int]]:
     """The T examples in a chunk of T + 1 tokens: each context, of 1 to T tokens, and its target.
 
-    A model learns from all of them at once. That makes the most of a chunk, and it also gets used
-    to contexts of every length up to the block's, as it meets them when it generates.
+    A model learns from all of them at once. That is efficient, and it trains the model on contexts
+    of every length up to block_size, which it meets when it generates.
     """
     ids = [int(i) for i in chunk]
     return [(ids[: t + 1], ids[t + 1]) for t in range(len(ids) - 1)]

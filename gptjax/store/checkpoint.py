@@ -40,7 +40,7 @@ def load_params(path: Path, abstract_params: Any) -> Any:
             from `sharding.target`, or on this process's default device.
 
     Raises:
-        DamagedError: the checkpoint is not what was saved, or of another shape.
+        DamagedError: the checkpoint differs from what was saved, or has another shape.
     """
     return _load(path, {"params": abstract_params})["params"]
 

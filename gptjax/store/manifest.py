@@ -1,4 +1,4 @@
-"""What a checkpoint folder says of itself, and whether it still is what was saved.
+"""The manifest of a checkpoint folder, and whether its files are still as they were saved.
 
 `manifest.json` holds step, validation loss, updates skipped, and the sha256 of every file: Orbax
 reads a flipped bit without noticing. A folder is whole when it has exactly those files; what a
@@ -25,7 +25,7 @@ ITEMS = ("params", "opt_state")
 
 
 class DamagedError(InputError):
-    """A checkpoint is not what was saved; the message names the file."""
+    """A checkpoint differs from what was saved; the message names the file."""
 
 
 def write_manifest(path: Path, step: int, val_loss: float | None, skipped: int) -> None:

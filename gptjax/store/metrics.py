@@ -66,7 +66,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics.jsonl, none if there is no file; what is no line is left out.
+    """The lines of a metrics.jsonl, none if there is no file; malformed lines are skipped.
 
     That is a torn one, one that is not of finite numbers, and one whose step is not after the
     last's.
