@@ -71,7 +71,7 @@ class GPTConfig:
     ln_bias: bool = flag(True, "bias in LayerNorm")
     tie_embeddings: bool = flag(False, "output layer shares the token table")
     head_bias: bool = flag(True, "bias in the output layer, tied or not")
-    init_std: float = flag(0.02, "matrices start at N(0, init_std); narrow models like more")
+    init_std: float = flag(0.02, "matrices start at N(0, init_std); narrow models need more")
     scaled_residual_init: bool = flag(
         False, "residual projections start at init_std / sqrt(2 n_layer), as in GPT-2"
     )
@@ -110,9 +110,9 @@ class TrainConfig:
     batch_size: int = flag(64, "sequences per micro-batch")
     gradient_accumulation_steps: int = flag(1, "micro-batches per update")
     micro_batch_size: int = flag(
-        0, "sequences computed at once, a divisor of batch_size; 0 is all; by default what is fast"
+        0, "sequences computed at once, a divisor of batch_size; 0 is all; by default the fastest"
     )
-    max_iters: int = flag(5000, "updates in all; the learning rate's fall ends here")
+    max_iters: int = flag(5000, "total updates; the learning rate reaches min_lr here")
     optimizer: Optimizer = flag(
         "adamw", "adamw; muon: Muon for the blocks' matrices, AdamW elsewhere"
     )
@@ -136,7 +136,7 @@ class TrainConfig:
     beta2: float = flag(0.99, "AdamW's decay of the mean squared gradient")
     grad_clip: float = flag(1.0, "largest global norm of the gradient; 0 for no clipping")
     remat: bool = flag(
-        False, "keep no activations inside blocks: less memory, a third more arithmetic"
+        False, "recompute activations inside blocks: less memory, a third more arithmetic"
     )
     scan_layers: bool | None = flag(
         None,
@@ -148,10 +148,10 @@ class TrainConfig:
         0, "validation batches per evaluation, spread evenly over the split; 0 is the whole split"
     )
     log_interval: int = flag(10, "updates between lines of metrics")
-    keep: int = flag(2, "newest checkpoints that stay, besides the best")
-    max_minutes: float = flag(0.0, "stop, save and exit after so many minutes; 0 for no limit")
+    keep: int = flag(2, "newest checkpoints to keep, besides the best")
+    max_minutes: float = flag(0.0, "stop, save and exit after this many minutes; 0 for no limit")
     save_interval_minutes: float = flag(
-        10.0, "save at least so often, besides at evaluations; 0 for at evaluations only"
+        10.0, "minutes between saves, besides those at evaluations; 0 for none but those"
     )
     skip_nonfinite: bool = flag(
         False, "skip and count an update whose loss or gradient is not finite, instead of stopping"

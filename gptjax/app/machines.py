@@ -28,7 +28,11 @@ FLAGS: dict[str, tuple[type, str, Any]] = {
     "coordinator_address": (str, "several processes: HOST:PORT of process 0", None),
     "num_processes": (int, "how many processes train together; 1 ignores a cluster", None),
     "process_id": (int, "the number of this process, from 0", None),
-    "heartbeat_seconds": (int, "a process silent for so long is lost", HEARTBEAT_SECONDS),
+    "heartbeat_seconds": (
+        int,
+        "a process that is silent for this long counts as lost",
+        HEARTBEAT_SECONDS,
+    ),
 }
 
 

@@ -63,10 +63,10 @@ class SampleFlags:
     """Which samples to draw; `Sampling` says how."""
 
     prompt: tuple[str, ...] | None = flag(
-        None, "text to go on from; give it again for more prompts [a newline]"
+        None, "text to continue; give it again for more prompts [a newline]"
     )
     prompt_file: str | None = flag(
-        None, "file with the text to go on from; - is standard input", path=True
+        None, "file with the text to continue; - is standard input", path=True
     )
     num_samples: int = flag(1, "samples to draw for each prompt")
     max_new_tokens: int = flag(500, "tokens to add to the prompt")
@@ -109,7 +109,9 @@ class ScoreFlags:
     score: str | None = flag(
         None, "print the loss of the text in this file, and no sample", path=True
     )
-    stride: int | None = flag(None, "with --score: tokens from window to window; 1 is exact [half]")
+    stride: int | None = flag(
+        None, "with --score: tokens between the starts of two windows; 1 is exact [half]"
+    )
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -46,7 +46,7 @@ HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
 
 {train}                                    the preset that suits this machine
 {train} --data my.txt --n-layer 4 --n-embd 128
-{train} --resume                           go on with the newest run
+{train} --resume                           continue the newest run
 """
 SAMPLE_TOKENS = 200
 
@@ -149,13 +149,15 @@ def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
     parser.add("preset", str, f"settings to start from: {', '.join(PRESETS)}", defaults.preset)
     parser.add("out_dir", Path, "folder of the run [runs/<preset>-<date>-<time>]")
     for name, what in {
-        "resume": "go on with the run in --out-dir, or with the newest",
-        "rewarm": "with --resume: begin the schedule again from there, with a warm-up",
+        "resume": "continue the run in --out-dir, or the newest",
+        "rewarm": "with --resume: restart the schedule from there, with a warm-up",
         "overwrite": "replace the run in --out-dir",
         "eval_only": "print the validation loss of the run in --out-dir, or of the newest",
     }.items():
         parser.add(name, bool, what)
-    parser.add("budget_minutes", float, "choose max_iters so that the run takes so long here")
+    parser.add(
+        "budget_minutes", float, "choose max_iters so that the run takes this long on this machine"
+    )
     machines.add_flags(parser)
     parser.add("vocab_size", int, f"ids of the vocabulary that --tokenizer bpe learns [{BPE_SIZE}]")
     parser.add_config(with_micro_batches(defaults, platform()))

@@ -83,7 +83,7 @@ def parse(argv: list[str], command: str) -> dict[str, Any]:
     parser.add("out", Path, "folder of the results", DEFAULTS["out"])
     parser.add("data", Path, "`shakespeare` or the path of a UTF-8 text", DEFAULTS["data"])
     parser.add("max_iters", int, "updates of every rung [the preset's]")
-    parser.add("pictures", bool, "draw the walk-through's pictures, climb nothing")
+    parser.add("pictures", bool, "draw pictures and train nothing")
     parser.add("run", Path, "with --pictures: a run whose attention and positions are drawn too")
     parser.add("text", str, "with --run: what its heads read [a line that the model writes]")
     return parser.parse(argv)
