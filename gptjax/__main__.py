@@ -4,6 +4,7 @@ gptjax train       trains a GPT on a text: a clone's train.py
 gptjax sample      generates text from the trained model: a clone's sample.py
 gptjax verify RUN  checks every file of a run: which checkpoints are good
 gptjax prepare     makes tokens of files and folders that are larger than memory
+gptjax page RUN    writes one HTML file that shows the model and runs it in a browser
 gptjax lecture     trains the lecture's models, from the bigram table to the GPT
 gptjax --version   this version
 
@@ -24,7 +25,7 @@ except ValueError as error:  # JAX reads its environment variables when it is im
     sys.stderr.write(f"gptjax: error: {error}\n")
     sys.exit(2)
 
-COMMANDS = ("train", "sample", "verify", "prepare", "lecture")
+COMMANDS = ("train", "sample", "verify", "prepare", "page", "lecture")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,6 +67,10 @@ def run(argv: list[str], program: str) -> int:
             from gptjax.app import prepare
 
             return prepare.main(rest, commands=commands, command=f"{program} prepare")
+        case "page":
+            from gptjax.app import page
+
+            return page.main(rest, command=f"{program} page")
         case "lecture":
             from gptjax.lecture import __main__ as lecture
 

@@ -119,6 +119,10 @@ FOLLOWED = {
     "leave that to train.py": "test_a_program_that_joined_others_leaves_it_to_train_py",
     "--budget-minutes measures one process": "test_what_several_processes_cannot_do",
     "each process must read the text": "test_what_several_processes_cannot_do",
+    "--page is for one process: leave it out": "test_what_several_processes_cannot_do",
+    "--eval-only writes nothing: leave out --page": "test_a_page_is_not_for_eval_only",
+    "numbers that are not finite: choose another --step": "test_numbers_of_no_use_are_named",
+    "too large for float16: give --dtype float32": "test_numbers_of_no_use_are_named",
     "drew other random numbers": (
         "test_a_run_of_a_version_with_other_random_numbers_says_that_it_differs"
     ),

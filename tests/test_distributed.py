@@ -170,12 +170,16 @@ def test_a_program_that_joined_others_leaves_it_to_train_py(monkeypatch):
 
 @pytest.mark.parametrize(
     ("option", "given", "instead"),
-    [("budget_minutes", {}, {"max_iters": 5}), (None, {"data": "-"}, {"data": "my.txt"})],
+    [
+        ("budget_minutes", {}, {"max_iters": 5}),
+        ("page", {}, {}),
+        (None, {"data": "-"}, {"data": "my.txt"}),
+    ],
 )
 def test_what_several_processes_cannot_do(option, given, instead):
     nothing = dict.fromkeys(OPTIONS)
     two = Peers(0, 2)
-    with pytest.raises(InputError, match=r"measures one process|each process must read the text"):
+    with pytest.raises(InputError, match=r"measures one process|must read the text|leave it out"):
         check_options(nothing | ({option: 1.0} if option else {}), given, two)
     check_options(nothing, instead, two)
     check_options(nothing | ({option: 1.0} if option else {}), given, ALONE)

@@ -85,7 +85,7 @@ def test_help_names_every_command(capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "needs a command: it has train, sample, verify, prepare, lecture"),
+        ([], "needs a command: it has train, sample, verify, prepare, page, lecture"),
         (["trian"], "no command 'trian': did you mean train?"),
         (["--resume"], "no command '--resume': it has train, sample"),
         (["train", "--n-layer", "0"], "gptjax train: error: --n-layer (0) must be at least 1"),
@@ -104,7 +104,7 @@ def test_a_wrong_command_is_one_line(argv, said, capsys):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["train", "sample", "lecture"])
+@pytest.mark.parametrize("name", ["train", "sample", "page", "lecture"])
 def test_each_commands_help_speaks_of_itself(name, capsys):
     with pytest.raises(SystemExit) as caught:
         command.main([name, "--help"])

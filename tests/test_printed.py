@@ -59,7 +59,7 @@ def test_the_commands_of_a_run_in_an_odd_folder(tmp_path, monkeypatch, capsys):
 )
 def test_the_prompt_is_the_texts_first_words(text, prompt):
     assert hints.prompt_of(text) == prompt
-    command = hints.sample(Commands("train", "sample"), Path("run"), text)
+    command = hints.sample(Commands("train", "sample", "page"), Path("run"), text)
     assert shell_words(command) == ["sample", "--out-dir", "run"] + (
         ["--prompt", prompt] if prompt else []
     )

@@ -50,6 +50,11 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} must be a number") from None
 
 
+def which_step(text: str) -> str | int:
+    """`best`, `latest` or a step's number."""
+    return text if text in ("best", "latest") else whole_number(text)
+
+
 def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     """An argparse type that accepts one of several words."""
 

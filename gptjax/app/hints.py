@@ -22,6 +22,11 @@ def sample(commands: Commands, path: Path, text: str) -> str:
     )
 
 
+def page(commands: Commands, path: Path) -> str:
+    """The command that writes a run's page."""
+    return f"{commands.page} {quoted(path)}"
+
+
 def prompt_of(text: str) -> str:
     """The first words of the text that a terminal can show; empty if there are none."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptjax.app import foreign_flags
-from gptjax.app.flag_values import Once, whole_number
+from gptjax.app.flag_values import Once, which_step
 from gptjax.app.flags import FlagParser, as_flag
 from gptjax.config import Dtype, check_seed
 from gptjax.errors import InputError
@@ -161,11 +161,6 @@ def parse(argv: list[str], commands: Commands) -> Asked:
                         f"{as_flag(field.name)} is for samples, and --score makes none"
                     )
     return asked
-
-
-def which_step(text: str) -> str | int:
-    """`best`, `latest` or a step's number."""
-    return text if text in ("best", "latest") else whole_number(text)
 
 
 def _replace(part: Any, given: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from gptjax.app.budget import check_minutes
 from gptjax.app.flags import FlagParser
 from gptjax.app.loop import Loop, Reporter, Result, Silent
 from gptjax.app.machines import Ending, describe_mesh, parts_of, taking_part
+from gptjax.app.page import write_page
 from gptjax.app.report import Report, duration, loss_text
 from gptjax.app.resume import is_finished, record, restored
 from gptjax.app.script import run_script, warner
@@ -34,6 +35,7 @@ from gptjax.errors import InputError
 from gptjax.inference.generation import generate
 from gptjax.model import num_params
 from gptjax.optimizer import trained_mask
+from gptjax.page.build import check_size
 from gptjax.presets import PRESETS, changed, preset_for
 from gptjax.store import runs
 from gptjax.text import shell
@@ -52,7 +54,7 @@ SAMPLE_TOKENS = 200
 
 # Flags that are not fields of a run's configuration.
 OPTIONS = [
-    *"resume rewarm overwrite eval_only out_dir budget_minutes mesh".split(),
+    *"resume rewarm overwrite eval_only out_dir budget_minutes mesh page".split(),
     *machines.FLAGS,
 ]
 
@@ -102,6 +104,8 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
     check_options(options, given, peers)
     goes_on = options["resume"] or options["eval_only"]
     new = None if goes_on else new_config(given, options["mesh"], peers)
+    if new and options["page"]:  # its vocabulary is not known yet, but is rarely much of a model
+        check_size(num_params(runs.abstract_params(runs.make_model(new))), "float16")
 
     # 2. The folder: the run's, or a new one, which is removed again if the text cannot be used.
     with folder_of(options, new, peers, warn) as path:
@@ -122,6 +126,8 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
             state, skipped = restored(path, run_config, warn, say, mesh, peers)
         step = int(state.step) if state else 0
         if is_finished(run_config, step, say):
+            if options["page"]:
+                say(write_page(path, command=commands.page))
             return 0
         if peers.leads:
             runs.remove_temporaries(path)
@@ -133,7 +139,7 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
         introduce(run_config, texts, mesh)
         start = Start(state, step, skipped)
         result = train_and_show(path, run_config, texts, start, mesh, peers, warn)
-    return conclude(path, run_config, texts, result, commands)
+    return conclude(path, run_config, texts, result, commands, bool(options["page"]))
 
 
 def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
@@ -152,6 +158,7 @@ def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
         "resume": "continue the run in --out-dir, or the newest",
         "rewarm": "with --resume: restart the schedule from there, with a warm-up",
         "overwrite": "replace the run in --out-dir",
+        "page": "at the end write page.html, which runs the model in a browser",
         "eval_only": "print the validation loss of the run in --out-dir, or of the newest",
     }.items():
         parser.add(name, bool, what)
@@ -190,6 +197,10 @@ def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) 
             raise InputError(
                 "--budget-minutes measures one process alone: give --max-iters or --max-minutes"
             )
+    if options["page"] and options["eval_only"]:
+        raise InputError("--eval-only writes nothing: leave out --page")
+    if options["page"] and peers.count > 1:
+        raise InputError("--page is for one process: leave it out, and write the page afterwards")
     if peers.count > 1 and given.get("data") == STANDARD_INPUT:
         raise InputError("--data -: each process must read the text: give the path of a file")
 
@@ -304,9 +315,18 @@ def train_and_show(
 
 
 def conclude(
-    path: Path, run_config: RunConfig, texts: Texts, result: Result, commands: shell.Commands
+    path: Path,
+    run_config: RunConfig,
+    texts: Texts,
+    result: Result,
+    commands: shell.Commands,
+    with_page: bool,
 ) -> int:
-    """Says how training ended and what to type next; returns the exit status."""
+    """Says how training ended and what to type next; returns the exit status.
+
+    Args:
+        with_page: write the run's page, unless a signal ended the run.
+    """
     resume = hints.resume(commands, path)
     if result.skipped:
         say(f"{result.skipped} updates were not finite, and were skipped")
@@ -321,6 +341,10 @@ def conclude(
     if result.step < run_config.train.max_iters:
         say(f"--max-minutes is over; go on with\n    {resume}")
     say(f"sample from it with\n    {hints.sample(commands, path, texts.beginning)}")
+    if with_page:
+        say(write_page(path, command=commands.page))
+    else:
+        say(f"look inside it with\n    {hints.page(commands, path)}")
     return 0
 
 

@@ -6,6 +6,7 @@ metrics.jsonl    a line per logged step
 samples.jsonl    a line per evaluation: what the model wrote
 checkpoints/     see checkpoint.py
 loss.png
+page.html        if it was asked for, see page/build.py
 """
 
 import os
@@ -34,8 +35,8 @@ FORMAT = 1
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS = "config.json", "tokenizer.json", "metrics.jsonl"
 SAMPLES = "samples.jsonl"
-CHECKPOINTS, PICTURE = "checkpoints", "loss.png"
-WRITTEN = (METRICS, SAMPLES, PICTURE, TOKENIZER, CONFIG)
+CHECKPOINTS, PICTURE, PAGE = "checkpoints", "loss.png", "page.html"
+WRITTEN = (METRICS, SAMPLES, PICTURE, PAGE, TOKENIZER, CONFIG)
 MAX_CONFIG_BYTES = 2**20
 MAX_CHANGES = 1000  # about 100 bytes each, so config.json stays far below its limit
 MODELS: dict[str, Callable[[Any], nn.Module]] = {"gpt": GPT, **RUNGS, **VARIANTS}

@@ -11,10 +11,11 @@ PROGRAM = "gptjax"
 
 
 class Commands(NamedTuple):
-    """What a user types to train and to sample, for help and messages."""
+    """What a user types to train, to sample and to write a page, for help and messages."""
 
     train: str
     sample: str
+    page: str
 
 
 def quoted(word: str | Path) -> str:
@@ -56,13 +57,17 @@ def program(path: Path | None = None) -> str:
 
 def commands(name: str) -> Commands:
     """The commands of the program `name`."""
-    return Commands(f"{name} train", f"{name} sample")
+    return Commands(f"{name} train", f"{name} sample", f"{name} page")
 
 
 def scripts(root: Path) -> Commands:
-    """The commands that start the two scripts of the clone in `root` from this directory."""
-    found = (f"{python()} {quoted(_short(root / name))}" for name in ("train.py", "sample.py"))
-    return Commands(*found)
+    """The commands that start the scripts of the clone in `root` from this directory."""
+    train, sample = (
+        f"{python()} {quoted(_short(root / name))}" for name in ("train.py", "sample.py")
+    )
+    here = _place(root) == _place(Path())
+    page = "" if here else f"PYTHONPATH={quoted(_short(root))} "
+    return Commands(train, sample, f"{page}{python()} -m {PROGRAM} page")
 
 
 def found() -> Commands:

@@ -122,7 +122,7 @@ def test_a_new_run_goes_beside_what_it_does_not_overwrite(tmp_path, text_file):
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]], ids=str)
 @pytest.mark.parametrize(
     "name",
-    "metrics.jsonl samples.jsonl loss.png tokenizer.json checkpoints config.json".split(),
+    "metrics.jsonl samples.jsonl loss.png page.html tokenizer.json checkpoints config.json".split(),
 )
 def test_a_new_run_names_what_it_would_overwrite(refused, tmp_path, text_file, name, flags):
     path = tmp_path / "run"

@@ -1,0 +1,41 @@
+"""The parameters of a run as bytes for the page."""
+
+from typing import Any, Literal
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from gptjax.errors import InputError
+
+PageDtype = Literal["float16", "float32"]
+
+
+def pack(params: Any, dtype: PageDtype) -> tuple[list[dict[str, Any]], bytes]:
+    """Each tensor's path and shape, in the order of their bytes; and the bytes, little endian.
+
+    Raises:
+        InputError: a number is not finite, or too large for float16.
+    """
+    flat = {"/".join(path): np.asarray(x) for path, x in flatten_dict(params).items()}
+    tensors, parts = [], []
+    for path in sorted(flat):
+        with np.errstate(over="ignore"):  # the check below names what overflows
+            array = flat[path].astype(np.dtype(dtype).newbyteorder("<"))
+        if not np.isfinite(flat[path]).all():
+            raise InputError(f"{path} holds numbers that are not finite: choose another --step")
+        if not np.isfinite(array).all():
+            raise InputError(f"{path} holds numbers too large for float16: give --dtype float32")
+        tensors.append({"path": path, "shape": list(array.shape)})
+        parts.append(array.tobytes())
+    return tensors, b"".join(parts)
+
+
+def rounded(params: Any) -> Any:
+    """Parameters as a page of float16 has them, in float32 again."""
+
+    def round_one(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {name: round_one(part) for name, part in x.items()}
+        return np.asarray(x).astype(np.float16).astype(np.float32)
+
+    return round_one(params)
