@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
 from benchmarks.accelerator_parts import page  # noqa: E402
 from benchmarks.accelerator_parts.page import DEVICE, PARTS, Part  # noqa: E402
 from benchmarks.accelerator_parts.process import run  # noqa: E402
+from gptjax.errors import InputError, one_line  # noqa: E402
 
 MINUTES = 9.0
 LEAST = 15.0  # seconds; with fewer left, a part is left out
@@ -43,6 +44,8 @@ def main() -> int:
     parser.add_argument("--data", default="shakespeare", help="as train.py's")
     parser.add_argument("--out", type=Path, help="folder of the page [docs; with --quick, none]")
     args = parser.parse_args()
+    if not 0 < args.minutes < float("inf"):
+        parser.error(f"--minutes ({args.minutes}) must be above 0 and finite")
     asked = {flag for flag in kinds if getattr(args, flag.replace("-", "_"))}
     chosen = [
         part
@@ -53,7 +56,11 @@ def main() -> int:
     deadline = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory(prefix="gptjax-accelerator-") as folder:
         out = args.out or (Path(folder) if args.quick else ROOT / "docs")
-        results = page.opened(out, args.quick)
+        try:
+            results = page.opened(out, args.quick)
+            page.write(out, results)
+        except (InputError, OSError) as error:
+            parser.error(one_line(error, 300))
         for part in chosen:
             measure(part, results, out, args.data, deadline, Path(folder))
             print(page.section(part, results), flush=True)
@@ -66,8 +73,16 @@ def measure(
     part: Part, results: dict[str, Any], out: Path, data: str, deadline: float, folder: Path
 ) -> None:
     """Measures one part; the page is written again with each of its rows."""
-    settings = {**part.settings, "quick": results["quick"], **({"data": data} if part.data else {})}
-    entry = results["parts"][part.name] = page.entry(settings)
+    settings = {**part.settings, "quick": results["quick"]}
+    entry, began = page.entry(settings), time.monotonic()
+    left = deadline - began
+    if left < LEAST:
+        entry["why"] = "left out: the time was over"
+        results["parts"].setdefault(part.name, entry)  # what an earlier day measured stays
+        page.write(out, results)
+        return
+    if part.data:
+        settings = {**settings, "data": data}  # a path of this machine is nothing for the page
     rows: dict[str, dict[str, Any]] = {}
 
     def found(row: dict[str, Any]) -> None:
@@ -77,15 +92,11 @@ def measure(
             page.use_device(results, row)
         page.write(out, results)
 
-    began = time.monotonic()
-    left = deadline - began
-    if left < LEAST:
-        entry["why"] = "left out: the time was over"
-    else:
-        entry["why"] = "cut off with the whole run"  # for as long as it is not at its end
-        page.write(out, results)
-        print(f"== {part.title}", file=sys.stderr, flush=True)
-        entry["why"] = run(part.module, settings, min(left, part.limit), found, folder)
+    results["parts"][part.name] = entry
+    entry["why"] = "cut off with the whole run"  # for as long as it is not at its end
+    page.write(out, results)
+    print(f"== {part.title}", file=sys.stderr, flush=True)
+    entry["why"] = run(part.module, settings, min(left, part.limit), found, folder)
     entry["seconds"] = round(time.monotonic() - began, 1)
     page.write(out, results)
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import export
 
 from gptjax.backends.execution import suited
-from gptjax.backends.scanned import in_memory
 from gptjax.config import RunConfig
 from gptjax.inference import cache, decoding
 from gptjax.inference.sampling import Sampling
@@ -47,11 +46,10 @@ def lower(function: Any, *args: Any) -> export.Exported:
 def loop_of(run_config: RunConfig, execution: Execution | None = None) -> export.Exported:
     """The train loop, which is all of training on the device; a GPU's own attention apart."""
     model: Any = GPT(run_config.model)
-    keys = jax.eval_shape(lambda: make_keys(0))
-    state = jax.eval_shape(partial(init_state, model, run_config), keys.params)
-    state = jax.eval_shape(in_memory(run_config, None), state)
     suits = suited(model, run_config, "tpu")
     model = suits if execution is None else model.clone(execution=execution)
+    keys = jax.eval_shape(lambda: make_keys(0))
+    state = jax.eval_shape(partial(init_state, model, run_config), keys.params)
     tokens = jax.ShapeDtypeStruct((1000,), jnp.uint8)
     return lower(make_train_loop(model, run_config), state, tokens, keys, jnp.int32(1))
 
@@ -118,6 +116,12 @@ def products(lowered: export.Exported) -> Counter[Product]:
             precision = re.search(r"precision = \[(\w+)", line)
             found[Product(left, right, out, precision[1] if precision else "DEFAULT")] += 1
     return found
+
+
+def widths(lowered: export.Exported) -> set[int]:
+    """The last axes of all operands and results of products."""
+    lines = [x for x in lowered.mlir_module().splitlines() if "stablehlo.dot_general" in x]
+    return {int(n) for line in lines for n in re.findall(r"x(\d+)xbf16>", line)}
 
 
 def sums(lowered: export.Exported) -> Counter[str]:

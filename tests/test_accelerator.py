@@ -64,9 +64,33 @@ def test_a_part_that_fails_takes_no_other_along(parts, monkeypatch, tmp_path):
 
 
 def test_when_the_time_is_over_the_rest_is_left_out(parts, monkeypatch, tmp_path):
-    status, _, text = measured(monkeypatch, tmp_path, "--minutes", "0")
+    status, _, text = measured(monkeypatch, tmp_path, "--minutes", "0.01")
     assert status == 1  # not even the device is known
     assert "left out: the time was over" in text
+    measured(monkeypatch, tmp_path)
+    _, results, _ = measured(monkeypatch, tmp_path, "--minutes", "0.01")
+    assert results["parts"]["steps"]["rows"] == [STEP]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--minutes", "nan"], "--minutes (nan) must be above 0"),
+        (["--minutes", "-1"], "--minutes (-1.0) must be above 0"),
+        ([], "accelerator.json is not of this program"),
+        (["--quick"], "accelerator.json has figures that --quick would replace"),
+        (["--out", "/dev/null/page"], "/dev/null"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_measured(
+    parts, monkeypatch, tmp_path, capsys, flags, says
+):
+    there = '{"parts": {}}' if "--quick" in flags else '{"runs": []}'
+    (tmp_path / page.JSON).write_text(there)
+    with pytest.raises(SystemExit, match="2"):
+        measured(monkeypatch, tmp_path, *flags)
+    assert says in capsys.readouterr().err
+    assert (tmp_path / page.JSON).read_text() == there
 
 
 def test_parts_of_another_day_stay_on_the_page_of_the_same_device(parts, monkeypatch, tmp_path):
@@ -74,7 +98,8 @@ def test_parts_of_another_day_stay_on_the_page_of_the_same_device(parts, monkeyp
     losses = [[250, 5.0, 1.60], [500, 9.5, 1.49], [750, 14.0, 1.52]]
     row = {"key": "seed 1", "name": "seed 1", "flags": "--seed 1", "losses": losses, "wall": 20.0}
     parts["runs"] = [row | {"status": 0}, row | {"key": "2", "name": "seed 2", "status": 0}], ""
-    _, results, text = measured(monkeypatch, tmp_path, "--train")
+    _, results, text = measured(monkeypatch, tmp_path, "--train", "--data", "/home/me/my.txt")
+    assert "/home/me" not in text + json.dumps(results)
     assert results["parts"]["steps"]["rows"] == [STEP]
     assert "| seed 1 | 1.4900 | 500 | 1.5200 | 10 |  | 14 | 20 |" in text
     assert "| mean | 1.4900 | | 1.5200 |" in text

@@ -12,6 +12,7 @@ import pytest
 from gptjax.loss import LARGE_VOCABULARY
 from gptjax.model import Execution, attention_weights, weighted_values
 from gptjax.muon import ITERATIONS
+from gptjax.presets import PRESETS
 
 from conftest import tiny_config
 from lowered import (
@@ -28,6 +29,7 @@ from lowered import (
     products,
     start_of,
     sums,
+    widths,
 )
 
 # GPT-2's layers: biases everywhere. tanh GELU, so that exponentials are those of a softmax alone.
@@ -71,6 +73,17 @@ def test_a_program_lowers_for_gpus_and_tpus_and_never_calls_the_host(program):
 def test_products_take_the_dtype_of_the_run(program):
     of_float32 = program in ("train", "train with remat")
     assert set(products(lowered(program))) == {PLAIN if of_float32 else FAST}
+
+
+@pytest.mark.parametrize(("preset", "odd"), [("shakespeare", {65}), ("gpt2", set())])
+def test_rows_of_matrices_are_whole_tiles(preset, odd):
+    """Tensor cores want multiples of 8 numbers, and tiles are of 64 and more. A large vocabulary is
+    padded in memory; one of 65 characters is not, being a two-hundredth of the work.
+    """
+    program = loop_of(PRESETS[preset].replace(n_layer=1, dtype="bfloat16"))
+    found = widths(program)
+    assert {384, 768} & found
+    assert {n for n in found if n % 64} == odd
 
 
 def test_muons_iterations_alone_are_float32_products():

@@ -1,4 +1,6 @@
-"""Training steps with each form of attention, with and without dropout."""
+"""Training steps with each form of attention, with and without dropout; of a deep model, with its
+blocks scanned and unrolled.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,40 +11,51 @@ from benchmarks.accelerator_parts.shapes import shape_of
 from benchmarks.accelerator_parts.training import Training, shares
 from gptjax.backends import cpu
 from gptjax.backends.execution import cudnn_attention, why_not_cudnn
-from gptjax.errors import one_line
+from gptjax.backends.scanned import scan_blocks
+from gptjax.config import GPTConfig
+from gptjax.errors import RunError, one_line
 from gptjax.model import Execution
 
 Row = dict[str, Any]
 # The kernel of a GPU keeps no weights, so that nothing can be dropped of them. The form of a CPU,
 # one block of queries at a time, leaves out three eighths of the scores on any machine.
 FORMS = {
-    "plain": Execution(),
-    "one block of queries at a time": Execution(cpu.attention),
-    "cuDNN's": Execution(cudnn_attention),
+    "cuDNN's": cudnn_attention,
+    "plain": None,
+    "one block of queries at a time": cpu.attention,
 }
 UPDATES = 30
 
 
 def measure(found: Callable[[Row], None], *, shapes: list[str], quick: bool) -> None:
     """A row for each shape and form: milliseconds of a step, or why there are none."""
-    for shape in shapes:
+    for shape in shapes[:1] if quick else shapes:
         run_config = shape_of(shape, quick)
-        for form, execution in FORMS.items():
-            row = {"key": f"{shape}, {form}", "shape": shape, "form": form}
-            try:
-                if execution.attention is cudnn_attention:
-                    why = why_not_cudnn(run_config.model, jax.default_backend())
-                    if why:
-                        found(row | {"why": why})
-                        continue
-                training = Training(run_config, execution)
-                updates = 2 if quick else UPDATES
-                training.seconds(updates, updates)
-                steps = [training.seconds(updates, updates) for _ in range(2 if quick else 5)]
-                row |= {"trace": training.trace_seconds, "compile": training.compile_seconds}
-                found(row | {"step": sorted(steps), "memory": training.memory})
-            except Exception as error:  # a kernel or the memory that is not there: the next form
-                found(row | {"why": one_line(error, 200, type(error).__name__)})
+        for form, attention in FORMS.items():
+            for blocks in (scan_blocks, None) if run_config.scans_layers else (None,):
+                name = f"{form}, blocks scanned" if blocks else form
+                row = {"key": f"{shape}, {name}", "shape": shape, "form": name}
+                try:
+                    if attention is cudnn_attention:
+                        _check_cudnn(run_config.model)
+                    execution = Execution(attention, blocks=blocks)
+                    found(row | _steps(Training(run_config, execution), quick))
+                except Exception as error:  # a kernel or memory that is not there: the next form
+                    found(row | {"why": one_line(error, 200, type(error).__name__)})
+
+
+def _check_cudnn(model_config: GPTConfig) -> None:
+    why = why_not_cudnn(model_config, jax.default_backend())
+    if why:
+        raise RunError(why)
+
+
+def _steps(training: Training, quick: bool) -> Row:
+    updates, turns = (2, 2) if quick else (UPDATES, 5)
+    training.seconds(updates, updates)
+    steps = [training.seconds(updates, updates) for _ in range(turns)]
+    compiling = {"trace": training.trace_seconds, "compile": training.compile_seconds}
+    return compiling | {"step": sorted(steps), "memory": training.memory}
 
 
 def table(rows: list[Row], *, quick: bool, device: Row, **_: Any) -> str:

@@ -27,7 +27,7 @@ def measure(found: Callable[[Row], None], *, shape: str, quick: bool) -> None:
     measure_steps(
         shape_of(shape, quick),
         entries,
-        turns=2 if quick else 5,
+        turns=1 if quick else 5,
         seconds=0.1 if quick else 1.0,
         tell=train_step.tell,
         found=tell,
@@ -74,5 +74,9 @@ def table(rows: list[Row], *, shape: str, quick: bool, device: Row) -> str:
         )
     ours = next((row for row in rows if row["name"].startswith("gptjax")), {})
     attention = f"Attention: {ours['attention']}." if "attention" in ours else ""
-    twin = "" if len(rows) > 1 else " PyTorch is left out: it is not installed, or sees no GPU."
+    twin = (
+        ""
+        if quick or len(rows) > 1
+        else " PyTorch is left out: it is not installed, or sees no GPU."
+    )
     return "\n".join([*lines, "", attention + twin])

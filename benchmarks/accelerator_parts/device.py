@@ -46,7 +46,8 @@ def measure(found: Callable[[dict[str, Any]], None], *, quick: bool) -> None:
     }
     found(row)
     size = 256 if quick else 2048 if platform() == "cpu" else 8192
-    found(row | {"matmul_flops": matmul_rate("bfloat16", size)})
+    rate = matmul_rate("bfloat16", size, seconds=0.1 if quick else 1.0)
+    found(row | {"matmul_flops": rate})
 
 
 def table(rows: list[dict[str, Any]], **_: Any) -> str:

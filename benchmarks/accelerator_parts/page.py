@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks.accelerator_parts.process import ROOT
+from gptjax.errors import InputError
 from gptjax.files import read_json, write_json, write_whole
 
 JSON, MARKDOWN = "accelerator.json", "accelerator.md"
@@ -91,15 +92,20 @@ PARTS = (
 
 
 def opened(folder: Path, quick: bool) -> dict[str, Any]:
-    """The results in a folder, to add to; empty if there are none, or those of toys."""
-    path = folder / JSON
-    results = read_json(path) if path.is_file() else {}
-    return results if results and not results["quick"] and not quick else new(quick)
+    """The results in a folder, to add to; empty if there are none, or if these or those are toys.
 
-
-def new(quick: bool) -> dict[str, Any]:
-    """Results with nothing in them."""
-    return {"quick": quick, "parts": {}}
+    Raises:
+        InputError: the file there was not written by this program, or toys would replace figures.
+    """
+    path, nothing = folder / JSON, {"quick": quick, "parts": {}}
+    if not path.is_file():
+        return nothing
+    results = read_json(path)
+    if not isinstance(results.get("parts"), dict):
+        raise InputError(f"{path} is not of this program: move it away, or give another --out")
+    if quick and not results.get("quick"):
+        raise InputError(f"{path} has figures that --quick would replace: give another --out")
+    return nothing if quick or results.get("quick") else results
 
 
 def use_device(results: dict[str, Any], row: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 Row = dict[str, Any]
+SHOWN = 30  # lines of the log of a part that failed
 
 
 def run(
@@ -35,7 +36,8 @@ def run(
         folder: for its log and for programs that parts compile alike.
 
     Returns:
-        Why it did not come to its end; empty if it did.
+        Why it did not come to its end; empty if it did. If it failed, the end of its log goes to
+        stderr.
     """
     package = __name__.rpartition(".")[0]
     command = [sys.executable, "-m", package, name, json.dumps(settings)]
@@ -82,5 +84,8 @@ def run(
             process.stdout.close()
     if cut.is_set():
         return f"stopped after {seconds:.0f} s"
+    if not status:
+        return ""
     lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    return f"failed (status {status}): {lines[-1][:300]}" if status else ""
+    print("\n".join(lines[-SHOWN:]), file=sys.stderr, flush=True)
+    return f"failed (status {status}): {lines[-1][:300]}"

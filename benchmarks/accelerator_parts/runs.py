@@ -55,9 +55,9 @@ def measure(found: Callable[[Row], None], *, kind: str, data: str, quick: bool) 
 
 def follow(found: Callable[[Row], None], name: str, flags: str, data: str, path: Path) -> None:
     """One run, and a row whenever its metrics have a new validation loss."""
-    began, seen = time.monotonic(), 0
+    began, seen, log = time.monotonic(), 0, path.with_suffix(".log")
     row: Row = {"key": name, "name": name, "flags": flags, "losses": []}
-    with train(flags, "--data", data, "--out-dir", str(path)) as process:
+    with train(flags, "--data", data, "--out-dir", str(path), log=log) as process:
         while True:
             try:
                 status = process.wait(timeout=PAUSE)
@@ -69,6 +69,8 @@ def follow(found: Callable[[Row], None], name: str, flags: str, data: str, path:
                 if "val_loss" in line
             ]
             row |= {"losses": losses, "wall": time.monotonic() - began, "status": status}
+            if status:
+                row["why"] = last_line(log)
             if status is not None or len(losses) > seen:
                 seen = len(losses)
                 found(row)
@@ -76,15 +78,27 @@ def follow(found: Callable[[Row], None], name: str, flags: str, data: str, path:
                 return
 
 
-def train(flags: str, *more: str, platform: str | None = None) -> subprocess.Popen[bytes]:
-    """Starts train.py with these flags; what it prints goes to stderr.
+def train(
+    flags: str, *more: str, log: Path, platform: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts train.py with these flags.
 
     Args:
+        log: where its stderr goes.
         platform: in place of the one that JAX chooses.
     """
     environment = os.environ | ({"JAX_PLATFORMS": platform} if platform else {})
     command = [sys.executable, "train.py", *shlex.split(flags), *more]
-    return subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr, env=environment)
+    with log.open("wb") as stderr:
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr, env=environment
+        )
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log, which says why a program failed."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"
 
 
 def table(rows: list[Row], **_: Any) -> str:
@@ -98,7 +112,7 @@ def table(rows: list[Row], **_: Any) -> str:
     ]
     for row in rows:
         if not row["losses"]:
-            why = "running" if row["status"] is None else f"failed, status {row['status']}"
+            why = row.get("why", "running")
             lines.append(f"| {row['name']} | {why} | | | | | | |")
             continue
         (best_step, _, best), (step, seconds, final) = _best(row), row["losses"][-1]
@@ -116,8 +130,8 @@ def table(rows: list[Row], **_: Any) -> str:
         best = statistics.mean(_best(row)[2] for row in whole)
         final = statistics.mean(row["losses"][-1][2] for row in whole)
         lines.append(f"| mean | {best:.4f} | | {final:.4f} | | | | |")
-    flags = "\n".join(f"    python train.py {row['flags']}" for row in rows)
-    return "\n".join([*lines, "", flags])
+    flags = [f"{row['name']}: python train.py {row['flags']}" for row in rows]
+    return "\n".join([*lines, "", "```text", *flags, "```"])
 
 
 def _best(row: Row) -> list[Any]:

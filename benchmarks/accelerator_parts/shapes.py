@@ -2,6 +2,7 @@
 
 from benchmarks import train_step
 from gptjax.config import RunConfig
+from gptjax.loss import LARGE_VOCABULARY
 
 SHAPES = {
     "shakespeare": train_step.SHAPES["shakespeare"],
@@ -11,8 +12,12 @@ SHAPES = {
 
 
 def shape_of(name: str, quick: bool) -> RunConfig:
-    """The run of this name; with `quick`, a toy with its dropout."""
+    """The run of this name; with `quick`, a toy that is computed by the same parts of the code."""
     run_config = SHAPES[name].replace(dtype="bfloat16")
     if not quick:
         return run_config
-    return train_step.TOY["toy"].replace(dropout=run_config.model.dropout)
+    return train_step.TOY["toy"].replace(
+        dropout=run_config.model.dropout,
+        scan_layers=run_config.scans_layers,
+        vocab_size=min(run_config.model.vocab_size, LARGE_VOCABULARY),
+    )
