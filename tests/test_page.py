@@ -199,6 +199,7 @@ def test_text_of_a_run_is_neither_markup_nor_script(run_copy):
     found = Elements(text)
     assert found.tags == Elements(build.source("page.html")).tags
     assert "img" not in found.tags
+    assert not set("<>&") & set(found.scripts["data"])
     data = json.loads(found.scripts["data"])
     assert data["samples"] == [{"step": 1, "text": HOSTILE}]
     assert data["training"]["preset"] == HOSTILE

@@ -139,14 +139,12 @@ export function curves(series, { label, levels = [], width = 640, height = 260 }
       svg("text", { x: x(value), y: height - 8, "text-anchor": "middle", text: short(value) }),
     );
   }
-  for (const { name, loss } of levels) {
-    if (loss < y0 || loss > y1) continue;
+  const isFree = (loss, i) =>
+    levels.slice(0, i).every((other) => Math.abs(y(other.loss) - y(loss)) > 14);
+  const shown = levels.filter(({ loss }, i) => loss >= y0 && loss <= y1 && isFree(loss, i));
+  for (const { loss } of shown) {
     picture.append(
       svg("line", { x1: left, x2: width - right, y1: y(loss), y2: y(loss), class: "level" }),
-      svg("text", {
-        ...{ x: width - right, y: y(loss) - 4, "text-anchor": "end", class: "level" },
-        text: `${name}, ${loss.toFixed(2)}`,
-      }),
     );
   }
   for (const { points, kind } of series) {
@@ -156,6 +154,14 @@ export function curves(series, { label, levels = [], width = 640, height = 260 }
       for (const [a, b] of points)
         picture.append(svg("circle", { cx: x(a), cy: y(b), r: 2.5, class: kind }));
     }
+  }
+  for (const { name, loss } of shown) {
+    picture.append(
+      svg("text", {
+        ...{ x: width - right - 4, y: y(loss) - 4, "text-anchor": "end", class: "level" },
+        text: `${name}, ${loss.toFixed(2)}`,
+      }),
+    );
   }
   return hovering(picture, series, { x, x0, x1, width, left, right, top, bottom, height, label });
 }

@@ -18,6 +18,8 @@ const HABITS = {
 };
 // A head has a habit if so much of its weight goes to one place; an even spread gives less.
 const HABIT = 0.3;
+// A table of more tokens than this has no room for their names.
+const MOST_NAMED = 100;
 
 /** The habit of a head: the name of the place and the share of the weights on it, or null. */
 function habitOf(shares) {
@@ -255,6 +257,18 @@ function hasResidual({ tensors }) {
   return tensors.some(({ path }) => path.endsWith("attn/proj/kernel"));
 }
 
+/** A square picture with names along its rows and columns, where they are large enough to read. */
+function labelled(canvas, names) {
+  if (names.length > MOST_NAMED) return canvas;
+  const axis = (kind) =>
+    el(
+      "div",
+      { class: `axis ${kind}`, "aria-hidden": "true" },
+      ...names.map((text) => el("span", { text })),
+    );
+  return el("div", { class: "labelled" }, axis("columns-axis"), axis("rows-axis"), canvas);
+}
+
 /** A line over a row of a matrix. */
 function rowMark(t, T) {
   const mark = el("span", { class: "row-mark" });
@@ -280,6 +294,7 @@ export function tableView({ service, tokenizer }) {
     "The bigram's table: rows are tokens, columns what follows them",
   );
   const state = { rows: null, id: 0 };
+  const names = Array.from({ length: V }, (_, id) => visible(tokenizer.piece(id)));
 
   function choose(id) {
     state.id = (id + V) % V;
@@ -299,8 +314,7 @@ export function tableView({ service, tokenizer }) {
     const box = canvas.getBoundingClientRect();
     const row = Math.min(V - 1, Math.floor(((event.clientY - box.top) / box.height) * V));
     const column = Math.min(V - 1, Math.floor(((event.clientX - box.left) / box.width) * V));
-    const names = [row, column].map((id) => visible(tokenizer.piece(id)));
-    said.textContent = `“${names[1]}” follows “${names[0]}” with probability ${number(state.rows[row][column])}`;
+    said.textContent = `“${names[column]}” follows “${names[row]}” with probability ${number(state.rows[row][column])}`;
     if (row !== state.id) choose(row);
   });
   canvas.addEventListener("keydown", (event) => {
@@ -327,9 +341,9 @@ export function tableView({ service, tokenizer }) {
     "div",
     {},
     el("p", {
-      text: "The whole model is this table. A row is a token, a column is the token after it, and the darker the square, the likelier the pair.",
+      text: "The whole model is this table. A row is a token, a column is the token after it, and the stronger the color, the likelier the pair.",
     }),
-    el("div", { class: "columns" }, el("section", {}, canvas, said), best),
+    el("div", { class: "columns" }, el("section", {}, labelled(canvas, names), said), best),
   );
   return { element, show };
 }

@@ -175,6 +175,12 @@ export function writeView({ service, tokenizer, prompt }) {
     }
   }
 
+  /** What the page does when it opens: it writes, and explains the last token. */
+  async function open() {
+    await write(OPENING);
+    choose(state.dropped + state.tokens.length - 1);
+  }
+
   async function again() {
     state.running = false;
     state.begun = null;
@@ -243,5 +249,5 @@ export function writeView({ service, tokenizer, prompt }) {
       panel,
     ),
   );
-  return { element, ids, open: () => write(OPENING), write, settings };
+  return { element, ids, open, write, settings };
 }
