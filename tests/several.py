@@ -67,6 +67,7 @@ def said(text: str) -> str:
     """What a process printed, without JAX's lines on its connections."""
     theirs = ("E1", "E0", "W1", "W0", "I1", "I0")
     text = re.sub(r"\[Gloo\][^\[\n]*", "", text)  # of several threads, which share lines
+    text = re.sub(r"[^\n]*peer ranks[^\n]*\n?", "", text)  # the rest of a line that was shared
     lines = (line for line in text.splitlines(True) if line.strip())
     return "".join(line for line in lines if not line.startswith(theirs))
 

@@ -1,5 +1,7 @@
 """Scoring: every token once, with as much before it as the stride allows."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,9 +75,18 @@ def test_a_shorter_context_is_the_model_with_fewer_positions():
 
 def test_storing_bfloat16_changes_no_result():
     """The computation rounds the same numbers itself."""
-    computing, _ = with_dtype(MODEL, PARAMS, "bfloat16")
     model, params = with_dtype(MODEL, PARAMS, "bfloat16")
-    assert params["wte"]["embedding"].dtype == jnp.bfloat16
-    one = computing.apply({"params": PARAMS}, TEXT[None, :8], deterministic=True)
+    stored = {path[-1].key: x.dtype for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    assert stored["kernel"] == jnp.bfloat16
+    assert stored["embedding"] == stored["bias"] == stored["scale"] == jnp.float32
+    one = model.apply({"params": PARAMS}, TEXT[None, :8], deterministic=True)
     other = model.apply({"params": params}, TEXT[None, :8], deterministic=True)
     assert (one == other).all()
+
+
+def test_a_tied_table_is_stored_in_bfloat16():
+    """It is read whole for each token, as the output layer."""
+    config = dataclasses.replace(CONFIG, tie_embeddings=True)
+    _, params = with_dtype(GPT(config), init(config, jax.random.key(0)), "bfloat16")
+    assert params["wte"]["embedding"].dtype == jnp.bfloat16
+    assert params["wpe"]["embedding"].dtype == jnp.float32

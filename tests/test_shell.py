@@ -83,7 +83,7 @@ def test_the_installed_command_has_its_name_only_where_the_shell_finds_it(tmp_pa
     assert shell.program() == str(mine)
     monkeypatch.setenv("PATH", str(mine.parent))
     assert shell.program() == "gptjax"
-    assert shell.found() == ("gptjax train", "gptjax sample")
+    assert shell.found() == ("gptjax train", "gptjax sample", "gptjax page")
     mine.unlink()
     monkeypatch.chdir(tmp_path)
     assert shell.program() == "env/python -m gptjax"
@@ -93,6 +93,7 @@ def test_the_installed_command_has_its_name_only_where_the_shell_finds_it(tmp_pa
 def test_scripts_are_named_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert shell.scripts(ROOT).train == f"{shell.python()} train.py"
+    assert shell.scripts(ROOT).page == f"{shell.python()} -m gptjax page"
     monkeypatch.chdir(ROOT / "gptjax" / "app")
     assert shell.scripts(ROOT).sample == f"{shell.python()} ../../sample.py"
     monkeypatch.chdir(tmp_path)
@@ -102,6 +103,7 @@ def test_scripts_are_named_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert shell.scripts(ROOT).train == f"{shell.python()} {ROOT}/train.py"
+    assert shell.scripts(ROOT).page.startswith(f"PYTHONPATH={ROOT} ")
     os.chdir(tmp_path)  # or the next one to ask for the working directory fails
 
 

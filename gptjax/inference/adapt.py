@@ -28,16 +28,20 @@ def with_block_size(model: nn.Module, params: Any, block_size: int) -> tuple[nn.
 
 
 def with_dtype(model: nn.Module, params: Any, dtype: Dtype) -> tuple[nn.Module, Any]:
-    """The same model computing in `dtype`, its matrices stored so.
+    """The same model computing in `dtype`, with the matrices of its products stored so.
 
     In bfloat16 that halves what is read for each token, and changes no result: the computation
-    would round the same numbers itself.
+    would round the same numbers itself. Only a tied table of tokens is rounded where it would not
+    be: its rows are also the embeddings, which are float32 else.
     """
+    tied = config_of(model).tie_embeddings
 
-    def store(x: jax.Array) -> jax.Array:
-        return x.astype(jnp.dtype(dtype)) if x.ndim > 1 else x
+    def store(path: Any, x: jax.Array) -> jax.Array:
+        names = tuple(key.key for key in path)
+        is_read_whole = names[-1] == "kernel" or (tied and names == ("wte", "embedding"))
+        return x.astype(jnp.dtype(dtype)) if is_read_whole else x
 
-    return _with(model, dtype=dtype), jax.tree.map(store, params)
+    return _with(model, dtype=dtype), jax.tree_util.tree_map_with_path(store, params)
 
 
 def _with(model: nn.Module, **changes: Any) -> nn.Module:

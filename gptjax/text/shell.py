@@ -65,8 +65,7 @@ def scripts(root: Path) -> Commands:
     train, sample = (
         f"{python()} {quoted(_short(root / name))}" for name in ("train.py", "sample.py")
     )
-    here = _place(root) == _place(Path())
-    page = "" if here else f"PYTHONPATH={quoted(_short(root))} "
+    page = "" if str(_short(root)) == "." else f"PYTHONPATH={quoted(_short(root))} "
     return Commands(train, sample, f"{page}{python()} -m {PROGRAM} page")
 
 
