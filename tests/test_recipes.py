@@ -19,19 +19,21 @@ def anchors(page):
 
 
 @pytest.mark.slow
-def test_the_recipes_run_in_order(tmp_path, monkeypatch):
+def test_the_recipes_and_the_answers_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "my.txt"
     text.write_text("ROMEO: I would I were thy bird.\nJULIET: Sweet, so would I.\n" * 40)
     flags = tiny("--data", text, "--out-dir", "runs/big", "--block-size", 32)
     assert train.main(flags) == 0
-    page = (DOCS / "recipes.md").read_text()
-    names: dict = {"__name__": "recipes"}
     import jax
 
-    with jax.numpy_rank_promotion("allow"):  # as in a reader's session
-        for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-            exec(compile(block, "docs/recipes.md", "exec"), names)
+    for page in ("recipes.md", "faq.md"):
+        names: dict = {"__name__": page}
+        blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+        assert blocks
+        with jax.numpy_rank_promotion("allow"):  # as in a reader's session
+            for block in blocks:
+                exec(compile(block, f"docs/{page}", "exec"), names)
 
 
 @pytest.mark.parametrize("name", PAGES)
