@@ -1,8 +1,8 @@
-"""Compares the same GPT written four ways: proves them equal, measures them, tries what is easy.
+"""Compares the same GPT written four ways: checks that they agree, and measures them.
 
 python -m compare                          everything, under 12 minutes on 2 cores; writes docs/
 python -m compare --quick                  a small model and few repetitions, under 2 minutes
-python -m compare --only linen,nnx         any of the contestants, one or more
+python -m compare --only linen,nnx         only some of the contestants
 """
 
 import json
@@ -87,7 +87,7 @@ def parse(argv: list[str]) -> dict[str, Any]:
     """Flags to values; absent when not given."""
     parser = FlagParser("python -m compare", __doc__ or "")
     parser.add("preset", str, f"the model and its training [{PRESET}; {QUICK_PRESET} with --quick]")
-    parser.add("only", str, f"comma-separated, of {','.join(CONTESTANTS)} [all of them]")
+    parser.add("only", str, f"joined by commas, from {','.join(CONTESTANTS)} [all of them]")
     parser.add("out", Path, f"folder of the results [{DOCS}; {ELSEWHERE} with any flag]")
     parser.add_argument(
         "--quick",

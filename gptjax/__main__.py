@@ -2,13 +2,13 @@
 
 gptjax train       trains a GPT on a text: a clone's train.py
 gptjax sample      generates text from the trained model: a clone's sample.py
-gptjax verify RUN  checks every file of a run: which checkpoints are good
-gptjax prepare     makes tokens of files and folders that are larger than memory
+gptjax verify RUN  checks every file of a run, and says which checkpoints are good
+gptjax prepare     tokenizes files and folders, even those larger than memory
 gptjax page RUN    writes one HTML file that shows the model and runs it in a browser
 gptjax lecture     trains the lecture's models, from the bigram table to the GPT
-gptjax --version   this version
+gptjax --version   prints the version
 
-Each takes --help. Without other flags, a text lands in ./data and a run in ./runs.
+Each command has --help. By default, texts are saved in ./data and runs in ./runs.
 """
 
 import difflib

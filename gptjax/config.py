@@ -1,7 +1,8 @@
 """Configuration: frozen, hashable, validated dataclasses and their JSON form.
 
-`GPTConfig` says what the model is, `TrainConfig` how it is trained. `RunConfig` is both, the text,
-the seed and the name of the model: everything that a run is, and all that is stored of it.
+`GPTConfig` describes the model, and `TrainConfig` how it is trained. `RunConfig` holds both, with
+the text, the seed and the name of the model: everything that defines a run, and everything that
+config.json stores.
 Field names are nanoGPT's where nanoGPT has them.
 """
 
@@ -18,8 +19,8 @@ Decay = Literal["matrices", "all"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear"]
 
-# What a config.json may ask for before anything is compared with the arrays that are there. No
-# transformer that was published comes near.
+# Limits for a config.json that was not checked against its arrays yet. No published transformer
+# comes near them.
 MAX_LAYERS = 1024
 MAX_WIDTH = 2**20
 
@@ -39,9 +40,9 @@ def check_seed(seed: int) -> None:
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """What the model is. The defaults are the lecture's model.
+    """The model. The defaults are the lecture's.
 
-    The three models it is most often asked to be:
+    Settings for three well-known models:
 
     |                      | the lecture's | nanoGPT, bias=False | GPT-2     |
     |----------------------|---------------|---------------------|-----------|
@@ -62,21 +63,23 @@ class GPTConfig:
     n_layer: int = flag(6, "number of blocks")
     n_head: int = flag(6, "attention heads per block")
     n_embd: int = flag(384, "width of the residual stream; divisible by n_head")
-    dropout: float = flag(0.2, "dropout rate, on attention weights and on what each block adds")
+    dropout: float = flag(0.2, "dropout rate for attention weights and for each block's outputs")
     activation: Activation = flag(
-        "relu", "feed-forward activation: gelu is exact, gelu_tanh GPT-2's"
+        "relu", "feed-forward activation; gelu is exact, gelu_tanh is GPT-2's"
     )
     qkv_bias: bool = flag(False, "bias in query, key and value")
     bias: bool = flag(True, "bias in the other dense layers of the blocks")
     ln_bias: bool = flag(True, "bias in LayerNorm")
     tie_embeddings: bool = flag(False, "output layer shares the token table")
     head_bias: bool = flag(True, "bias in the output layer, tied or not")
-    init_std: float = flag(0.02, "matrices start at N(0, init_std); narrow models need more")
+    init_std: float = flag(
+        0.02, "standard deviation of initial weights; narrow models need a larger one"
+    )
     scaled_residual_init: bool = flag(
         False, "residual projections start at init_std / sqrt(2 n_layer), as in GPT-2"
     )
     embd_dropout: bool = flag(False, "dropout on the embeddings too, as in GPT-2 and nanoGPT")
-    dtype: Dtype = flag("float32", "dtype of the computation; parameters are float32 always")
+    dtype: Dtype = flag("float32", "dtype of the computation; parameters are always float32")
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -101,7 +104,7 @@ class GPTConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the model is trained and how often it is looked at.
+    """How the model is trained, evaluated and saved.
 
     Raises:
         ConfigError: a value is of the wrong type or out of its range.
@@ -110,9 +113,10 @@ class TrainConfig:
     batch_size: int = flag(64, "sequences per micro-batch")
     gradient_accumulation_steps: int = flag(1, "micro-batches per update")
     micro_batch_size: int = flag(
-        0, "sequences computed at once, a divisor of batch_size; 0 is all; by default the fastest"
+        0,
+        "sequences computed at once, a divisor of batch_size, or 0 for all; the fastest by default",
     )
-    max_iters: int = flag(5000, "total updates; the learning rate reaches min_lr here")
+    max_iters: int = flag(5000, "number of updates; the learning rate reaches min_lr at the last")
     optimizer: Optimizer = flag(
         "adamw", "adamw; muon: Muon for the blocks' matrices, AdamW elsewhere"
     )
@@ -120,41 +124,42 @@ class TrainConfig:
         1e-3, "peak learning rate; 0.004 for shakespeare-cpu with --optimizer adamw"
     )
     min_lr: float = flag(
-        1e-4, "learning rate at the end of the run; in proportion where only learning_rate is given"
+        1e-4, "learning rate at the end of the run; scaled with learning_rate unless given"
     )
     trainable: str = flag(
-        "all", "what is trained: all, ln, last:N blocks, or parts of paths, as in mlp,wpe"
+        "all", "parameters to train: all, ln, last:N blocks, or parts of paths, as in mlp,wpe"
     )
     schedule: Schedule = flag("cosine", "how the learning rate falls from its peak to min_lr")
-    warmup_iters: int = flag(100, "linear warm-up, at most a tenth of max_iters")
+    warmup_iters: int = flag(100, "updates of linear warm-up, at most a tenth of max_iters")
     schedule_start: int = 0  # the step at which the schedule begins: set by a resume with --rewarm
-    weight_decay: float = flag(0.1, "AdamW's decoupled decay")
+    weight_decay: float = flag(0.1, "AdamW's decoupled weight decay")
     decay: Decay = flag(
-        "matrices", "what decays: matrices alone, or all parameters as in the lecture"
+        "matrices", "parameters that decay: matrices only, or all, as in the lecture"
     )
-    beta1: float = flag(0.9, "decay of the mean gradient, AdamW's and Muon's")
-    beta2: float = flag(0.99, "AdamW's decay of the mean squared gradient")
-    grad_clip: float = flag(1.0, "largest global norm of the gradient; 0 for no clipping")
+    beta1: float = flag(0.9, "decay rate of the mean gradient, for AdamW and Muon")
+    beta2: float = flag(0.99, "decay rate of the mean squared gradient, for AdamW")
+    grad_clip: float = flag(1.0, "clip the gradient to this global norm; 0 for no clipping")
     remat: bool = flag(
         False, "recompute activations inside blocks: less memory, a third more arithmetic"
     )
     scan_layers: bool | None = flag(
         None,
-        "compile one block and run it for each, on by default from 12 blocks on: a fast start, and "
-        "the same run",
+        "compile one block and run it for every layer: starts faster, with the same result; on by "
+        "default from 12 blocks",
     )
-    eval_interval: int = flag(250, "updates between evaluations, each of which saves a checkpoint")
+    eval_interval: int = flag(250, "updates between evaluations; each one saves a checkpoint")
     eval_iters: int = flag(
         0, "validation batches per evaluation, spread evenly over the split; 0 is the whole split"
     )
-    log_interval: int = flag(10, "updates between lines of metrics")
-    keep: int = flag(2, "newest checkpoints to keep, besides the best")
+    log_interval: int = flag(10, "updates between log lines")
+    keep: int = flag(2, "newest checkpoints to keep, in addition to the best")
     max_minutes: float = flag(0.0, "stop, save and exit after this many minutes; 0 for no limit")
     save_interval_minutes: float = flag(
-        10.0, "minutes between saves, besides those at evaluations; 0 for none but those"
+        10.0, "minutes between saves, in addition to those at evaluations; 0 for evaluations only"
     )
     skip_nonfinite: bool = flag(
-        False, "skip and count an update whose loss or gradient is not finite, instead of stopping"
+        False,
+        "skip and count updates with a loss or gradient that is not finite, instead of stopping",
     )
 
     @property
@@ -224,9 +229,9 @@ class RunConfig:
             or `-` for a text from a pipe.
         data_sha256: of the text's bytes, or of a prepared text's files; a resume on another text is
             refused.
-        tokenizer: what makes tokens of the text; the run's tokenizer.json has its vocabulary. None
-            is the default, and what runs of 0.1.0 have: characters.
-        seed: from which every random number of the run follows.
+        tokenizer: how the text is tokenized; the run's tokenizer.json has the vocabulary. None
+            means characters: it is the default, and the value in runs of 0.1.0.
+        seed: determines every random number of the run.
     """
 
     model: GPTConfig = GPTConfig()
@@ -235,16 +240,16 @@ class RunConfig:
     preset: str = "shakespeare"
     data: str = flag(
         "shakespeare",
-        "`shakespeare`, a UTF-8 text file, a pattern for several, a prepared folder, or - for "
-        "standard input",
+        "`shakespeare`, a UTF-8 text file, a pattern for several files, a prepared folder, or - "
+        "for standard input",
         path=True,
     )
     data_sha256: str = ""
     tokenizer: str | None = flag(
-        None, "char, byte, bpe, gpt2, or the folder of a GPT-2's vocabulary [char]", path=True
+        None, "char, byte, bpe, gpt2, or a folder with GPT-2's vocabulary [char]", path=True
     )
-    seed: int = flag(1337, "seed of parameters, batches and dropout", int32=False)
-    deterministic: bool = flag(False, "on a GPU, use deterministic kernels only (slower)")
+    seed: int = flag(1337, "seed for parameters, batches and dropout", int32=False)
+    deterministic: bool = flag(False, "on a GPU, use only deterministic kernels (slower)")
 
     @property
     def tokens_per_update(self) -> int:
@@ -268,7 +273,7 @@ class RunConfig:
                 self.model_name == "gpt" or not getattr(train, name),
                 name,
                 getattr(train, name),
-                f"must be False for {self.model_name!r}: of the models, the GPT alone has it",
+                f"must be False for {self.model_name!r}: only the GPT supports it",
             )
         check(
             not (train.scan_layers and train.trains_some_blocks),

@@ -104,7 +104,7 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES, links: bool = False) -> d
     with open_regular(path, links) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise InputError(f"{path}: larger than {limit} bytes, so no file of a run")
+        raise InputError(f"{path} is larger than {limit} bytes, so it is not a file of a run")
     try:
         value = parse_json(data)
     except ValueError as error:

@@ -35,7 +35,7 @@ FOLLOWED = {
     "--out-dir is empty: give": "test_an_out_dir_that_is_no_folder",
     "is a file: give the path of a folder": "test_an_out_dir_that_is_no_folder",
     "--overwrite starts from step 0": "test_overwrite_alone",
-    "--resume goes on with it": "test_a_folder_that_holds_a_run",
+    "--resume continues it": "test_a_folder_that_holds_a_run",
     "move that away": "test_a_folder_that_holds_a_file_of_the_same_name",
     "leave the flag out, or start another run": "test_a_flag_that_contradicts_the_run",
     "a resume can only extend it": "test_a_resume_extends",
@@ -48,8 +48,8 @@ FOLLOWED = {
     "a larger --max-iters extends it": "test_a_resume_extends",
     "train a model first": "test_a_run_is_trained_first",
     "train one with": "test_a_run_is_trained_first",
-    "give a folder of train.py's": "test_a_run_is_trained_first",
-    "go on training with --resume": "test_without_a_whole_checkpoint",
+    "give a folder that train.py wrote": "test_a_run_is_trained_first",
+    "continue training with --resume": "test_without_a_whole_checkpoint",
     "to keep runs on another disk": "test_runs_on_another_disk",
     "wait until it ends": "test_another_process_is_training",
     "let no other process train in it": "test_where_there_are_no_locks_it_says_so_and_goes_on",
@@ -60,8 +60,8 @@ FOLLOWED = {
     "give one": "test_flags_of_sample_py",
     "leave out --out-dir and --step": "test_flags_of_sample_py",
     "--stride is for --score": "test_flags_of_sample_py",
-    "can never come": "test_flags_of_sample_py",
-    "is for samples, and --score makes none": "test_flags_of_sample_py",
+    "can never appear": "test_flags_of_sample_py",
+    "is for samples, and --score generates none": "test_flags_of_sample_py",
     "no such file; give the path of a text file": "test_a_text_that_is_not_there",
     "is empty: give a file": "test_a_text_that_is_not_there",
     "is a directory: give": "test_a_text_that_is_not_there",
@@ -175,7 +175,7 @@ def test_a_flag_given_twice_is_given_once():
 
 
 def test_verify_takes_the_folder_of_a_run(finished_run):
-    assert "RUN the folder of a run" in refusal(verify)
+    assert "RUN is the folder of a run" in refusal(verify)
     works(verify, finished_run)
 
 
@@ -247,14 +247,14 @@ def test_a_run_is_trained_first(tmp_path, monkeypatch, finished_run):
         works(sample, "--max-new-tokens", 2)
         shutil.rmtree("runs")
     (tmp_path / "empty").mkdir()
-    assert "give a folder of train.py's" in refusal(sample, "--out-dir", "empty")
+    assert "give a folder that train.py wrote" in refusal(sample, "--out-dir", "empty")
     works(sample, "--out-dir", finished_run, "--max-new-tokens", 2)
 
 
 def test_without_a_whole_checkpoint(run_copy):
     shutil.rmtree(run_copy / "checkpoints")
     error = refusal(sample, "--out-dir", run_copy)
-    assert "go on training with --resume" in error
+    assert "continue training with --resume" in error
     works(train, "--out-dir", run_copy, "--resume")
     works(sample, "--out-dir", run_copy, "--max-new-tokens", 2)
 

@@ -162,7 +162,7 @@ def test_flags_of_sample_py(finished_run, text_file, tmp_path, capsys):
     flags = ["--out-dir", finished_run, "--max-new-tokens", 2]
     assert "give the text to stop at" in refusal(sample, *flags, "--stop", "")
     works(sample, *flags, "--stop", "fox")
-    assert "can never come" in refusal(sample, *flags, "--stop", "X")
+    assert "can never appear" in refusal(sample, *flags, "--stop", "X")
     error = refusal(sample, *flags, "--prompt", "a", "--prompt-file", text_file)
     assert "give one" in error
     works(sample, *flags, "--prompt", "a")

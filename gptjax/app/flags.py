@@ -58,7 +58,9 @@ class FlagParser(argparse.ArgumentParser):
         )
         if add_help:
             version = f"gptjax {__version__}"
-            self.add_argument("--version", action="version", version=version, help="print it")
+            self.add_argument(
+                "--version", action="version", version=version, help="print the version"
+            )
 
     def error(self, message: str) -> NoReturn:
         """Raises what `run_script` prints."""

@@ -50,7 +50,7 @@ def run(argv: list[str], command: str) -> int:
         metavar="{best,latest,N}",
         help="checkpoint to show [best]",
     )
-    parser.add("dtype", PageDtype, "of the weights in the file", "float16")
+    parser.add("dtype", PageDtype, "dtype of the weights in the file", "float16")
     given = parser.parse(argv)
     path = Path(given["run"]) if "run" in given else runs.newest_run(with_checkpoint=True)
     out = Path(given["out"]) if "out" in given else None

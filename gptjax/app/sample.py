@@ -133,7 +133,7 @@ def print_samples(
         try:
             tokenizer.encode(stop)
         except InputError as error:
-            raise InputError(f"--stop {stop!r} can never come: {error}") from error
+            raise InputError(f"--stop {stop!r} can never appear: {error}") from error
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
     # Print the note before the text: in one pipe (`2>&1`) it would land inside a sample. The first

@@ -18,12 +18,12 @@ from gptjax.text.outputs import check_named
 from gptjax.text.reading import read_text
 from gptjax.text.shell import Commands
 
-HELP = """Samples text from a run of `{train}`. Standard output is the text alone.
+HELP = """Generates text from a run of `{train}`. Only the text goes to standard output.
 
 {sample}                                   from the newest run
 {sample} --out-dir runs/big --prompt "ROMEO:" --temperature 0.8 --top-k 40
 {sample} --prompt "ROMEO:" --prompt "JULIET:" --num-samples 3
-{sample} --score my.txt                    the loss of a text instead
+{sample} --score my.txt                    print the loss of a text instead
 {sample} --from-huggingface gpt2 --prompt "Once upon a time"
 """
 
@@ -38,14 +38,14 @@ class ModelFlags:
 
     out_dir: str | None = flag(None, "folder of the run [the newest under runs/]", path=True)
     from_huggingface: str | None = flag(
-        None, "folder of a GPT-2 to sample from instead of a run", path=True
+        None, "folder of a GPT-2 to sample from, instead of a run", path=True
     )
     step: str | int = "best"
     dtype: Dtype | None = flag(
-        None, "of weights and computation [on a CPU float32, else the run's]"
+        None, "dtype of weights and computation [float32 on a CPU, else the run's]"
     )
     block_size: int | None = flag(None, "longest context, at most the model's [the model's]")
-    batch_size: int = flag(16, "samples to draw at once")
+    batch_size: int = flag(16, "samples to generate at once")
     mesh: str | None = flag(
         None, "devices to divide the model over, as in fsdp=4,tensor=2 [one device]"
     )
@@ -60,26 +60,26 @@ class ModelFlags:
 
 @dataclass(frozen=True)
 class SampleFlags:
-    """Which samples to draw; `Sampling` says how."""
+    """Which samples to generate; `Sampling` holds how."""
 
     prompt: tuple[str, ...] | None = flag(
-        None, "text to continue; give it again for more prompts [a newline]"
+        None, "text to continue; repeat the flag for more prompts [a newline]"
     )
     prompt_file: str | None = flag(
         None, "file with the text to continue; - is standard input", path=True
     )
-    num_samples: int = flag(1, "samples to draw for each prompt")
+    num_samples: int = flag(1, "samples to generate for each prompt")
     max_new_tokens: int = flag(500, "tokens to add to the prompt")
     stop: tuple[str, ...] = flag(
-        (), "end a sample before this text; give it again for more such texts [never]"
+        (), "end a sample before this text; repeat the flag for more texts [never]"
     )
     window: Window = flag(
         "chunked",
-        "past the block: chunked is fast, exact conditions on the last block_size tokens always",
+        "context past block_size: chunked is fast, exact always reads the last block_size tokens",
     )
-    seed: int = flag(1337, "seed of the samples", int32=False)
+    seed: int = flag(1337, "seed for sampling", int32=False)
     logprobs: str | None = flag(
-        None, "file to write each token's log probability to, as JSON lines", path=True
+        None, "file for each token's log probability, as JSON lines", path=True
     )
 
     def __post_init__(self) -> None:
@@ -104,10 +104,10 @@ class SampleFlags:
 
 @dataclass(frozen=True)
 class ScoreFlags:
-    """The text whose loss is asked for, if one is."""
+    """The text to score, if there is one."""
 
     score: str | None = flag(
-        None, "print the loss of the text in this file, and no sample", path=True
+        None, "print the loss of the text in this file, and generate nothing", path=True
     )
     stride: int | None = flag(
         None, "with --score: tokens between the starts of two windows; 1 is exact [half]"
@@ -158,7 +158,7 @@ def parse(argv: list[str], commands: Commands) -> Asked:
             for field in dataclasses.fields(part):
                 if field.name in given:
                     raise InputError(
-                        f"{as_flag(field.name)} is for samples, and --score makes none"
+                        f"{as_flag(field.name)} is for samples, and --score generates none"
                     )
     return asked
 

@@ -97,7 +97,7 @@ def _outcome(error: BaseException) -> tuple[str, int] | None:
         case InputError():
             return str(error), WRONG_INPUT
         case UnicodeEncodeError():
-            return f"{error.object!r} holds characters that no path or text can", WRONG_INPUT
+            return f"{error.object!r} contains characters that no path or text can", WRONG_INPUT
         case ValueError() if "null byte" in str(error) or "null character" in str(error):
             return "a path must not hold a NUL character", WRONG_INPUT
         case RunError():

@@ -25,13 +25,13 @@ def main(argv: list[str] | None = None, *, command: str = "gptjax verify") -> in
 def run(argv: list[str], command: str) -> int:
     """The command's body; raises what `run_script` turns into a line."""
     if argv in (["-h"], ["--help"]):
-        print(f"{command} RUN\n\nChecks every file of a run: which checkpoints are good.")
+        print(f"{command} RUN\n\nChecks every file of a run, and says which checkpoints are good.")
         return 0
     if argv in (["-V"], ["--version"]):
         print(f"gptjax {__version__}")
         return 0
     if len(argv) != 1 or (argv[0].startswith("-") and not Path(argv[0]).exists()):
-        raise InputError(f"the command is `{command} RUN`, RUN the folder of a run")
+        raise InputError(f"the command is `{command} RUN`, where RUN is the folder of a run")
     well = True
     for finding in check_run(Path(argv[0])):
         well &= finding.well

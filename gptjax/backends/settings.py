@@ -114,4 +114,4 @@ def check_xla_flags() -> None:
     if os.waitstatus_to_exitcode(status) not in (0, -signal.SIGALRM):
         why = next((line for line in said.splitlines() if "XLA_FLAGS" in line), said)
         why = why.split("] ")[-1]  # without the date and the place in XLA's code
-        raise InputError(f"XLA_FLAGS ({flags}): XLA does not take them ({one_line(why, 200)})")
+        raise InputError(f"XLA_FLAGS ({flags}): XLA rejects them ({one_line(why, 200)})")

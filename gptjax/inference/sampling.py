@@ -45,15 +45,15 @@ class Sampling:
         ConfigError: a setting is out of its range.
     """
 
-    temperature: float = flag(1.0, "below 1 is safer; 0 is greedy")
-    top_k: int | None = flag(None, "draw among the k likeliest tokens [all]", off=ALL, int32=False)
+    temperature: float = flag(1.0, "below 1 is more predictable; 0 is greedy")
+    top_k: int | None = flag(None, "sample from the k likeliest tokens [all]", off=ALL, int32=False)
     top_p: float | None = flag(
-        None, "draw among the likeliest that make up this probability [all]", off=1.0
+        None, "sample from the likeliest tokens with this probability together [all]", off=1.0
     )
     min_p: float | None = flag(
-        None, "draw among those this fraction as likely as the likeliest [all]", off=0.0
+        None, "sample from tokens at least this fraction as likely as the likeliest [all]", off=0.0
     )
-    repetition_penalty: float = flag(1.0, "above 1 makes tokens of the text so far less likely")
+    repetition_penalty: float = flag(1.0, "above 1 makes tokens already in the text less likely")
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -1,10 +1,10 @@
-"""Climbs the lecture's ladder: trains every rung with several seeds, and compares the losses.
+"""Trains every rung of the lecture's ladder with several seeds, and compares the losses.
 
 python -m gptjax.lecture                    all rungs, 5 seeds; runs/lecture/ladder.{md,png,json}
 python -m gptjax.lecture --rungs bigram,head --seeds 2 --out /tmp/ladder
 python -m gptjax.lecture --pictures --run runs/notebook     attention and positions of a run
 
-An interrupted climb goes on at the rung it was in when the command is given again.
+After an interruption, the same command continues with the unfinished rung.
 """
 
 import sys
@@ -76,16 +76,16 @@ def run(argv: list[str], command: str) -> int:
 def parse(argv: list[str], command: str) -> dict[str, Any]:
     """Flags to values; absent when not given."""
     parser = FlagParser(command, (__doc__ or "").replace("python -m gptjax.lecture", command))
-    parser.add("seeds", int, "runs of each rung, trained at once", DEFAULTS["seeds"])
+    parser.add("seeds", int, "seeds for each rung, trained together", DEFAULTS["seeds"])
     parser.add(
-        "rungs", str, f"comma-separated, of {','.join(LADDER)} [these] and {','.join(BESIDE)}"
+        "rungs", str, f"joined by commas, from {','.join(LADDER)} [these] and {','.join(BESIDE)}"
     )
     parser.add("out", Path, "folder of the results", DEFAULTS["out"])
     parser.add("data", Path, "`shakespeare` or the path of a UTF-8 text", DEFAULTS["data"])
     parser.add("max_iters", int, "updates of every rung [the preset's]")
     parser.add("pictures", bool, "draw pictures and train nothing")
     parser.add("run", Path, "with --pictures: a run whose attention and positions are drawn too")
-    parser.add("text", str, "with --run: what its heads read [a line that the model writes]")
+    parser.add("text", str, "with --run: the text its heads read [a line that the model writes]")
     return parser.parse(argv)
 
 

@@ -106,7 +106,7 @@ def load_run(
             if isinstance(step, int):
                 raise
             tell(str(error))
-    raise InputError(f"{path} holds no whole checkpoint: go on training with --resume")
+    raise InputError(f"{path} holds no whole checkpoint: continue training with --resume")
 
 
 def _candidates(
@@ -141,7 +141,9 @@ def read_run(path: Path) -> tuple[RunConfig, tokenizers.Tokenizer]:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; train a model first, with `{found().train}`")
     if not is_run(path):
-        raise InputError(f"{path} holds no run ({CONFIG} is missing): give a folder of train.py's")
+        raise InputError(
+            f"{path} holds no run ({CONFIG} is missing): give a folder that train.py wrote"
+        )
     stored = read_json(path / CONFIG, MAX_CONFIG_BYTES)
     writer = f"written by gptjax {stored.get('version')!s:.40}; this is gptjax {__version__}"
     if stored.get("format") != FORMAT:
@@ -208,7 +210,7 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise InputError(f"out_dir {path} is a file: give the path of a folder")
     if is_run(path) and not overwrite:
         raise InputError(
-            f"out_dir {path} holds a run: --resume goes on with it, --overwrite replaces it, "
+            f"out_dir {path} holds a run: --resume continues it, --overwrite replaces it, "
             "or give another --out-dir"
         )
     taken = [] if is_run(path) else [p for p in _places(path) if os.path.lexists(p)]
