@@ -38,7 +38,7 @@ A_COMMAND = re.compile(
     r"( \S|$)"
 )
 # A program that a sentence names; not a command.
-NAMES = ("gptjax", "python -m gptjax", "python -m gptjax verify")
+NAMES = ("gptjax", "gptjax prepare", "python -m gptjax", "python -m gptjax verify")
 
 # What a test does not start: why, and what of the project runs it in its full form instead.
 ELSEWHERE = {
@@ -58,6 +58,7 @@ ELSEWHERE = {
 }
 # What stands for something in a command, and what it is here.
 MEANT = {"FOLDER": "gpt2", "DIR": "gpt2", "RUN": "runs/big", "<rung>": "head", "<seed>": "1"}
+MEANT["mine"] = "head"  # the rung that a recipe adds
 
 # The lines that say that the work has begun, or how many seconds a program must be at work that
 # says nothing before its first result; all others run to their end.
@@ -185,6 +186,8 @@ def prepared(command: str, scratch: Path) -> str:
     for name, meant in MEANT.items():
         command = re.sub(rf"(?<!\S){name}(?!\S)", meant, command)
     command = command.replace("/tmp/", f"{scratch}/tmp-").replace("/shared/", f"{scratch}/")
+    # GPT-2's own vocabulary comes from the network.
+    command = command.replace("--tokenizer gpt2", "--tokenizer ./gpt2")
     if "--mesh" in command:  # eight devices, which the CPU preset's 12 sequences do not divide by
         command += " --batch-size 16"
     words = command.split()

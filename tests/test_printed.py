@@ -11,6 +11,7 @@ import pytest
 import sample
 import train
 from gptjax.app import hints
+from gptjax.app import page as page_command
 from gptjax.text.shell import Commands
 
 from conftest import tiny
@@ -37,10 +38,13 @@ def test_the_commands_of_a_run_in_an_odd_folder(tmp_path, monkeypatch, capsys):
     Path("text.txt").write_text(WORDS * 20)
     flags = tiny("--data", "text.txt", "--out-dir", ODD, "--max-minutes", 1e-9)
     assert train.main(flags) == 0
-    resume, sampling = map(shell_words, printed(capsys.readouterr().out))
+    resume, sampling, page = map(shell_words, printed(capsys.readouterr().out))
     assert train.main([*resume[2:], "--max-minutes", "0"]) == 0
-    [sampling_again] = map(shell_words, printed(capsys.readouterr().out))
-    assert sampling_again == sampling
+    sampling_again, page_again = map(shell_words, printed(capsys.readouterr().out))
+    assert (sampling_again, page_again) == (sampling, page)
+    assert page_command.main(page[page.index("page") + 1 :], command="page") == 0
+    assert Path(ODD, "page.html").exists()
+    capsys.readouterr()
     assert sample.main([*sampling[2:], "--max-new-tokens", "3"]) == 0
     assert capsys.readouterr().out.startswith("Der Zwerg aß früh.")
 
@@ -105,8 +109,9 @@ def test_what_is_printed_runs_when_it_is_pasted(start, tmp_path):
         return done.stdout
 
     flags = tiny("--data", "text.txt", "--max-minutes", 1e-9)
-    resume, sampling = printed(paste(f"{STARTS[start]} {' '.join(flags)}"))
+    resume, sampling, page = printed(paste(f"{STARTS[start]} {' '.join(flags)}"))
     assert resume.endswith(" --resume")
+    assert "page.html" in paste(page)
     assert paste(f"{sampling} --max-new-tokens 3").startswith("Der Zwerg aß früh.")
     assert "final validation loss" in paste(f"{resume} --max-minutes 0")
 
@@ -137,7 +142,9 @@ def test_the_installed_command_likewise(tmp_path):
             assert done.returncode == 0, (command, done.stderr)
             return done.stdout
 
-        [sampling] = printed(paste(f"'{script}' train {' '.join(tiny('--data', 'text.txt'))}"))
+        sampling, page = printed(paste(f"'{script}' train {' '.join(tiny('--data', 'text.txt'))}"))
         name = "gptjax" if "my env" in path else "'../my env/bin/gptjax'"
         assert sampling.startswith(f"{name} sample ")
+        assert page.startswith(f"{name} page ")
+        assert "page.html" in paste(page)
         assert paste(f"{sampling} --max-new-tokens 3").startswith("Der Zwerg aß früh.")

@@ -120,7 +120,7 @@ def _one(
         compact(tokenizer.encode(part), tokenizer.vocab_size) for part in (train, val)
     )
     parts = ((train, train_tokens), (val, val_tokens))
-    bytes_per_token = tuple(len(part.encode()) / len(tokens) for part, tokens in parts)
+    bytes_per_token = tuple(len(part.encode()) / max(len(tokens), 1) for part, tokens in parts)
     return Texts(
         text.source,
         text.sha256,
