@@ -231,6 +231,8 @@ class RunConfig:
             refused.
         tokenizer: how the text is tokenized; the run's tokenizer.json has the vocabulary. None
             means characters: it is the default, and the value in runs of 0.1.0.
+        init_from: the absolute path of the run or folder whose weights the run started from; None
+            means fresh weights.
         seed: determines every random number of the run.
     """
 
@@ -247,6 +249,12 @@ class RunConfig:
     data_sha256: str = ""
     tokenizer: str | None = flag(
         None, "char, byte, bpe, gpt2, or a folder with GPT-2's vocabulary [char]", path=True
+    )
+    init_from: str | None = flag(
+        None,
+        "start from the weights and tokenizer of a run or a GPT-2 folder; the default preset is "
+        "then gpt2-finetune",
+        path=True,
     )
     seed: int = flag(1337, "seed for parameters, batches and dropout", int32=False)
     deterministic: bool = flag(False, "on a GPU, use only deterministic kernels (slower)")

@@ -112,7 +112,12 @@ def init_params(model: nn.Module, key: Array) -> Params:
 @own_numerics()
 def init_state(model: nn.Module, run_config: RunConfig, key: Array) -> TrainState:
     """The state before the first update."""
-    params = init_params(model, key)
+    return state_of(init_params(model, key), run_config)
+
+
+@own_numerics()
+def state_of(params: Params, run_config: RunConfig) -> TrainState:
+    """The state before the first update of a run that starts from these parameters."""
     opt_state = make_optimizer(run_config.train).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 

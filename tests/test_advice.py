@@ -95,6 +95,9 @@ FOLLOWED = {
     "needs the files or folders": "test_wrong_arguments_are_one_line_and_make_nothing",
     "--out is missing: give": "test_wrong_arguments_are_one_line_and_make_nothing",
     "another --val-fraction": "test_wrong_arguments_are_one_line_and_make_nothing",
+    "leave out --init-from": "test_advice_about_a_source_is_followed",
+    "give at most that": "test_advice_about_a_source_is_followed",
+    "give the text itself": "test_a_prepared_text_must_have_the_sources_vocabulary",
     "leave the flag out": "test_advice_about_prepared_text_is_followed",
     "a pattern for several": "test_advice_about_prepared_text_is_followed",
     "which can run code and is never opened": (

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from gptjax.app.budget import with_budget
 from gptjax.app.machines import choose_mesh
 from gptjax.app.resume import resumed_config
+from gptjax.app.source import Source
 from gptjax.backends.distributed import Peers
 from gptjax.config import RunConfig
 from gptjax.store import runs
@@ -46,9 +47,15 @@ def begin(
     began: float,
     peers: Peers,
     say: Callable[[str], None],
+    source: Source | None = None,
 ) -> tuple[RunConfig, Texts, Mesh | None]:
-    """Reads a new run's text, chooses its mesh, and writes the run, all but checkpoints."""
-    texts = read_texts(new, data_dir, say)
+    """Reads a new run's text, chooses its mesh, and writes the run, all but checkpoints.
+
+    Args:
+        source: the weights that the run starts from; their tokenizer encodes the text.
+    """
+    run = Of(path, source.tokenizer, is_new=True) if source else None
+    texts = read_texts(new, data_dir, say, run=run)
     run_config = with_text(new, texts)
     mesh = choose_mesh(options["mesh"], run_config, peers)
     if options["budget_minutes"] is not None:

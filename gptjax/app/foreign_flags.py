@@ -17,12 +17,6 @@ TRAIN: Advice = {
     "--device": _DEVICE,
     "--compile": _COMPILE,
     "--backend": "no backend needs to be chosen: leave it out",
-    "--init-from": {
-        "scratch": "a new run starts from scratch: leave it out",
-        "resume": "--resume goes on with the newest run, or with that of --out-dir",
-        "": "to sample from a GPT-2, give its folder to sample.py --from-huggingface; to train on "
-        "from its weights, use gptjax.interop.huggingface in Python",
-    },
     "--dataset": "--data FILE trains on a text; without it, on tiny Shakespeare",
     "--always-save-checkpoint": "each evaluation saves a checkpoint, and --keep N of the newest "
     "stay besides the best: leave it out",
@@ -34,6 +28,11 @@ TRAIN: Advice = {
         "": "the learning rate falls to --min-lr always: leave it out",
     },
     "--lr-decay-iters": "the learning rate falls until --max-iters: leave it out",
+}
+# Values of nanoGPT's --init_from that are not folders.
+INIT_FROM: Mapping[str, str] = {
+    "scratch": "a new run starts from scratch: leave it out",
+    "resume": "--resume goes on with the newest run, or with that of --out-dir",
 }
 SAMPLE: Advice = {
     "--device": _DEVICE,

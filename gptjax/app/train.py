@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from gptjax.app.report import Report, duration, loss_text
 from gptjax.app.resume import is_finished, record, restored
 from gptjax.app.script import run_script, warner
 from gptjax.app.signals import StopRequest
+from gptjax.app.source import PRESET, Source, first_state, read_source, starting_from
 from gptjax.backends import sharding
 from gptjax.backends.devices import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.backends.distributed import ALONE, Peers
@@ -103,7 +105,11 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
     options = {name: given.pop(name, None) for name in OPTIONS}
     check_options(options, given, peers)
     goes_on = options["resume"] or options["eval_only"]
-    new = None if goes_on else new_config(given, options["mesh"], peers)
+    source = None
+    if "init_from" in given:
+        given["init_from"] = os.path.abspath(given["init_from"])
+        source = None if goes_on else read_source(Path(given["init_from"]), warn)
+    new = None if goes_on else new_config(given, options["mesh"], peers, source)
     if new and options["page"]:  # its vocabulary is not known yet, but is rarely much of a model
         check_size(num_params(runs.abstract_params(runs.make_model(new))), "float16")
 
@@ -111,7 +117,7 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
     with folder_of(options, new, peers, warn) as path:
         # 3. Configuration, text and devices: stored now, or those of the run.
         if new and peers.leads:
-            run_config, texts, mesh = begin(path, new, options, data_dir, began, peers, say)
+            run_config, texts, mesh = begin(path, new, options, data_dir, began, peers, say, source)
         else:
             run_config, texts, mesh = go_on(path, given, options, new, data_dir, peers, say)
         if peers.leads:
@@ -135,6 +141,11 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
             rewarm = bool(options["rewarm"])
             run_config = record(path, run_config, step, rewarm, say, is_written=peers.leads)
 
+        if state is None and run_config.init_from is not None:
+            source = source or read_source(Path(run_config.init_from), warn)
+            say(f"starting from the weights in {source.path}")
+            state = first_state(source, run_config, mesh)
+
         # 5. Training, and what to type next.
         introduce(run_config, texts, mesh)
         start = Start(state, step, skipped)
@@ -148,8 +159,10 @@ def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
     # before them, by a parser that knows this flag alone.
     peek = FlagParser(commands.train, "", add_help=False)
     peek.add("preset", str, "")
-    name = peek.parse_some(argv).get("preset")
-    defaults = PRESETS.get(name or "") or preset_for(platform())
+    peek.add("init_from", Path, "")
+    typed = peek.parse_some(argv)
+    name = typed.get("preset") or (PRESET if "init_from" in typed else "")
+    defaults = PRESETS.get(name) or preset_for(platform())
     help = HELP.format(**commands._asdict())
     parser = FlagParser(commands.train, help, foreign=foreign_flags.TRAIN)
     parser.add("preset", str, f"settings to start from: {', '.join(PRESETS)}", defaults.preset)
@@ -205,14 +218,24 @@ def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) 
         raise InputError("--data -: each process must read the text: give the path of a file")
 
 
-def new_config(given: dict[str, Any], mesh: str | None = None, peers: Peers = ALONE) -> RunConfig:
-    """The configuration of a new run: its preset's, with what was typed."""
+def new_config(
+    given: dict[str, Any],
+    mesh: str | None = None,
+    peers: Peers = ALONE,
+    source: Source | None = None,
+) -> RunConfig:
+    """The configuration of a new run: its preset's, with what was typed.
+
+    Args:
+        source: the weights that it starts from; their model replaces the preset's.
+    """
     if given.get("deterministic"):
         make_deterministic()
     check_tokenizer(given.get("tokenizer"), given.get("vocab_size"))
     if given.get("tokenizer") == "bpe":
         given = {"vocab_size": BPE_SIZE} | given
-    run_config = changed(preset_for(platform(), given.get("preset")), given)
+    preset = preset_for(platform(), given.get("preset") or (PRESET if source else None))
+    run_config = starting_from(source, preset, given) if source else changed(preset, given)
     if "micro_batch_size" not in given:
         parts = parts_of(mesh, run_config.train.batch_size, peers)
         run_config = with_micro_batches(run_config, platform(), parts)

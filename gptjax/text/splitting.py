@@ -46,10 +46,14 @@ class Texts(NamedTuple):
 
 
 class Of(NamedTuple):
-    """The run that a text belongs to: its folder, and its tokenizer."""
+    """The run that a text belongs to: its folder, and its tokenizer.
+
+    A new run has one before it has a text if it starts from trained weights.
+    """
 
     path: Path
     tokenizer: Tokenizer
+    is_new: bool = False
 
 
 def read_texts(
@@ -65,7 +69,8 @@ def read_texts(
 
     Args:
         data_dir, tell, is_stored: as in `load_text`.
-        run: the run that goes on, with the text and the tokenizer that it has; None for a new one.
+        run: the run that goes on, with the text and the tokenizer that it has; None for a new one
+            whose tokenizer is chosen here.
 
     Raises:
         InputError: the text cannot be read, is too short, or is not the run's.
@@ -91,7 +96,7 @@ def check_same(run_config: RunConfig, sha256: str, run: Of | None) -> None:
     Raises:
         InputError: it is another text.
     """
-    if run is not None and run_config.data_sha256 != sha256:
+    if run is not None and not run.is_new and run_config.data_sha256 != sha256:
         raise InputError(
             f"--data {run_config.data} is another text than the run's: sha256 {sha256}, "
             f"and {run.path} was trained on {run_config.data_sha256}"
@@ -174,6 +179,11 @@ def _prepared(
     named = run_config.tokenizer if run is None else None
     found = read_prepared(folder, named, of_run, data_dir, tell)
     check_same(run_config, found.sha256, run)
+    if run is not None and run.is_new and not _is_same(run.tokenizer, found.tokenizer):
+        raise InputError(
+            f"--data {run_config.data} was prepared with another vocabulary ("
+            f"{found.tokenizer.kind}) than that of --init-from: give the text itself"
+        )
     sizes = zip(found.bytes, (found.train, found.val), strict=True)
     each = [count / len(tokens) for count, tokens in sizes]
     return Texts(
@@ -186,6 +196,12 @@ def _prepared(
         found.val,
         (each[0], each[1]),
     )
+
+
+def _is_same(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers give the same ids. Where a text starts makes no difference."""
+    name_and_start = {"type": None, "start_id": None}
+    return one.to_dict() | name_and_start == other.to_dict() | name_and_start
 
 
 def with_text(run_config: RunConfig, texts: Texts) -> RunConfig:

@@ -1,0 +1,169 @@
+"""`--init-from`: a new run starts from the weights and the tokenizer of a run or a GPT-2 folder."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import train
+from gptjax import __main__ as program
+from gptjax import load_run
+from gptjax.app.source import first_state, read_source
+from gptjax.inference.adapt import with_block_size
+from gptjax.store import runs
+
+from advice import refusal, works
+from conftest import TEXT, tiny
+from gpt2_folders import make_folder
+
+FINE = "--max-iters 2 --eval-interval 2 --batch-size 2 --gradient-accumulation-steps 1".split()
+
+
+def leaves(params):
+    return {k: np.asarray(v) for k, v in _flat(params)}
+
+
+def _flat(tree, path=""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}{name}/")
+        else:
+            yield f"{path}{name}", value
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "my.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(text):
+    """A run to start from."""
+    out = text.parent / "source"
+    assert train.main(tiny("--data", text, "--out-dir", out)) == 0
+    return out
+
+
+@pytest.fixture
+def started(text, tmp_path):
+    """Trains from a source; returns the new run's folder."""
+
+    def start(source, *flags):
+        out = tmp_path / "fine"
+        given = [*FINE, "--init-from", source, "--data", text, "--out-dir", out, *flags]
+        assert train.main([str(x) for x in given]) == 0
+        return out
+
+    return start
+
+
+def test_a_run_starts_from_the_weights_of_another_with_a_shorter_context(source, started, capsys):
+    """What is frozen shows it: it is the source's, bit for bit."""
+    flags = ("--block-size", 8, "--trainable", "ln", "--scan-layers", "--dropout", 0)
+    fine = load_run(started(source, *flags), "latest")
+    before = load_run(source, "best")
+    _, cropped = with_block_size(before.model, before.params, 8)
+    old, new = leaves(cropped), leaves(fine.params)
+    assert old.keys() == new.keys()
+    for name in old:
+        assert np.array_equal(old[name], new[name]) == ("ln_" not in name), name
+    assert fine.config.init_from == str(source)
+    assert fine.config.preset == "gpt2-finetune"
+    assert fine.config.model.activation == before.config.model.activation == "relu"
+    assert fine.tokenizer.to_dict() == before.tokenizer.to_dict()
+    assert f"starting from the weights in {source}" in capsys.readouterr().out
+
+
+def test_a_resume_needs_no_source_once_there_is_a_checkpoint(source, started, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(source, moved)
+    out = started(moved)
+    shutil.rmtree(moved)
+    assert train.main(["--resume", "--out-dir", str(out), "--max-iters", "4"]) == 0
+    assert load_run(out, "latest").step == 4
+
+
+def test_without_a_checkpoint_a_resume_starts_from_the_source_again(source, started):
+    out = started(source, "--trainable", "ln")
+    params = load_run(out, "latest").params
+    shutil.rmtree(out / runs.CHECKPOINTS)
+    assert train.main(["--resume", "--out-dir", str(out)]) == 0
+    again = load_run(out, "latest").params
+    for name, array in leaves(params).items():
+        assert np.array_equal(array, leaves(again)[name]), name
+
+
+def test_a_gpt2_folder_gives_its_weights_and_tokenizer(tmp_path, started):
+    folder = tmp_path / "gpt2"
+    folder.mkdir()
+    make_folder(folder)
+    before = read_source(folder, print)
+    out = started(folder, "--trainable", "ln")
+    fine = load_run(out, "latest")
+    assert fine.tokenizer.kind == "gpt2"
+    assert fine.tokenizer.start_id == 0, "the folder's bos_token_id"
+    assert np.array_equal(fine.params["wte"]["embedding"], before.params["wte"]["embedding"])
+    shutil.rmtree(folder)
+    assert train.main(["--eval-only", "--out-dir", str(out)]) == 0
+
+
+def test_fresh_moments_are_of_what_is_trained(source):
+    found = read_source(source, print)
+    run_config = runs.read_run(source)[0].replace(trainable="ln", block_size=8)
+    state = first_state(found, run_config, None)
+    assert int(state.step) == 0
+    assert state.params["wpe"]["embedding"].shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--block-size", "32"], "--block-size 32 is more than the 16 positions"),
+        (["--n-layer", "2"], "--n-layer 2 contradicts the weights in"),
+        (["--activation", "gelu"], "have relu: leave the flag out"),
+        (["--tokenizer", "byte"], "--tokenizer byte contradicts the weights in"),
+        (["--n-embd", "32", "--n-head", "4"], "contradicts the weights in"),
+    ],
+)
+def test_another_architecture_is_refused_naming_the_flag(source, text, flags, said, refused):
+    error = refused(train, "--init-from", str(source), "--data", str(text), *flags)
+    assert said in error
+
+
+def test_a_character_that_the_vocabulary_lacks_is_named(source, tmp_path, refused):
+    other = tmp_path / "other.txt"
+    other.write_text(TEXT.replace("quick", "qu€ck"))
+    error = refused(train, "--init-from", str(source), "--data", str(other))
+    assert "character '€' (U+20AC)" in error
+
+
+def test_a_source_that_is_none_is_refused(tmp_path, refused):
+    assert "no such folder; download" in refused(train, "--init-from", str(tmp_path / "none"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    assert "only 'gpt2' can be read" in refused(train, "--init-from", str(tmp_path))
+
+
+def test_advice_about_a_source_is_followed(source, text, tmp_path):
+    flags = [*FINE, "--data", text, "--init-from", source, "--out-dir", tmp_path / "run"]
+    limit = re.findall(r"the (\d+) positions", refusal(train, *flags, "--block-size", 99))[0]
+    works(train, *flags, "--block-size", limit)
+    assert "leave out --init-from" in refusal(train, *flags, "--n-layer", 2)
+    anew = ["--data", text, "--out-dir", tmp_path / "anew", "--n-layer", 2]
+    works(train, *tiny(*anew, "--max-iters", 1))
+
+
+def test_a_prepared_text_must_have_the_sources_vocabulary(source, text, tmp_path):
+    """Ids of another vocabulary would train without an error, and be nonsense."""
+    for kind in ("char", "byte"):
+        out = str(tmp_path / kind)
+        assert program.main(["prepare", str(text), "--out", out, "--tokenizer", kind]) == 0
+    flags = [*FINE, "--init-from", source, "--out-dir", tmp_path / "run", "--data"]
+    error = refusal(train, *flags, tmp_path / "byte")
+    assert "prepared with another vocabulary (byte)" in error
+    assert "give the text itself" in error
+    works(train, *flags, text)
+    works(train, *flags, tmp_path / "char", "--overwrite")
