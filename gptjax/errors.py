@@ -1,6 +1,6 @@
-"""The failures that are told to a person in one line.
+"""Failures that the user sees as one line.
 
-Anything else that escapes is a defect of this project and keeps its traceback.
+Any other exception is a defect of this project and keeps its traceback.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ def one_line(message: object, most: int = 300, otherwise: str = "") -> str:
     """A message on one line of at most `most` characters.
 
     Args:
-        otherwise: what to say if it is empty; its type's name, unless given.
+        otherwise: used if the message is empty; by default the name of its type.
     """
     return " ".join(str(message).split())[:most] or otherwise or type(message).__name__
 
@@ -35,6 +35,6 @@ class ConfigError(InputError):
 
 
 class RunError(RuntimeError):
-    """A run cannot go on though nothing the user typed is wrong: a loss that is not finite, a
+    """A run cannot continue, although the user's input is right: a loss that is not finite, a
     checkpoint that cannot be written (exit status 1).
     """

@@ -1,4 +1,4 @@
-"""Fields of a configuration: their help, their rules, and their way out of JSON."""
+"""Fields of a configuration: their help, their rules, and reading them from JSON."""
 
 import dataclasses
 import types
@@ -40,7 +40,7 @@ def check_types(config: Any) -> None:
     of `type | None` may be None.
 
     Raises:
-        ConfigError: one does not fit.
+        ConfigError: a value does not fit.
     """
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
@@ -73,14 +73,14 @@ def _checked(field: Any, kind: Any, value: Any) -> Any:
 
 
 def without_none(hint: Any) -> Any:
-    """The type of a field that may be None besides: int for `int | None`."""
+    """The type of a field without None: int for `int | None`."""
     is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
     return kinds[0] if is_union and len(kinds) == 1 else hint
 
 
 def from_dict(cls: type[T], values: Any) -> T:
-    """A dataclass of plain values, those of dataclasses within it too.
+    """A dataclass from plain values, nested dataclasses included.
 
     Raises:
         InputError: an entry is unknown, of the wrong type or out of its range.

@@ -42,11 +42,11 @@ def is_foreign(name: str) -> bool:
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write into that takes the place of `path` when the block ends without an error.
 
-    It is written beside `path`, flushed to the disk, and renamed. It keeps the permissions of the
+    It is written next to `path`, flushed to the disk, and renamed. It keeps the permissions of the
     file that it replaces. A link is replaced, not followed.
 
     Raises:
-        OSError: it cannot be written, or the block failed; what was at `path` is as it was.
+        OSError: it cannot be written, or the block failed; the file at `path` is unchanged.
     """
     with naming(path):
         prefix = _temporary_prefix(path.name)
@@ -66,10 +66,10 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Writes `content` to `path`, wholly or not at all.
+    """Writes `content` to `path`, whole or not at all.
 
     Raises:
-        OSError: it cannot be written; what was at `path` is as it was.
+        OSError: it cannot be written; the file at `path` is unchanged.
     """
     with whole_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -115,7 +115,7 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES, links: bool = False) -> d
 
 
 def parse_json(data: bytes) -> Any:
-    """One JSON value, by the standard: NaN and Infinity are none.
+    """One JSON value by the standard, which has no NaN and no Infinity.
 
     Raises:
         ValueError: it is not JSON, or nested deeper than Python can follow.
@@ -131,13 +131,13 @@ def parse_json(data: bytes) -> Any:
 
 
 def open_regular(path: Path, links: bool = False) -> io.BufferedReader:
-    """Opens a file to read, if it is one: never a pipe or a device.
+    """Opens a regular file for reading: never a pipe or a device.
 
     Args:
         links: follow links. Leave this off in a run, which may be a stranger's.
 
     Raises:
-        InputError: it is missing, unreadable, or something else than a file.
+        InputError: it is missing, unreadable, or not a regular file.
     """
     if path.is_symlink() and not links:
         raise InputError(f"{path} is a link: nothing in a run may lead out of it")
@@ -155,7 +155,7 @@ def append(path: Path, data: bytes) -> None:
     """Appends to a file, all of `data` or nothing.
 
     Raises:
-        OSError: it cannot be written; the file is as it was.
+        OSError: it cannot be written; the file is unchanged.
     """
     with naming(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFELY, 0o666)
@@ -174,7 +174,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 def flush(path: Path) -> None:
-    """Has a file's bytes, or a folder's names, on the disk before it returns."""
+    """Flushes a file's bytes, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -184,7 +184,7 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Puts a path into errors that come without one, as those of `write` do."""
+    """Adds a path to errors that have none, such as those of `write`."""
     try:
         yield
     except OSError as error:

@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 def _all_but_bias(
     x: Array, kernel: Array, bias: Array | None, *, dtype: Any
 ) -> tuple[Array, Array, Array | None]:
-    """Inputs of a product in the dtype of the computation; its bias as it is stored."""
+    """Casts the inputs of a product to the computation's dtype, and leaves its bias as stored."""
     return *promote_dtype(x, kernel, dtype=dtype), bias
 
 
@@ -40,7 +40,7 @@ class Dense(nn.Dense):
 
 
 class Embed(nn.Embed):
-    """`nn.Embed`, whose rows come in float32, as they are stored, for the same reason.
+    """`nn.Embed` that returns float32 rows, as they are stored, for the same reason.
 
     A common character's gradient is a sum over a tenth of the batch.
     """
@@ -93,7 +93,7 @@ def layer_norm(cfg: GPTConfig, name: str) -> nn.LayerNorm:
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Dropout: sets some numbers of x to 0, and divides the others by the share that is kept.
+    """Dropout: sets some numbers of x to 0, and divides the others by the fraction kept.
 
     Each number takes 16 random bits, where `nn.Dropout` takes 32: on a CPU, Threefry's bits are an
     eighth of a step (docs/performance.md). The rate is exact to 1 / 65536. The bits are drawn row
@@ -114,11 +114,11 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 class Past(NamedTuple):
     """Keys and values of positions before x, so that generation need not compute them again.
 
-    The S slots are in any order: what a token is and where it stood is in its key and value. One
-    head reads key_BSD and value_BSD; a block passes all its heads', with H in front.
+    The S slots may be in any order: keys and values already encode the token and its position. One
+    head reads key_BSD and value_BSD; a block passes those of all its heads, with H in front.
 
     Attributes:
-        seen_BS: whether a slot holds a position; what is in the others is ignored.
+        seen_BS: whether a slot holds a position; the content of other slots is ignored.
     """
 
     key_BSD: Array
@@ -127,13 +127,13 @@ class Past(NamedTuple):
 
 
 def causal_mask(T: int, S: int | None = None) -> Array:
-    """True where one of the last T of S positions may look: at itself and before. (T, S)."""
+    """(T, S) mask: True where one of the last T of S positions may look, at itself and before."""
     S = T if S is None else S
     return jnp.tril(jnp.ones((T, S), bool), k=S - T)
 
 
 def attention_weights(q_BTD: Array, k_BSD: Array, past: Past | None = None) -> Array:
-    """How much each position takes from itself and from each position before it.
+    """How much attention each position pays to itself and to each position before it.
 
     The dot product of query and key is divided by sqrt(D), so that at initialisation its variance
     does not grow with D and the softmax does not start out saturated ("Attention is all you need",
@@ -162,7 +162,7 @@ def attention_weights(q_BTD: Array, k_BSD: Array, past: Past | None = None) -> A
 
 
 def weighted_values(weights_BTS: Array, v_BSD: Array, past: Past | None = None) -> Array:
-    """What each position gathers: the values, in the shares of `attention_weights`: (B, T, D)."""
+    """The values, averaged with the weights of `attention_weights`: (B, T, D)."""
     weights_BTS = weights_BTS.astype(v_BSD.dtype)
     if past is None:
         return jnp.einsum("bts,bsd->btd", weights_BTS, v_BSD)

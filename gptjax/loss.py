@@ -1,4 +1,4 @@
-"""What training makes small: the cross entropy of the next token, in nats."""
+"""The loss of training: the cross entropy of the next token, in nats."""
 
 import math
 from functools import partial
@@ -51,9 +51,9 @@ def summed_loss(
 ) -> Array:
     """The sum of `token_losses` over the targets that count: a float32 scalar, nats.
 
-    A GPT with a large vocabulary computes its logits in pieces: 8,192 tokens of GPT-2's vocabulary
-    are 1.6 GB of logits, and their gradient as much again. The result differs from the plain one by
-    rounding only.
+    A GPT with a large vocabulary computes its logits in pieces: with GPT-2's vocabulary, 8,192
+    tokens have 1.6 GB of logits, and the gradient is as large again. The result differs from the
+    plain one only by rounding.
 
     Args:
         model: any module with the GPT's call signature.
@@ -72,8 +72,8 @@ def summed_loss(
 def padded_head(model: GPT, params: Any) -> tuple[Array, Array]:
     """The output layer as a table (V', C) and a bias (V',), V' the next multiple of TILE.
 
-    A row beyond the vocabulary has the bias -inf, so its probability is exactly 0, and so is its
-    gradient. Only memory has such rows: the parameters on disk, and the optimizer's, have none.
+    A row beyond the vocabulary has the bias -inf, so its probability and gradient are exactly 0.
+    Such rows exist only in memory: the parameters on disk and the optimizer's state have none.
     """
     cfg, gather = model.config, model.execution.gather or (lambda head: head)
     head = gather({name: params[name] for name in ("wte", "lm_head") if name in params})
@@ -111,8 +111,8 @@ def _in_pieces(
 
 
 def _forward(model: GPT, *arguments: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    """The sum and its gradients. They are computed while a piece's logits are there: the backward
-    pass only scales them, and no logits are computed twice.
+    """The sum and its gradients, computed while a piece's logits are in memory: the backward pass
+    only scales them, and no logits are computed twice.
     """
 
     def rows(
@@ -145,7 +145,7 @@ _in_pieces.defvjp(_forward, _backward)
 def _cut(model: GPT, x_BTC: Array, *arrays_BT: Array) -> Any:
     """Arrays of sequences cut along their positions: (pieces, B, T', ...).
 
-    What is added to come to a whole number of pieces has weight 0.
+    Padding to a whole number of pieces has weight 0.
     """
     B, T, _ = x_BTC.shape
     count = min(T, math.ceil(4 * B * T * model.config.vocab_size / PIECE_BYTES))
@@ -168,10 +168,10 @@ def bits_per_character(nats_per_token: float, characters_per_token: float = 1.0)
 
 
 def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
-    """The same loss in bits per byte of UTF-8, in which all tokenizers and languages compare.
+    """The same loss in bits per byte of UTF-8: comparable across tokenizers and languages.
 
     Args:
         nats_per_token: a loss of this project.
-        bytes_per_token: the average of the text that the loss is of.
+        bytes_per_token: the average over the text that was scored.
     """
     return nats_per_token / math.log(2) / bytes_per_token

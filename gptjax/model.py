@@ -1,4 +1,4 @@
-"""The GPT, composed as the lecture composes it: Head, MultiHeadAttention, FeedForward, Block, GPT.
+"""The GPT, composed as in the lecture: Head, MultiHeadAttention, FeedForward, Block, GPT.
 
 Arrays carry their shape in their name:
 
@@ -7,12 +7,12 @@ Arrays carry their shape in their name:
     S  positions attended to           H  heads
     V  tokens in the vocabulary
 
-Parameters are float32 always. What `GPTConfig.dtype` says is the dtype of the computation;
-LayerNorm's statistics, the softmax and the logits are float32 even then.
+Parameters are always float32. `GPTConfig.dtype` is the dtype of the computation; LayerNorm's
+statistics, the softmax and the logits are float32 in any case.
 
 Modules with dropout take its key as an argument; None means no dropout. Linen can derive keys from
-the names of modules, but then the keys would change if the blocks were scanned. So block i has the
-key `fold_in(key, i)`, for its dropout and for its initial values.
+module names, but then the keys would change if the blocks were scanned. So block i uses the key
+`fold_in(key, i)`, for dropout and for its initial weights.
 """
 
 import dataclasses
@@ -41,25 +41,24 @@ Array = jax.Array
 
 
 class Execution(NamedTuple):
-    """How a model is computed on a backend. It changes results by rounding at most.
+    """How a model is computed on a backend. It changes results only by rounding.
 
     Attributes:
-        attention: a backend's own attention without a cache, (q_BTD, k_BTD, v_BTD, drop) to
+        attention: a backend's attention without a cache, (q_BTD, k_BTD, v_BTD, drop) to
             (B, T, D); None is the plain one below. `drop(weights, part)` applies dropout to weights
-            of any shape; `part` is a number of its own for each part, if they are computed in
-            parts. A kernel that never stores the weights is for models without dropout.
-            execution.py chooses.
-        projection: a backend's own product for query, key and value, as `nn.Dense.dot_general`.
+            of any shape; if attention is computed in parts, `part` numbers them. A kernel
+            that never stores the weights is for models without dropout. execution.py chooses.
+        projection: a backend's product for query, key and value, as `nn.Dense.dot_general`.
         product: the same for the blocks' other dense layers.
-        remat: a block's activations are not kept for the backward pass, but computed again.
+        remat: recompute a block's activations in the backward pass instead of keeping them.
         pin: on several devices, the sharding constraint on the residual stream and the logits
             (see sharding.py).
         gather: on several devices, gathers the parameters of a block or of a table of embeddings
             before they are used (see sharding.py).
-        blocks: runs the blocks of a model whose parameters are stacked, as `blocks` in the place of
+        blocks: runs the blocks of a model whose parameters are stacked under `blocks` instead of
             `block_0` and so on: (model, their parameters, x_BTC, dropout key) to x_BTC. None runs
-            one after the other.
-        by_rows: on several devices, has each device compute a sum over its own sequences (see
+            the blocks one after the other.
+        by_rows: on several devices, makes each device compute a sum over its own sequences (see
             loss.py and sharding.py).
     """
 
@@ -111,8 +110,8 @@ def many_heads(
 ) -> Array:
     """H heads side by side, (B, T, C) to (B, T, H, D).
 
-    `nn.vmap` makes them of one, each with its own parameters and dropout key: what the lecture
-    writes as a list of heads is one more array axis here, (H, C, D).
+    `nn.vmap` runs H copies of one head, each with its own parameters and dropout key: the lecture's
+    list of heads is one more array axis here, (H, C, D).
     """
     every, own = None, 0  # all heads read the same x; each has its own keys and values
     past_axes = every if past is None else Past._make((own, own, every))
@@ -130,7 +129,7 @@ def many_heads(
 
 
 class MultiHeadAttention(nn.Module):
-    """Heads side by side, and a projection back into the residual stream: (B, T, C) to itself."""
+    """Heads side by side, then a projection to the residual stream: (B, T, C) to (B, T, C)."""
 
     config: GPTConfig
     execution: Execution = PLAIN
@@ -148,7 +147,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Each position thinks on what it gathered: C to 4C, activation, back to C."""
+    """Each position processes what it gathered: C to 4C, activation, back to C."""
 
     config: GPTConfig
     execution: Execution = PLAIN
@@ -195,7 +194,7 @@ class GPT(nn.Module):
 
     @nn.nowrap
     def init(self, rngs: Any, x_BT: Array, **kwargs: Any) -> Any:
-        """As `nn.Module.init`; block i starts from the key `fold_in(key, i)`.
+        """Like `nn.Module.init`, but block i starts from the key `fold_in(key, i)`.
 
         Args:
             rngs: a key, or a dict with one of the name `params`.
@@ -239,8 +238,8 @@ class GPT(nn.Module):
             x_BT: int32 ids below vocab_size; T is at most block_size.
             deterministic: no dropout. When False and a dropout rate is above 0, `apply` needs
                 `rngs={"dropout": key}`.
-            past: of each block, what its heads computed of the tokens before x_BT, if there are
-                any: x_BT goes on where they end, and all together must fit block_size.
+            past: for each block, the keys and values of the tokens before x_BT, if there are any:
+                x_BT continues where they end, and all together must fit block_size.
 
         Returns:
             logits_BTV, float32.
@@ -297,10 +296,10 @@ def fold_in(key: Array | None, number: int) -> Array | None:
 def forward(
     model: nn.Module, params: Any, x_BT: Array, dropout_key: Array | None = None, **kwargs: Any
 ) -> Any:
-    """Logits of any module with the GPT's call signature; dropout only where a key is given.
+    """Logits of any module with the GPT's call signature; dropout only if a key is given.
 
     Args:
-        kwargs: of `nn.Module.apply`.
+        kwargs: passed to `nn.Module.apply`.
 
     Returns:
         logits_BTV, float32.

@@ -1,4 +1,4 @@
-"""AdamW, or Muon, from its parts: clip, direction, decay of the matrices, the rate's schedule."""
+"""AdamW or Muon, built from parts: clipping, direction, weight decay, learning rate schedule."""
 
 import re
 from collections.abc import Callable
@@ -17,16 +17,16 @@ NOT_DECAYED = frozenset({"bias", "scale"})
 
 
 def learning_rate_schedule(train_config: TrainConfig) -> Callable[[Any], Any]:
-    """Linear warm-up to `learning_rate`, then a fall that reaches `min_lr` at max_iters.
+    """Linear warm-up to `learning_rate`, then a decay that reaches `min_lr` at max_iters.
 
-    The fall is half a cosine, as nanoGPT's, or a straight line, which ends lower here and elsewhere
-    if it goes to 0 (Bergsma et al., "Straight to zero", 2025; docs/results.md).
+    The decay is half a cosine, as in nanoGPT, or linear. Linear decay to 0 reaches a lower loss,
+    here and elsewhere (Bergsma et al., "Straight to zero", 2025; docs/results.md).
 
     The warm-up is min(warmup_iters, max_iters // 10) updates long, so that a short run trains too.
     Update s (from 0) of a warm-up of w has the rate learning_rate * (s + 1) / (w + 1), as in
     nanoGPT: the first update is not wasted on a rate of 0.
 
-    With `schedule_start`, warm-up and fall cover the steps from there to max_iters.
+    With `schedule_start`, warm-up and decay cover the steps from there to max_iters.
 
     Returns:
         A function from the update's number to its learning rate.
@@ -51,7 +51,7 @@ def decay_mask(params: Any) -> Any:
     """True where weight decay applies: kernels and embeddings, not biases and LayerNorm scales.
 
     Raises:
-        ValueError: a parameter is of neither kind or of both; it names the parameter.
+        ValueError: a parameter is of neither kind or of both; the message names it.
     """
 
     def decays(path: Any, _: Any) -> bool:
@@ -72,7 +72,7 @@ def make_optimizer(train_config: TrainConfig) -> optax.GradientTransformation:
     clipping by the global norm. Decay is scaled by the learning rate, as in PyTorch.
 
     With `optimizer` muon, the blocks' matrices take Muon's direction instead of Adam's. Parameters
-    that are not trained (`trainable`) have no moments, and no part in the gradient's norm.
+    that are not trained (`trainable`) have no moments, and do not count in the gradient's norm.
     """
     direction = optax.scale_by_adam(b1=train_config.beta1, b2=train_config.beta2, eps=1e-8)
     if train_config.optimizer == "muon":
@@ -104,7 +104,7 @@ def trained_mask(params: Any, trainable: str) -> Any:
     """True for the parameters that `trainable` names.
 
     Its items are joined by commas: `all`; `ln`, every LayerNorm; `last:N`, the last N blocks and
-    what comes after them; or a part of a parameter's path, such as `mlp`, `block_3/attn`, `wte`.
+    the layers after them; or a part of a parameter's path, such as `mlp`, `block_3/attn`, `wte`.
 
     Raises:
         ConfigError: an item names no parameter, or more blocks than there are.

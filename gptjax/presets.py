@@ -156,7 +156,7 @@ RATES: Mapping[tuple[str, str | None], float] = {("shakespeare-cpu", "adamw"): 4
 
 
 def preset_for(platform: str, name: str | None = None) -> RunConfig:
-    """A preset as it suits a platform (`cpu`, `gpu`, `tpu`); without a name, the platform's own.
+    """A preset adapted to a platform (`cpu`, `gpu`, `tpu`); by default the platform's preset.
 
     On a CPU a preset computes in float32: most processors only emulate bfloat16.
 

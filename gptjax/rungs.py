@@ -1,9 +1,9 @@
-"""The lecture's models: from the bigram table to the GPT, each is the one before it plus one idea.
+"""The lecture's models, from the bigram table to the GPT: each adds one idea to the one before.
 
-All are called as the GPT is, `model.apply({"params": params}, x_BT, deterministic=True)`, and made
-of the GPT's own parts. The rungs after the last of these are the GPT itself: with LayerNorm in the
-blocks it is complete, and only grows. At the end of the file are two variants of the GPT, with
-other positions than a learned table.
+All are called like the GPT, `model.apply({"params": params}, x_BT, deterministic=True)`, and built
+from the GPT's own parts. The later rungs are the GPT itself: with LayerNorm in the blocks it is
+complete, and only grows. At the end of the file are two variants of the GPT that do not learn a
+table of positions.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ LONGEST = 10_000.0
 
 
 def like_pytorch(params: Any, key: Array) -> Any:
-    """Draws fresh parameters, as PyTorch draws those of its layers unless told otherwise.
+    """Draws fresh parameters with the default initialisation of PyTorch's layers.
 
     A table starts at N(0, 1). A linear layer's kernel (..., in, out) and its bias start uniform
     between -1 / sqrt(in) and 1 / sqrt(in). LayerNorm keeps its ones and zeros.
@@ -55,14 +55,14 @@ def like_pytorch(params: Any, key: Array) -> Any:
 
 
 class LectureModel(nn.Module):
-    """What the models before the GPT share: the GPT's call signature, and where they start.
+    """The base of the models before the GPT: its call signature and the initial weights.
 
     N(0, 0.02) belongs to the GPT, whose residual stream and LayerNorm make it a good start. A
     model without them learns slowly from it, and 5,000 updates do not bring it to the lecture's
     losses; docs/lecture.md has the comparison.
 
     Attributes:
-        pytorch_init: start like PyTorch's layers, as the lecture's models do; else at N(0, 0.02).
+        pytorch_init: start like PyTorch's layers, as the lecture's models do; else from N(0, 0.02).
     """
 
     config: GPTConfig
@@ -81,9 +81,8 @@ class LectureModel(nn.Module):
 class Bigram(LectureModel):
     """Row i of the table holds the logits of what follows token i: (B, T) ids to (B, T, V).
 
-    Of the configuration only `vocab_size` shapes it. It looks back one token whatever the context,
-    and `block_size` merely says how the text is cut for training (the lecture, "simplest
-    baseline").
+    Only `vocab_size` determines its shape. It looks at one token, whatever the context;
+    `block_size` only says how the text is cut for training (the lecture, "simplest baseline").
     """
 
     @nn.compact
@@ -94,7 +93,7 @@ class Bigram(LectureModel):
 
 
 class SideBySide(nn.Module):
-    """H heads, concatenated and nothing after them: (B, T, C) to itself, H heads of C / H each.
+    """H heads of size C / H, concatenated, without a projection: (B, T, C) to (B, T, C).
 
     The lecture's first MultiHeadAttention; the projection comes with the residual connections.
     """
@@ -127,7 +126,7 @@ class Heads(LectureModel):
 
 
 class HeadsAndFeedForward(LectureModel):
-    """Then each token thinks on what it gathered: one layer, C to C, and its activation."""
+    """Then each token processes what it gathered: one layer, C to C, and its activation."""
 
     @nn.compact
     def __call__(self, x_BT: Array, *, deterministic: bool) -> Array:
@@ -164,7 +163,7 @@ class Residual(LectureModel):
 
 
 def embeddings(cfg: GPTConfig, x_BT: Array) -> Array:
-    """What a token is plus where it stands: ids (B, T) to (B, T, C), under the GPT's names."""
+    """Token embedding plus position embedding: ids (B, T) to (B, T, C), under the GPT's names."""
     T = x_BT.shape[1]
     assert T <= cfg.block_size, f"{T} positions do not fit block_size ({cfg.block_size})"
     wte, wpe = embed(cfg, cfg.vocab_size, "wte"), embed(cfg, cfg.block_size, "wpe")
@@ -178,10 +177,10 @@ def logits(cfg: GPTConfig, x_BTC: Array) -> Array:
 
 
 def sinusoids(T: int, C: int) -> np.ndarray:
-    """The Transformer paper's table: sines and cosines of position, slower from left to right.
+    """The Transformer paper's table: sines and cosines of the position, slower from left to right.
 
     Column 2i holds sin(t / 10000^(2i / C)) and column 2i + 1 the cosine, so that the row of t + k
-    is a rotation of the row of t that depends on k alone ("Attention is all you need", section
+    is a rotation of the row of t that depends only on k ("Attention is all you need", section
     3.5).
 
     Returns:
@@ -210,8 +209,8 @@ class WithoutPositions(nn.Module):
 class Sinusoids(nn.Module):
     """The GPT with a fixed table of sinusoids in place of the learned one.
 
-    The table is scaled to the N(0, 0.02) of the token table: at its own height, about 0.7, it
-    would drown the tokens.
+    The table is scaled to the N(0, 0.02) of the token table. Unscaled, at about 0.7, it would drown
+    out the tokens.
     """
 
     config: GPTConfig

@@ -16,11 +16,11 @@ class CharTokenizer:
     """A character vocabulary.
 
     Attributes:
-        characters: all of them, sorted by code point; a character's id is its place. For tiny
-            Shakespeare id 0 is the newline.
+        characters: all characters, sorted by code point; a character's id is its index. For tiny
+            Shakespeare, id 0 is the newline.
         start_id: the token that begins a text without a prompt: the newline, where there is one.
-        kind: its name, as `--tokenizer` has it.
-        end_id: None: no character ends a text.
+        kind: the tokenizer's name, as in `--tokenizer`.
+        end_id: always None, because no character ends a text.
     """
 
     kind = "char"
@@ -64,7 +64,8 @@ class CharTokenizer:
         """Ids of a text: (len(text),) int32.
 
         Raises:
-            InputError: a character is not in the vocabulary; it names the first and its place.
+            InputError: a character is not in the vocabulary; the message names the first one
+                and its position.
         """
         result = np.empty(len(text), np.int32)
         for start in range(0, len(text), CHUNK):
@@ -101,7 +102,7 @@ class CharTokenizer:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: it is no character vocabulary.
+            InputError: the value is not a character vocabulary.
         """
         if value.get("type") != "char":
             raise InputError(f"tokenizer of type {value.get('type')!r}: only 'char' is known")

@@ -30,7 +30,7 @@ EVAL_TOKENS = 8192
 
 @struct.dataclass
 class TrainState:
-    """All that an update changes.
+    """Everything that an update changes.
 
     Attributes:
         step: int32 scalar, updates done.
@@ -44,12 +44,12 @@ class TrainState:
 
 
 class Metrics(NamedTuple):
-    """What one update tells, as float32 scalars on the device.
+    """The metrics of one update, as float32 scalars on the device.
 
     Attributes:
         loss: nats per token, before the update.
         grad_norm: the gradient's global norm, before clipping.
-        learning_rate: what the update was made with.
+        learning_rate: the rate that the update used.
     """
 
     loss: Array
@@ -58,12 +58,12 @@ class Metrics(NamedTuple):
 
 
 class LoopMetrics(NamedTuple):
-    """What a dispatch of many updates tells, as scalars on the device.
+    """The metrics of a dispatch of many updates, as scalars on the device.
 
     Attributes:
         last: the metrics of the last update.
-        finite: whether the last update was: its loss, its gradient and the parameters it made.
-        skipped: int32, how many updates of this dispatch were not, and were skipped.
+        finite: whether the last update was finite: its loss, its gradient and the new parameters.
+        skipped: int32, how many updates of this dispatch were not finite and were skipped.
     """
 
     last: Metrics
@@ -72,7 +72,7 @@ class LoopMetrics(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Sharding constraints for several devices, which change results by rounding at most.
+    """Sharding constraints for several devices, which change results only by rounding.
 
     Attributes:
         rows: returns a batch with its sequences divided over the devices.
@@ -130,8 +130,8 @@ def make_train_step(
     Returns:
         step(state, batch, key) -> (state, metrics). `batch` holds batch_size *
         gradient_accumulation_steps sequences, taken in micro-batches of batch_size, or of
-        micro_batch_size, each of which has dropout masks of its own; `key` is the
-        run's dropout key, from which the step derives its own by its number.
+        micro_batch_size, each with its own dropout masks; `key` is the run's dropout key,
+        from which the step derives its own key by its number.
     """
     train_config = run_config.train
     optimizer = make_optimizer(train_config)
@@ -196,10 +196,10 @@ def make_train_loop(
 
     Returns:
         loop(state, tokens, keys, until) -> (state, metrics), jitted, `state` donated. It updates
-        until `state.step` is `until`, or until an update is not finite: that one is not applied,
-        and `metrics` show it. With `skip_nonfinite` it goes on instead: a skipped update leaves
-        parameters and moments as they are, and counts as a step, so that the next one has another
-        batch and the schedule's next rate.
+        until `state.step` is `until`, or until an update is not finite: that update is not
+        applied, and `metrics` show it. With `skip_nonfinite` the loop continues instead: a skipped
+        update leaves parameters and moments unchanged, and counts as a step, so that the next one
+        has another batch and the schedule's next rate.
     """
     train_config = run_config.train
     step = make_train_step(model, run_config, placement)
@@ -232,11 +232,11 @@ def make_train_loop(
 
 
 def is_finite(metrics: Metrics, params: Params) -> Array:
-    """Whether an update is fit to be kept: a bool scalar on the device.
+    """Whether an update may be kept: a bool scalar on the device.
 
-    Loss, gradient and the parameters that it made must be finite; Adam's moments are where the
-    gradient's norm is. Parameters can be infinite alone, by a step that is too large, and a
-    checkpoint of those would be the next one saved.
+    The loss, the gradient and the new parameters must be finite; Adam's moments are finite if the
+    gradient's norm is. A step that is too large can make only the parameters infinite, and the next
+    checkpoint would save them.
     """
     finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
     for leaf in jax.tree.leaves(params):
@@ -245,7 +245,7 @@ def is_finite(metrics: Metrics, params: Params) -> Array:
 
 
 def _choose(good: Array, new: TrainState, old: TrainState, *, skip: bool) -> TrainState:
-    """The new state where `good`, else the old one; with `skip`, at the new step all the same.
+    """The new state if `good`, else the old one; with `skip`, the step number advances anyway.
 
     `good` is known only on the device, so both states exist and each array is selected.
     """
@@ -276,7 +276,7 @@ def evaluate(
 
     Args:
         tokens: (N,) ids, N >= 2. The last window may be shorter; all N - 1 targets count.
-        max_windows: evaluate at most so many windows, spread evenly; 0 for all.
+        max_windows: evaluate at most this many windows, spread evenly; 0 for all.
 
     Returns:
         Nats per token.
