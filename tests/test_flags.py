@@ -137,7 +137,7 @@ def test_other_programs_flags_are_told_what_to_do_here(script, refused):
     [
         (train, ["--device=cuda"], "JAX_PLATFORMS=cpu before the command"),
         (train, ["--compile=False"], "compiled always: leave it out"),
-        (train, ["--init_from=resume"], "--resume goes on"),
+        (train, ["--init_from=resume"], "--resume continues"),
         (train, ["--init_from=scratch"], "a new run starts from scratch: leave it out"),
         (train, ["--init_from", "gpt2-xl"], "hf download openai-community/gpt2-xl"),
         (train, ["--decay_lr=False"], "--min-lr equal to --learning-rate"),

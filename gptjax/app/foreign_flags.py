@@ -32,7 +32,7 @@ TRAIN: Advice = {
 # Values of nanoGPT's --init_from that are not folders.
 INIT_FROM: Mapping[str, str] = {
     "scratch": "a new run starts from scratch: leave it out",
-    "resume": "--resume goes on with the newest run, or with that of --out-dir",
+    "resume": "--resume continues the newest run, or the one in --out-dir",
 }
 SAMPLE: Advice = {
     "--device": _DEVICE,
@@ -41,7 +41,7 @@ SAMPLE: Advice = {
         "resume": "--out-dir names the run, by default the newest: leave it out",
         "": "--from-huggingface FOLDER samples from the GPT-2 in a folder",
     },
-    "--start": "--prompt TEXT gives the text to go on from, --prompt-file FILE one in a file",
+    "--start": "--prompt TEXT gives the text to continue, --prompt-file FILE reads it from a file",
     "--dataset": "a run has its own vocabulary: leave it out",
 }
 # nanoGPT's configuration files.

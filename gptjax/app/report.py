@@ -43,7 +43,7 @@ def only_shown(what: str, warn: Callable[[str], None]) -> Iterator[None]:
         yield
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error, 200)}"
-        warn(f"{what} cannot be shown, and the run goes on without ({reason})")
+        warn(f"{what} cannot be shown, and the run continues without ({reason})")
 
 
 class Report:

@@ -133,7 +133,7 @@ def record(
         changes.append({"step": step, "version": [version, __version__]})
         say(
             f"gptjax {version}, which wrote this run, drew other random numbers: from step {step} "
-            "on it does not go on bit for bit as it would have there"
+            "on it does not continue bit for bit as it would have there"
         )
     if differing:
         changes.append({"step": step, **differing})

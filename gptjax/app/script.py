@@ -47,7 +47,7 @@ def run_script(
     *,
     is_shown: bool = False,
 ) -> int:
-    """Runs a script's body and turns what a person should be told into one line on stderr.
+    """Runs a script's body and turns errors that the user should see into one line on stderr.
 
     Args:
         command: what the user types to run it.
@@ -57,7 +57,7 @@ def run_script(
 
     Returns:
         The exit status: what the body returns; 2 for wrong input, 130 after Ctrl-C, and 1 for a
-        run that cannot go on, or if the reader of standard output has exited.
+        run that cannot continue, or if the reader of standard output has exited.
     """
     _quiet_others()
     open_closed()

@@ -1,4 +1,4 @@
-"""Generation: `generate`, and `stream`, which yields tokens as they are made."""
+"""Generation: `generate`, and `stream`, which yields tokens as they are generated."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -82,7 +82,7 @@ def stream(
     rows: Sequence[int] | None = None,
     alternatives: int = 0,
 ) -> Iterator[Drawn]:
-    """The same, yielding tokens as they are made: numpy arrays of (B, K), K tokens a row.
+    """The same, yielding tokens as they are generated: numpy arrays (B, K), K tokens per row.
 
     Args:
         prompts: one array of ids for each row, none of them empty.

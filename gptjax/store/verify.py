@@ -1,4 +1,4 @@
-"""Checks all of a run: that every file is what was written, and of the shape that it should be."""
+"""Checks a whole run: every file must be unchanged since it was written, and of the right shape."""
 
 import os
 from collections.abc import Callable, Iterator
