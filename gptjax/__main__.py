@@ -4,6 +4,7 @@ gptjax train       trains a GPT on a text: a clone's train.py
 gptjax sample      generates text from the trained model: a clone's sample.py
 gptjax verify RUN  checks every file of a run, and says which checkpoints are good
 gptjax prepare     tokenizes files and folders, even those larger than memory
+gptjax export      writes the model as a folder for transformers, nanoGPT or the lecture's code
 gptjax page RUN    writes one HTML file that shows the model and runs it in a browser
 gptjax lecture     trains the lecture's models, from the bigram table to the GPT
 gptjax --version   prints the version
@@ -25,7 +26,7 @@ except ValueError as error:  # JAX reads its environment variables when it is im
     sys.stderr.write(f"gptjax: error: {error}\n")
     sys.exit(2)
 
-COMMANDS = ("train", "sample", "verify", "prepare", "page", "lecture")
+COMMANDS = ("train", "sample", "verify", "prepare", "export", "page", "lecture")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,6 +68,10 @@ def run(argv: list[str], program: str) -> int:
             from gptjax.app import prepare
 
             return prepare.main(rest, commands=commands, command=f"{program} prepare")
+        case "export":
+            from gptjax.app import export
+
+            return export.main(rest, command=f"{program} export")
         case "page":
             from gptjax.app import page
 

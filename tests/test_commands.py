@@ -38,7 +38,7 @@ A_COMMAND = re.compile(
     r"( \S|$)"
 )
 # A program that a sentence names; not a command.
-NAMES = ("gptjax", "gptjax prepare", "python -m gptjax", "python -m gptjax verify")
+NAMES = ("gptjax export", "gptjax", "gptjax prepare", "python -m gptjax", "python -m gptjax verify")
 
 # What a test does not start: why, and what of the project runs it in its full form instead.
 ELSEWHERE = {
@@ -176,6 +176,8 @@ def clone(tmp_path_factory):
         assert train.main([*flags, "--out-dir", str(clone / "runs" / name)]) == 0
     (clone / "gpt2").mkdir()
     make_folder(clone / "gpt2")
+    flags = ["--init-from", clone / "gpt2", "--data", clone / "my.txt", "--max-iters", 1]
+    assert train.main([str(x) for x in [*flags, "--out-dir", clone / "runs" / "fine"]]) == 0
     return clone
 
 

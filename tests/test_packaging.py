@@ -85,7 +85,7 @@ def test_help_names_every_command(capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "needs a command: it has train, sample, verify, prepare, page, lecture"),
+        ([], "needs a command: it has train, sample, verify, prepare, export, page, lecture"),
         (["trian"], "no command 'trian': did you mean train?"),
         (["--resume"], "no command '--resume': it has train, sample"),
         (["train", "--n-layer", "0"], "gptjax train: error: --n-layer (0) must be at least 1"),

@@ -1,0 +1,170 @@
+"""Folders that other implementations load: the files of each, from a model and a tokenizer.
+
+Weights are safetensors, never a pickle. Where a format always has biases or its own output layer,
+zeros and copies stand in, which changes no result. What it cannot hold at all is refused.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from gptjax.config import GPTConfig
+from gptjax.errors import InputError
+from gptjax.files import as_json
+from gptjax.interop.vocabulary_files import vocabulary_files
+from gptjax.interop.weights import to_huggingface, to_lecture, to_nanogpt
+from gptjax.text.packages import optional
+from gptjax.text.tokenizers import Tokenizer
+
+Format = Literal["huggingface", "nanogpt", "lecture"]
+WEIGHTS = "model.safetensors"
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
+WHOSE = {
+    "huggingface": "Hugging Face's GPT-2",
+    "nanogpt": "nanoGPT's model",
+    "lecture": "the lecture's model",
+}
+# What each format cannot represent otherwise, as field, value and flag.
+REQUIRED: dict[str, list[tuple[str, Any, str]]] = {
+    "huggingface": [("head_bias", False, "--no-head-bias")],
+    "nanogpt": [
+        ("activation", "gelu", "--activation gelu"),
+        ("tie_embeddings", True, "--tie-embeddings"),
+        ("head_bias", False, "--no-head-bias"),
+    ],
+    "lecture": [("activation", "relu", "--activation relu"), ("qkv_bias", False, "--no-qkv-bias")],
+}
+LOADERS = {
+    "huggingface": """from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+""",
+    "nanogpt": """import json, safetensors.torch, model  # nanoGPT's model.py
+gpt = model.GPT(model.GPTConfig(**json.load(open("config.json"))))
+gpt.load_state_dict(safetensors.torch.load_file("model.safetensors"))
+""",
+    "lecture": """import safetensors.torch  # in gpt.py, with the numbers of config.json at its top
+model = GPTLanguageModel()
+model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
+""",
+}
+
+
+def check_format(to: Format, model_config: GPTConfig) -> None:
+    """Checks that a format can hold a model.
+
+    Raises:
+        InputError: it cannot; the message names the flag that would have to differ.
+    """
+    for name, value, flag in REQUIRED[to]:
+        found = getattr(model_config, name)
+        if found != value:
+            raise InputError(
+                f"{name} ({found}) must be {value} for {WHOSE[to]}: a model that is trained with "
+                f"{flag} can be exported so"
+            )
+
+
+def files_of(
+    to: Format, model_config: GPTConfig, params: Any, tokenizer: Tokenizer
+) -> dict[str, bytes | str]:
+    """The files of an exported folder, by name, all but a README.
+
+    Raises:
+        InputError: a package is missing, or as `check_format`.
+    """
+    check_format(to, model_config)
+    safetensors = optional("safetensors.numpy", f"--to {to}")
+    held, params = _nearest(to, model_config, params)
+    write: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+        "huggingface": to_huggingface,
+        "nanogpt": to_nanogpt,
+        "lecture": to_lecture,
+    }
+    entries = write[to](held, params)
+    if to == "huggingface":
+        if held.tie_embeddings:  # transformers ties them itself, and stores one
+            del entries["lm_head.weight"]
+        config = _huggingface_config(held, tokenizer)
+        vocabulary = vocabulary_files(tokenizer, held.block_size)
+    else:
+        config = _plain_config(to, held)
+        vocabulary = {"tokenizer.json": as_json(tokenizer.to_dict()), "load.py": LOADERS[to]}
+    weights = safetensors.save(entries, metadata={"format": "pt"})
+    return {WEIGHTS: weights, "config.json": as_json(config), **vocabulary}
+
+
+def _nearest(to: Format, model_config: GPTConfig, params: Any) -> tuple[GPTConfig, Any]:
+    """The same function as a model that the format holds: biases of zero, a copied table."""
+    has_any = model_config.bias or model_config.ln_bias or model_config.qkv_bias
+    biases = has_any if to == "nanogpt" else True
+    changes: dict[str, Any] = {"bias": biases, "ln_bias": biases}
+    params = {**params}
+    if to == "lecture":
+        changes |= {"tie_embeddings": False, "head_bias": True}
+        if model_config.tie_embeddings:
+            head = {"kernel": np.asarray(params["wte"]["embedding"]).T}
+            params["lm_head"] = {**params.get("lm_head", {}), **head}
+        if not model_config.head_bias:
+            zeros = np.zeros(model_config.vocab_size, np.float32)
+            params["lm_head"] = {**params["lm_head"], "bias": zeros}
+    else:
+        changes["qkv_bias"] = biases
+    if biases:
+        blocks = {name for name in params if name.startswith("block_")}
+        for name in blocks:
+            params[name] = _with_biases(params[name], qkv=to != "lecture")
+        params["ln_f"] = _with_bias(params["ln_f"], "scale")
+    return dataclasses.replace(model_config, **changes), params
+
+
+def _with_biases(block: Any, qkv: bool) -> Any:
+    """A block with a bias everywhere, of zeros where it had none."""
+    attn = {**block["attn"], "proj": _with_bias(block["attn"]["proj"], "kernel")}
+    if qkv:
+        heads = block["attn"]["heads"]
+        attn["heads"] = {
+            name: part if "bias" in part else {**part, "bias": _zeros(part["kernel"], heads=True)}
+            for name, part in heads.items()
+        }
+    mlp = {name: _with_bias(part, "kernel") for name, part in block["mlp"].items()}
+    norms = {name: _with_bias(block[name], "scale") for name in ("ln_1", "ln_2")}
+    return {"attn": attn, "mlp": mlp, **norms}
+
+
+def _with_bias(layer: Any, of: str) -> Any:
+    return layer if "bias" in layer else {**layer, "bias": _zeros(layer[of])}
+
+
+def _zeros(kernel: Any, heads: bool = False) -> np.ndarray:
+    shape = (kernel.shape[0], kernel.shape[-1]) if heads else kernel.shape[-1:]
+    return np.zeros(shape, np.float32)
+
+
+def _huggingface_config(model_config: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    dropout = model_config.dropout
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": model_config.vocab_size,
+        "n_positions": model_config.block_size,
+        "n_layer": model_config.n_layer,
+        "n_head": model_config.n_head,
+        "n_embd": model_config.n_embd,
+        "activation_function": ACTIVATIONS[model_config.activation],
+        "layer_norm_epsilon": 1e-5,
+        "attn_pdrop": dropout,
+        "resid_pdrop": dropout,
+        "embd_pdrop": dropout if model_config.embd_dropout else 0.0,
+        "tie_word_embeddings": model_config.tie_embeddings,
+        "bos_token_id": tokenizer.start_id,
+        "eos_token_id": tokenizer.end_id,
+        "torch_dtype": "float32",
+    }
+
+
+def _plain_config(to: Format, model_config: GPTConfig) -> dict[str, Any]:
+    names = ["block_size", "vocab_size", "n_layer", "n_head", "n_embd", "dropout"]
+    return {name: getattr(model_config, name) for name in names + ["bias"] * (to == "nanogpt")}
