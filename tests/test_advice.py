@@ -97,6 +97,7 @@ FOLLOWED = {
     "another --val-fraction": "test_wrong_arguments_are_one_line_and_make_nothing",
     "RUN --to FORMAT --out DIR": "test_a_folder_with_something_in_it_is_refused",
     "give the path of a new folder": "test_a_folder_with_something_in_it_is_refused",
+    "starts from: give another --out-dir": "test_a_source_is_not_overwritten",
     "leave out --init-from": "test_advice_about_a_source_is_followed",
     "give at most that": "test_advice_about_a_source_is_followed",
     "give the text itself": "test_a_prepared_text_must_have_the_sources_vocabulary",

@@ -141,6 +141,13 @@ def test_a_character_that_the_vocabulary_lacks_is_named(source, tmp_path, refuse
     assert "character '€' (U+20AC)" in error
 
 
+def test_a_source_is_not_overwritten(source, text, tmp_path, refused):
+    flags = [*FINE, "--init-from", str(source), "--data", str(text), "--overwrite", "--out-dir"]
+    assert "would remove the weights" in refused(train, *flags, str(source / "."))
+    assert load_run(source, "best").step
+    assert train.main([*flags, str(tmp_path / "another")]) == 0
+
+
 def test_a_source_that_is_none_is_refused(tmp_path, refused):
     assert "no such folder; download" in refused(train, "--init-from", str(tmp_path / "none"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))

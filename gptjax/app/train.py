@@ -145,6 +145,7 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
             source = source or read_source(Path(run_config.init_from), warn)
             say(f"starting from the weights in {source.path}")
             state = first_state(source, run_config, mesh)
+        source = None  # its weights would stay in memory
 
         # 5. Training, and what to type next.
         introduce(run_config, texts, mesh)
@@ -197,6 +198,13 @@ def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) 
         raise InputError(
             "--overwrite starts from step 0, so it cannot go with --resume or --eval-only"
         )
+    if options["overwrite"] and "init_from" in given:
+        places = [os.path.realpath(x) for x in (given["init_from"], options["out_dir"] or "")]
+        if places[0] == places[1]:
+            raise InputError(
+                f"--overwrite would remove the weights that --init-from {given['init_from']} "
+                "starts from: give another --out-dir"
+            )
     if options["rewarm"] and not options["resume"]:
         raise InputError("--rewarm is for a run that goes on: add --resume, or leave it out")
     if options["budget_minutes"] is not None:
