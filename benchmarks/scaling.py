@@ -27,10 +27,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from benchmarks.arithmetic import train_flops  # noqa: E402
-from benchmarks.collectives import collectives  # noqa: E402
 from gptjax.backends import sharding  # noqa: E402
+from gptjax.backends.collectives import collectives  # noqa: E402
 from gptjax.backends.execution import suited  # noqa: E402
+from gptjax.backends.flops import train_flops  # noqa: E402
 from gptjax.backends.mesh import MeshShape  # noqa: E402
 from gptjax.config import GPTConfig, RunConfig  # noqa: E402
 from gptjax.model import GPT, num_params  # noqa: E402

@@ -18,9 +18,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
 
-from benchmarks.arithmetic import matmul_rate, terms, train_flops  # noqa: E402
+from benchmarks.arithmetic import matmul_rate  # noqa: E402
 from benchmarks.steps import Entry, measure  # noqa: E402
 from compare.measuring.machine import versions  # noqa: E402
+from gptjax.backends.flops import terms, train_flops  # noqa: E402
 from gptjax.config import RunConfig  # noqa: E402
 from gptjax.files import write_json  # noqa: E402
 from gptjax.presets import PRESETS  # noqa: E402

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.collectives import collectives
 from gptjax import loss
 from gptjax.backends import sharding
+from gptjax.backends.collectives import collectives
 from gptjax.backends.execution import suited
 from gptjax.backends.mesh import MeshShape
 from gptjax.config import GPTConfig, RunConfig, TrainConfig

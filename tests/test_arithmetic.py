@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax.extend.core import ClosedJaxpr
 
-from benchmarks.arithmetic import matmul_rate, terms, train_flops
+from benchmarks.arithmetic import matmul_rate
+from gptjax.backends.flops import terms, train_flops
 from gptjax.loss import cross_entropy
 from gptjax.model import GPT, forward
 from gptjax.training import init_params

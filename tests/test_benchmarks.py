@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import race, steps, train_step
 from benchmarks.accelerator_parts import device
-from benchmarks.arithmetic import train_flops
+from gptjax.backends.flops import train_flops
 from gptjax.presets import PRESETS
 
 ROW = {"dtype": "float32", "compile": 1.0, "memory": 100.0}

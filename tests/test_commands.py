@@ -64,7 +64,7 @@ MEANT["mine"] = "head"  # the rung that a recipe adds
 # The lines that say that the work has begun, or how many seconds a program must be at work that
 # says nothing before its first result; all others run to their end.
 BEGUN: dict[str, str | int | None] = {
-    r"train\.py .*--eval-only": None,
+    r"train\.py .*--(eval-only|dry-run)": None,
     r"(train\.py|gptjax train)": r"^step +\d+/|this run is finished",
     r"gptjax\.lecture.*--pictures": None,
     r"gptjax[. ]lecture": r"rungs?, \d+ seeds at once",
@@ -194,10 +194,13 @@ def prepared(command: str, scratch: Path) -> str:
     command = command.replace("/tmp/", f"{scratch}/tmp-").replace("/shared/", f"{scratch}/")
     # GPT-2's own vocabulary comes from the network.
     command = command.replace("--tokenizer gpt2", "--tokenizer ./gpt2")
-    if "--mesh" in command:  # eight devices, which the CPU preset's 12 sequences do not divide by
+    if (
+        "--mesh" in command and "--dry-run" not in command
+    ):  # eight devices, which the CPU preset's 12 sequences do not divide by
         command += " --batch-size 16"
     if "--init-from gpt2" in command:  # one block, and a context of 16
         command = command.replace("last:2", "last:1").replace("--block-size 256", "--block-size 8")
+    command = command.replace("--stride 1024", "--stride 8")  # the context is 16
     words = command.split()
     if "train" in command and "--resume" not in words and "--out-dir" in words:
         shutil.rmtree(scratch / words[words.index("--out-dir") + 1], ignore_errors=True)

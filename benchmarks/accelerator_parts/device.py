@@ -7,29 +7,8 @@ import jax
 
 from benchmarks.arithmetic import matmul_rate
 from compare.measuring.machine import versions
+from gptjax.backends.accelerators import peak
 from gptjax.backends.devices import describe, platform
-
-# Dense bfloat16 operations per second that the makers' data sheets give, by what the device's name
-# contains; the first that fits. SXM versions where there are several.
-PEAKS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L4": 121e12,
-    "V100": 125e12,  # float16: it has no bfloat16
-    "TPU v6": 918e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 197e12,
-    "TPU v4": 275e12,
-    "TPU v3": 123e12,
-    "TPU v2": 45e12,
-}
-
-
-def peak(kind: str) -> float | None:
-    """The FLOP/s of a device in its data sheet; None if it is not among those known."""
-    return next((flops for name, flops in PEAKS.items() if name in kind), None)
 
 
 def measure(found: Callable[[dict[str, Any]], None], *, quick: bool) -> None:

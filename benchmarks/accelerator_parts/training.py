@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.arithmetic import train_flops
 from gptjax.backends.execution import suited, with_micro_batches
+from gptjax.backends.flops import train_flops
 from gptjax.config import RunConfig
 from gptjax.model import GPT, Execution
 from gptjax.training import LoopMetrics, init_state, make_keys, make_train_loop

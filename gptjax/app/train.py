@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gptjax.app import foreign_flags, hints, machines
+from gptjax.app import dry_run, foreign_flags, hints, machines
 from gptjax.app.beginning import begin, folder_of, go_on
 from gptjax.app.budget import check_minutes
 from gptjax.app.flags import FlagParser
@@ -56,7 +56,8 @@ SAMPLE_TOKENS = 200
 
 # Flags that are not fields of a run's configuration.
 OPTIONS = [
-    *"resume rewarm overwrite eval_only out_dir budget_minutes mesh page".split(),
+    *"resume rewarm overwrite eval_only out_dir budget_minutes mesh page dry_run".split(),
+    "dry_run_tokens",
     *machines.FLAGS,
 ]
 
@@ -90,6 +91,7 @@ def main(
     ending = Ending(commands.train)
 
     def body(argv: list[str]) -> int:
+        dry_run.simulate(argv, commands.train)
         with taking_part(argv, commands.train, ending) as peers:
             return run(argv, commands, data_dir, peers)
 
@@ -100,10 +102,12 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
     """A training run; raises what `run_script` turns into a line, and returns the exit status."""
     # 1. What was typed.
     began, warn = time.monotonic(), warner(commands.train)
-    use_compilation_cache()
     given = parse(argv, commands)
     options = {name: given.pop(name, None) for name in OPTIONS}
     check_options(options, given, peers)
+    if options["dry_run"]:
+        return dry_run.show(given, options["mesh"], options["dry_run_tokens"], say)
+    use_compilation_cache()
     goes_on = options["resume"] or options["eval_only"]
     source = None
     if "init_from" in given:
@@ -173,12 +177,14 @@ def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
         "rewarm": "with --resume: restart the schedule from there, with a warm-up",
         "overwrite": "replace the run in --out-dir",
         "page": "at the end write page.html, which runs the model in a browser",
+        "dry_run": "print what the run would need, for GPUs and TPUs by name, and do nothing else",
         "eval_only": "print the validation loss of the run in --out-dir, or of the newest",
     }.items():
         parser.add(name, bool, what)
     parser.add(
         "budget_minutes", float, "choose max_iters so that the run takes this long on this machine"
     )
+    parser.add("dry_run_tokens", int, "with --dry-run: tokens to train on [those of max_iters]")
     machines.add_flags(parser)
     parser.add("vocab_size", int, f"ids of the vocabulary that --tokenizer bpe learns [{BPE_SIZE}]")
     parser.add_config(with_micro_batches(defaults, platform()))
@@ -205,6 +211,7 @@ def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) 
                 f"--overwrite would remove the weights that --init-from {given['init_from']} "
                 "starts from: give another --out-dir"
             )
+    dry_run.check(options, given, peers)
     if options["rewarm"] and not options["resume"]:
         raise InputError("--rewarm is for a run that goes on: add --resume, or leave it out")
     if options["budget_minutes"] is not None:

@@ -1,0 +1,150 @@
+"""What a run needs, found without running it: operations, bytes of each device, communication.
+
+Nothing is allocated: programs are lowered for shapes and dtypes, and compiled for the CPU's
+devices, of which there may be simulated ones.
+"""
+
+import math
+from collections import Counter
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from gptjax.backends import sharding
+from gptjax.backends.collectives import collectives
+from gptjax.backends.execution import suited
+from gptjax.config import RunConfig
+from gptjax.loss import cross_entropy
+from gptjax.model import GPT, forward
+from gptjax.optimizer import trained_mask
+from gptjax.training import init_params, init_state, make_keys, make_train_loop
+
+FAST = {"xla_backend_optimization_level": 0}  # compiled fast; arrays and operations are the same
+
+
+class StateBytes(NamedTuple):
+    """Bytes on one device of what a run keeps between updates, and of its gradients."""
+
+    params: int
+    moments: int
+    gradients: int
+
+
+def state_bytes(run_config: RunConfig, mesh: Mesh | None) -> StateBytes:
+    """The bytes on one device; `moments` is all of the optimizer's state."""
+    state = _abstract_state(run_config, mesh)
+    mask = trained_mask(state.params, run_config.train.trainable)
+    trained = jax.tree.map(lambda x, is_trained: x if is_trained else None, state.params, mask)
+    return StateBytes(_held(state.params), _held(state.opt_state), _held(trained))
+
+
+def activation_bytes(run_config: RunConfig, rows: int, *, has_weights: bool) -> int:
+    """Bytes on one device of the activations that the backward pass needs, by formula.
+
+    A block keeps 16 C numbers a token, or C with `remat` and then those of one block at a time.
+
+    Args:
+        rows: number of devices that the sequences are divided over.
+        has_weights: attention's weights are kept too, H T float32 numbers a token; a flash kernel
+            does not.
+    """
+    cfg, train = run_config.model, run_config.train
+    tokens = train.sequences_at_once // rows * cfg.block_size
+    itemsize = jnp.dtype(cfg.dtype).itemsize
+    block = 16 * cfg.n_embd * itemsize + has_weights * cfg.n_head * cfg.block_size * 4
+    kept = cfg.n_embd * itemsize
+    return tokens * (cfg.n_layer * kept + block if train.remat else cfg.n_layer * block)
+
+
+def xla_flops(run_config: RunConfig) -> float:
+    """Operations of forward and backward for one token, as XLA counts them.
+
+    Counted unrolled and without recomputing, for models of one and two blocks: each further block
+    costs as much as the second.
+    """
+
+    def count(n_layer: int) -> float:
+        cfg = run_config.replace(n_layer=n_layer, dtype="float32", dropout=0.0).model
+        params = jax.eval_shape(partial(init_params, GPT(cfg)), jax.random.key(0))
+        x_BT = jax.ShapeDtypeStruct((1, cfg.block_size), jnp.int32)
+
+        def loss(params: Any, x_BT: Any) -> Any:
+            return cross_entropy(forward(GPT(cfg), params, x_BT), x_BT)
+
+        analysis: Any = jax.jit(jax.value_and_grad(loss)).lower(params, x_BT).cost_analysis()
+        return analysis["flops"] / cfg.block_size
+
+    one, two = count(1), count(2)
+    return one + (run_config.model.n_layer - 1) * (two - one)
+
+
+def temporaries(run_config: RunConfig, mesh: Mesh | None) -> int:
+    """Bytes of one device's temporaries in the CPU's program of an update, in float32."""
+    analysis: Any = _compiled(run_config, mesh).memory_analysis()
+    return analysis.temp_size_in_bytes
+
+
+def communication(run_config: RunConfig, mesh: Mesh | None) -> Counter[str]:
+    """Bytes that the collectives of one update leave on a device, by kind.
+
+    Read from the unrolled programs of one and two blocks with one micro-batch: each further block
+    adds as much as the second, and each micro-batch as much as the first.
+    """
+    if mesh is None:
+        return Counter()
+    train = run_config.train
+    micro_batches = train.sequences_per_update // train.sequences_at_once
+
+    def count(n_layer: int) -> Counter[str]:
+        small = run_config.replace(
+            n_layer=n_layer,
+            scan_layers=False,
+            trainable="all",
+            batch_size=train.sequences_at_once,
+            micro_batch_size=0,
+            gradient_accumulation_steps=1,
+        )
+        found: Counter[str] = Counter()
+        for kind, _, size in collectives(_compiled(small, mesh).as_text()):
+            found[kind] += size
+        return found
+
+    one, two = count(1), count(2)
+    more = run_config.model.n_layer - 1
+    return Counter(
+        {
+            kind: micro_batches * (one[kind] + more * max(0, two[kind] - one[kind]))
+            for kind in sorted(one | two)
+        }
+    )
+
+
+def _abstract_state(run_config: RunConfig, mesh: Mesh | None) -> Any:
+    model = suited(GPT(run_config.model), run_config, "cpu")
+    init = partial(init_state, model, run_config)
+    return sharding.target(mesh, jax.eval_shape(init, make_keys(0).params))
+
+
+def _compiled(run_config: RunConfig, mesh: Mesh | None) -> Any:
+    """The program of updates in float32, compiled and not run."""
+    run_config = run_config.replace(dtype="float32")
+    model = sharding.spread(suited(GPT(run_config.model), run_config, "cpu"), mesh)
+    keys = sharding.everywhere(mesh, make_keys(0))
+    where = None if mesh is None else sharding.replicated(mesh)
+    tokens = jax.ShapeDtypeStruct((10**6,), jnp.uint16, sharding=where)
+    loop: Any = make_train_loop(model, run_config, sharding.placement(mesh))
+    state = _abstract_state(run_config, mesh)
+    return loop.lower(state, tokens, keys, jnp.int32(1)).compile(FAST)
+
+
+def _held(tree: Any) -> int:
+    """Bytes of a tree's arrays on one device."""
+
+    def size(x: Any) -> int:
+        shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
+        return math.prod(shape) * x.dtype.itemsize
+
+    return sum(size(x) for x in jax.tree.leaves(tree))
