@@ -38,7 +38,14 @@ A_COMMAND = re.compile(
     r"( \S|$)"
 )
 # A program that a sentence names; not a command.
-NAMES = ("gptjax export", "gptjax", "gptjax prepare", "python -m gptjax", "python -m gptjax verify")
+NAMES = (
+    "python -m gptjax export",
+    "gptjax export",
+    "gptjax",
+    "gptjax prepare",
+    "python -m gptjax",
+    "python -m gptjax verify",
+)
 
 # What a test does not start: why, and what of the project runs it in its full form instead.
 ELSEWHERE = {
