@@ -18,6 +18,9 @@ Dtype = Literal["float32", "bfloat16"]
 Decay = Literal["matrices", "all"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear"]
+OnDevice = Literal["auto", "yes", "no"]
+# With `data_on_device` auto, a text of more bytes of ids than this stays on the host.
+DEVICE_BYTES = 2**28
 
 # Limits for a config.json that was not checked against its arrays yet. No published transformer
 # comes near them.
@@ -255,6 +258,11 @@ class RunConfig:
         "start from the weights and tokenizer of a run or a GPT-2 folder; the default preset is "
         "then gpt2-finetune",
         path=True,
+    )
+    data_on_device: OnDevice = flag(
+        "auto",
+        "keep the text's ids on the device, or read them from the host (no); auto keeps up to "
+        f"{DEVICE_BYTES // 2**20} MiB",
     )
     seed: int = flag(1337, "seed for parameters, batches and dropout", int32=False)
     deterministic: bool = flag(False, "on a GPU, use only deterministic kernels (slower)")

@@ -15,6 +15,8 @@ from gptjax.numerics import own_numerics
 Array = jax.Array
 Whole = TypeVar("Whole", str, np.ndarray)
 TRAIN_FRACTION = 0.9
+# JAX's numbers here have 32 bits: a text of as many tokens needs another way to draw its windows.
+WIDE = 2**31
 
 
 class Batch(NamedTuple):
@@ -22,6 +24,22 @@ class Batch(NamedTuple):
 
     x_BT: Array
     y_BT: Array
+
+
+class Block(NamedTuple):
+    """The windows of several steps in a row, read on the host.
+
+    Attributes:
+        first: int32 scalar, the first of these steps.
+        windows_SBT: ids of any integer type, (steps, sequences, block_size + 1).
+    """
+
+    first: Array
+    windows_SBT: Array
+
+    def batch(self, step_number: Array | int) -> Batch:
+        """The batch of a step of the block."""
+        return _batch(self.windows_SBT[step_number - self.first])
 
 
 def split(whole: Whole) -> tuple[Whole, Whole]:
@@ -72,8 +90,38 @@ def sample_batch(
     Returns:
         Batch of int32 (batch_size, block_size).
     """
-    starts = jax.random.randint(
-        jax.random.fold_in(key, step_number), (batch_size,), 0, len(tokens) - block_size
-    )
-    windows = tokens[starts[:, None] + jnp.arange(block_size + 1)[None]].astype(jnp.int32)
+    starts = window_starts(key, step_number, batch_size, len(tokens) - block_size)
+    return _batch(tokens[starts[:, None] + jnp.arange(block_size + 1)[None]])
+
+
+@own_numerics()
+def window_starts(key: Array, step_number: Array | int, batch_size: int, count: int) -> Array:
+    """Where the windows of a step's batch start: int32 (batch_size,), below `count` < 2**31."""
+    return jax.random.randint(jax.random.fold_in(key, step_number), (batch_size,), 0, count)
+
+
+@own_numerics()
+def wide_bits(key: Array, step_number: Array | int, batch_size: int) -> Array:
+    """What `wide_starts` makes the windows of a step's batch of: uint32 (batch_size, 2)."""
+    return jax.random.bits(jax.random.fold_in(key, step_number), (batch_size, 2), np.uint32)
+
+
+def wide_starts(bits: np.ndarray, count: int) -> np.ndarray:
+    """Where windows start in a text of 2**31 tokens or more: 64 random bits modulo `count`.
+
+    For a trillion tokens, no window is likelier than another by more than 1 part in 10 million.
+
+    Args:
+        bits: of `wide_bits`, uint32 (..., 2).
+
+    Returns:
+        int64 (...), below `count`.
+    """
+    high, low = bits[..., 0].astype(np.uint64), bits[..., 1].astype(np.uint64)
+    return ((high << np.uint64(32) | low) % np.uint64(count)).astype(np.int64)
+
+
+def _batch(windows: Array) -> Batch:
+    """Inputs and targets of windows (B, T + 1)."""
+    windows = windows.astype(jnp.int32)
     return Batch(windows[:, :-1], windows[:, 1:])

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
 
 from gptjax.config import RunConfig
-from gptjax.data import Batch, sample_batch
+from gptjax.data import WIDE, Batch, Block, sample_batch
 from gptjax.loss import summed_loss
 from gptjax.model import config_of
 from gptjax.numerics import own_numerics
@@ -188,7 +189,7 @@ def _is_gap(node: Any) -> bool:
 
 def make_train_loop(
     model: nn.Module, run_config: RunConfig, placement: Placement = ONE_DEVICE
-) -> Callable[[TrainState, Array, Keys, Array | int], tuple[TrainState, LoopMetrics]]:
+) -> Callable[[TrainState, Array | Block, Keys, Array | int], tuple[TrainState, LoopMetrics]]:
     """Many updates in one dispatch: batches gathered on the device, metrics left there.
 
     The number of updates is a traced value of a `while_loop`, not a constant of a `scan`: one
@@ -199,7 +200,8 @@ def make_train_loop(
         until `state.step` is `until`, or until an update is not finite: that update is not
         applied, and `metrics` show it. With `skip_nonfinite` the loop continues instead: a skipped
         update leaves parameters and moments unchanged, and counts as a step, so that the next one
-        has another batch and the schedule's next rate.
+        has another batch and the schedule's next rate. In place of `tokens` the loop takes a
+        Block that holds the batches of all these updates.
     """
     train_config = run_config.train
     step = make_train_step(model, run_config, placement)
@@ -209,16 +211,20 @@ def make_train_loop(
     @partial(jax.jit, donate_argnums=0)
     @own_numerics()
     def loop(
-        state: TrainState, tokens: Array, keys: Keys, until: Array | int
+        state: TrainState, tokens: Array | Block, keys: Keys, until: Array | int
     ) -> tuple[TrainState, LoopMetrics]:
+        def batch_of(step_number: Array) -> Batch:
+            if isinstance(tokens, Block):
+                return tokens.batch(step_number)
+            return sample_batch(tokens, keys.data, step_number, batch_size, block_size)
+
         def go_on(carry: tuple[TrainState, LoopMetrics]) -> Array:
             state, metrics = carry
             return (state.step < until) & (metrics.finite | train_config.skip_nonfinite)
 
         def one(carry: tuple[TrainState, LoopMetrics]) -> tuple[TrainState, LoopMetrics]:
             state, before = carry
-            batch = sample_batch(tokens, keys.data, state.step, batch_size, block_size)
-            new, metrics = step(state, batch, keys.dropout)
+            new, metrics = step(state, batch_of(state.step), keys.dropout)
             good = is_finite(metrics, new.params)
             state = placement.state(_choose(good, new, state, skip=train_config.skip_nonfinite))
             skipped = before.skipped + (~good).astype(jnp.int32)
@@ -282,17 +288,34 @@ def evaluate(
         Nats per token.
     """
     T = config_of(model).block_size
-    n_windows = -(-(len(tokens) - 1) // T)
-    starts = jnp.arange(n_windows, dtype=jnp.int32) * T
-    if 0 < max_windows < n_windows:
-        starts = starts[jnp.linspace(0, n_windows - 1, max_windows).round().astype(jnp.int32)]
-    batch_size = max(1, min(len(starts), EVAL_TOKENS // T))
-    batch_size = -(-batch_size // placement.parts) * placement.parts
-    short = -len(starts) % batch_size
-    # Padding windows start past the end: none of their targets exists, so none counts.
-    starts = jnp.concatenate([starts, jnp.full((short,), len(tokens), jnp.int32)])
-    total, count = _loss_sums(model, params, tokens, starts.reshape(-1, batch_size), T, placement)
+    starts = evaluation_starts(len(tokens), T, max_windows, placement.parts)
+    total, count = _loss_sums(model, params, tokens, jnp.asarray(starts, jnp.int32), T, placement)
     return float(total) / float(count)
+
+
+@own_numerics()
+def evaluation_starts(n_tokens: int, T: int, max_windows: int, parts: int) -> np.ndarray:
+    """Where the windows of an evaluation start, int64 (batches, B).
+
+    Windows that start at `n_tokens` or later fill the last batch. They hold no targets.
+
+    Args:
+        max_windows: as in `evaluate`.
+        parts: the number of devices that a batch is divided over.
+    """
+    n_windows = -(-(n_tokens - 1) // T)
+    at = np.arange(n_windows)
+    if 0 < max_windows < n_windows:
+        if n_tokens < WIDE:
+            at = np.asarray(jnp.linspace(0, n_windows - 1, max_windows).round().astype(jnp.int32))
+        else:
+            at = np.linspace(0, n_windows - 1, max_windows).round().astype(np.int64)
+    starts = at.astype(np.int64) * T
+    batch_size = max(1, min(len(starts), EVAL_TOKENS // T))
+    batch_size = -(-batch_size // parts) * parts
+    short = -len(starts) % batch_size
+    starts = np.concatenate([starts, np.full(short, n_tokens)])
+    return starts.reshape(-1, batch_size)
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
@@ -311,3 +334,33 @@ def _loss_sums(
 
     zero = (jnp.zeros(()), jnp.zeros((), jnp.int32))
     return jax.lax.scan(add, zero, starts)[0]
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+@own_numerics()
+def add_losses(
+    model: nn.Module,
+    params: Params,
+    windows_SBT: Array,
+    targets_SB: Array,
+    total: Array,
+    placement: Placement = ONE_DEVICE,
+) -> Array:
+    """Adds the loss of windows that were read on the host, batch by batch as `evaluate` does.
+
+    Args:
+        windows_SBT: ids of any integer type, (batches, B, block_size + 1).
+        targets_SB: how many targets of each window exist, counted from its start.
+        total: float32 scalar, the sum so far.
+
+    Returns:
+        The new sum, in nats.
+    """
+
+    def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+        windows, targets_B = part
+        windows = placement.rows(windows).astype(jnp.int32)
+        exists_BT = jnp.arange(windows.shape[1] - 1)[None] < targets_B[:, None]
+        return total + summed_loss(model, params, windows[:, :-1], windows[:, 1:], exists_BT), None
+
+    return jax.lax.scan(add, total, (windows_SBT, targets_SB))[0]

@@ -113,7 +113,7 @@ OF_THE_HOST = {
     name: RunConfig().flat(name)
     for name in (
         "preset data data_sha256 seed eval_interval eval_iters log_interval keep max_minutes "
-        "save_interval_minutes"
+        "save_interval_minutes data_on_device"
     ).split()
 }
 

@@ -155,8 +155,11 @@ def test_from_65537_ids_on_a_file_has_four_bytes_an_id(tmp_path):
     assert [prepared.dtype_of(n).name for n in (65_536, 65_537)] == ["uint16", "uint32"]
 
 
-def test_of_a_file_too_large_to_read_first_the_size_is_checked(folder, tmp_path, monkeypatch):
+def test_of_a_file_too_large_to_read_first_the_size_and_the_first_ids_are_checked(
+    folder, tmp_path, monkeypatch
+):
     monkeypatch.setattr(prepared, "VERIFIED", 0)
+    monkeypatch.setattr(prepared, "CHUNK", 1000)
     path = folder / "train.bin"
     path.write_bytes(path.read_bytes()[:-2] + b"\xff\xff")
     read_prepared(folder, None, None, tmp_path)

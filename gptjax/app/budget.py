@@ -12,12 +12,13 @@ from gptjax.app.compiling import compile_and_initialize
 from gptjax.backends import sharding
 from gptjax.backends.devices import platform
 from gptjax.backends.execution import suited
+from gptjax.backends.feeding import evaluate, feed
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.fields import MAX_FLOAT, MAX_INT
 from gptjax.store import runs
 from gptjax.text.splitting import Texts
-from gptjax.training import evaluate, init_state, make_keys, make_train_loop
+from gptjax.training import init_state, make_keys, make_train_loop
 
 # Timing continues until one dispatch takes at least this long.
 TRIAL_SECONDS = 2.0
@@ -84,10 +85,10 @@ def measure(run_config: RunConfig, texts: Texts, mesh: Mesh | None = None) -> Sp
     model, placement = sharding.spread(model, mesh), sharding.placement(mesh)
     update = make_train_loop(model, run_config, placement)
     keys = sharding.everywhere(mesh, make_keys(run_config.seed))
-    train, val = sharding.everywhere(mesh, (texts.train, texts.val))
+    source, val = feed(run_config, mesh, (texts.train, texts.val))
     make = partial(init_state, model, run_config)
-    state = compile_and_initialize(make, update, train, keys, mesh)
-    state, _ = jax.block_until_ready(update(state, train, keys, 1))
+    state = compile_and_initialize(make, update, source.at(0), keys, mesh)
+    state, _ = jax.block_until_ready(update(state, source.at(0), keys, 1))
     start = time.monotonic() - began
 
     # Double the number of updates until they take long enough. The loop stops early, with `done`
@@ -95,7 +96,12 @@ def measure(run_config: RunConfig, texts: Texts, mesh: Mesh | None = None) -> Sp
     step, count = 1, 1
     while True:
         began = time.monotonic()
-        state, _ = jax.block_until_ready(update(state, train, keys, step + count))
+        at, until = step, step + count
+        while at < until:
+            tokens, to = source.at(at), min(until, source.reach(at))
+            state, _ = update(state, tokens, keys, to)
+            at = to
+        jax.block_until_ready(state)
         seconds, done = time.monotonic() - began, int(state.step) - step
         step += done
         if seconds >= TRIAL_SECONDS or done < count:
@@ -106,4 +112,5 @@ def measure(run_config: RunConfig, texts: Texts, mesh: Mesh | None = None) -> Sp
         began = time.monotonic()
         windows = run_config.train.eval_windows
         evaluate(model, state.params, val, max_windows=windows, placement=placement)
+    source.close()
     return Speed(start, seconds / max(done, 1), time.monotonic() - began)

@@ -10,13 +10,14 @@ from jax.sharding import Mesh
 from gptjax.backends import sharding
 from gptjax.backends.devices import platform
 from gptjax.backends.execution import compile_once_options
+from gptjax.data import Block
 from gptjax.training import Keys, TrainState
 
 
 def compile_and_initialize(
     init: Callable[[jax.Array], TrainState],
     update: Any,
-    tokens: jax.Array,
+    tokens: jax.Array | Block,
     keys: Keys,
     mesh: Mesh | None = None,
 ) -> TrainState:

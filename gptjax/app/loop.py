@@ -6,6 +6,7 @@ The device's side is `training.make_train_loop`; a `Reporter` shows the run to p
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +23,7 @@ from gptjax.app.pacing import Timer, updates_within
 from gptjax.app.signals import StopRequest
 from gptjax.backends import scanned, sharding
 from gptjax.backends.distributed import ALONE, Peers, first_of_any
+from gptjax.backends.feeding import evaluate, feed
 from gptjax.config import RunConfig
 from gptjax.errors import RunError
 from gptjax.loss import bits_per_byte
@@ -31,7 +33,6 @@ from gptjax.store.metrics import MetricsLog
 from gptjax.training import (
     LoopMetrics,
     TrainState,
-    evaluate,
     init_state,
     make_keys,
     make_train_loop,
@@ -139,14 +140,14 @@ class Loop:
         self._placement = sharding.placement(mesh)
         self._update = make_train_loop(model, run_config, self._placement)
         self._keys = sharding.everywhere(mesh, make_keys(run_config.seed))
-        self._train_tokens, self._val_tokens = sharding.everywhere(mesh, tokens)
+        self._feed, self._val_tokens = feed(run_config, mesh, tokens)
         self._on_disk = scanned.on_disk(run_config)
         if restored:
             self._state = scanned.in_memory(run_config, mesh)(restored)
         else:
             init = partial(init_state, model, run_config)
             self._state = compile_and_initialize(
-                init, self._update, self._train_tokens, self._keys, mesh
+                init, self._update, self._feed.at(0), self._keys, mesh
             )
         self._in_flight: Dispatch | None = None
         self._is_out_of_time = False
@@ -159,7 +160,7 @@ class Loop:
             RunError: an update is not finite (with skip_nonfinite: too many are), or a checkpoint
                 cannot be written. The checkpoints saved before stay.
         """
-        with self._saver:
+        with closing(self._feed), self._saver:
             while not self._is_over():
                 self._dispatch()
                 if self._should_evaluate():
@@ -203,7 +204,9 @@ class Loop:
         """Gives the device its next updates, then reports those it had before."""
         until = self._peers.agree(self._next_look())
         before = self._in_flight
-        self._state, metrics = self._update(self._state, self._train_tokens, self._keys, until)
+        self._state, metrics = self._update(
+            self._state, self._feed.at(self._step), self._keys, until
+        )
         self._timer.dispatched()
         if before is not None:
             self._report(self._landed(before, more=True))
@@ -215,13 +218,15 @@ class Loop:
     def _next_look(self) -> int:
         """The step the next dispatch ends with: a log point, an evaluation, or a while from now.
 
+        A text that is read from the host may end it sooner, with the last batch read so far.
+
         The first dispatches are one update each, so that the first loss shows at once.
         """
         train_config, step = self._config, self._step
         some = updates_within(DISPATCH_SECONDS, self._timer.seconds_per_update)
         intervals = (train_config.log_interval, train_config.eval_interval)
         points = [(step // interval + 1) * interval for interval in intervals]
-        return min(step + some, train_config.max_iters, *points)
+        return min(step + some, train_config.max_iters, self._feed.reach(step), *points)
 
     def _landed(self, dispatch: Dispatch, more: bool = False) -> dict[str, Any]:
         """Waits for a dispatch; returns what metrics.jsonl may say of its last update.

@@ -31,7 +31,7 @@ OF_THE_RATE = set(RECORDED[:6])
 # Settings of logging, saving and memory. A resume may change no field outside these two lists.
 FREE = (
     "eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite remat "
-    "scan_layers"
+    "scan_layers data_on_device"
 ).split()
 
 

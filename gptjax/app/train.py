@@ -32,6 +32,7 @@ from gptjax.backends import sharding
 from gptjax.backends.devices import describe, make_deterministic, platform, use_compilation_cache
 from gptjax.backends.distributed import ALONE, Peers
 from gptjax.backends.execution import describe_attention, suited, with_micro_batches
+from gptjax.backends.feeding import evaluate, is_on_device, to_validate
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.inference.generation import generate
@@ -44,7 +45,7 @@ from gptjax.text import shell
 from gptjax.text.reading import STANDARD_INPUT
 from gptjax.text.splitting import Texts
 from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
-from gptjax.training import TrainState, evaluate
+from gptjax.training import TrainState
 
 HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
 
@@ -127,7 +128,7 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
         if peers.leads:
             peers.agree(str(path))  # the others wait for it in `folder_of`
         if options["eval_only"]:
-            return report_evaluation(path, texts, warn, mesh)
+            return report_evaluation(path, run_config, texts, warn, mesh)
 
         # 4. Where it starts: at step 0, or at the newest whole checkpoint.
         say(f"run: {path}")
@@ -260,7 +261,11 @@ def new_config(
 
 
 def report_evaluation(
-    path: Path, texts: Texts, warn: Callable[[str], None], mesh: Mesh | None
+    path: Path,
+    run_config: RunConfig,
+    texts: Texts,
+    warn: Callable[[str], None],
+    mesh: Mesh | None,
 ) -> int:
     """Prints the validation loss of the newest whole checkpoint; writes nothing."""
     began = time.monotonic()
@@ -268,7 +273,7 @@ def report_evaluation(
     loss = evaluate(
         sharding.spread(loaded.model, mesh),
         loaded.params,
-        sharding.everywhere(mesh, texts.val),
+        to_validate(run_config, mesh, (texts.train, texts.val)),
         max_windows=loaded.config.train.eval_windows,
         placement=sharding.placement(mesh),
     )
@@ -288,6 +293,7 @@ def introduce(run_config: RunConfig, texts: Texts, mesh: Mesh | None) -> None:
     say(
         f"text: {source}, {texts.size}, {_ids(texts)}, "
         f"{len(texts.train):,} for training and {len(texts.val):,} for validation"
+        + ("" if is_on_device(run_config, texts.train, texts.val) else ", read as they are needed")
     )
     say(
         f"model: {num_params(params):,} parameters; {run_config.train.max_iters:,} steps of "

@@ -149,6 +149,7 @@ def _open(path: Path, meta: dict[str, Any], tokenizer: Tokenizer) -> tuple[np.nd
             "truncated, or another; prepare it again"
         )
     if stored.get("sha256") and size > VERIFIED:
+        check_ids(tokens[:CHUNK], tokenizer.vocab_size, str(path))
         return tokens, stored["bytes"], stored["sha256"]
     sha256, counts = hashlib.sha256(), np.zeros(tokenizer.vocab_size, np.int64)
     for start in range(0, len(tokens), CHUNK):
