@@ -176,7 +176,7 @@ def test_a_file_that_shrinks_under_a_run_is_named(tmp_path):
 
 def test_a_failure_and_a_signal_end_the_thread(finished_run, tmp_path, monkeypatch, capsys):
     flags = ["--data", finished_run.parent / "text.txt", "--data-on-device", "no"]
-    windows, signals = HostTokens.windows, []
+    windows, signals, before = HostTokens.windows, [], set(threading.enumerate())
 
     def fails(self, starts, T):
         raise OSError(5, "Input/output error")
@@ -192,7 +192,8 @@ def test_a_failure_and_a_signal_end_the_thread(finished_run, tmp_path, monkeypat
     assert "Input/output error" in capsys.readouterr().err
     monkeypatch.setattr(HostTokens, "windows", signalled)
     assert train.main(tiny(*flags, "--out-dir", tmp_path / "stopped")) == 143
-    assert not [x for x in threading.enumerate() if x.name.startswith("reading")]
+    after = set(threading.enumerate()) - before
+    assert not [x for x in after if x.name.startswith("reading")]
     monkeypatch.undo()
     assert train.main(["--resume", "--out-dir", str(tmp_path / "stopped")]) == 0
     assert_same_state(tmp_path / "stopped", finished_run)

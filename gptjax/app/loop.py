@@ -146,9 +146,13 @@ class Loop:
             self._state = scanned.in_memory(run_config, mesh)(restored)
         else:
             init = partial(init_state, model, run_config)
-            self._state = compile_and_initialize(
-                init, self._update, self._feed.at(0), self._keys, mesh
-            )
+            try:
+                self._state = compile_and_initialize(
+                    init, self._update, self._feed.at(0), self._keys, mesh
+                )
+            except BaseException:
+                self._feed.close()  # `run` would do it
+                raise
         self._in_flight: Dispatch | None = None
         self._is_out_of_time = False
         self._saved_step, self._saved_at = self._step, self._began
