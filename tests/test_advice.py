@@ -136,7 +136,7 @@ FOLLOWED = {
     "a run of --preset layernorm or later": "test_flags_of_the_lecture",
     "add --dry-run, or leave it out": "test_advice_about_a_plan_is_followed",
     "plans a new run and writes nothing: leave out": "test_advice_about_a_plan_is_followed",
-    "is none: name another": "test_advice_about_a_plan_is_followed",
+    "is not a GPT: name another": "test_advice_about_a_plan_is_followed",
     "devices at most": "test_advice_about_a_plan_is_followed",
     "planned with --batch-size": "test_advice_about_a_plan_is_followed",
     "--dry-run-tokens": "test_advice_about_a_plan_is_followed",

@@ -159,8 +159,8 @@ def test_advice_about_a_source_is_followed(source, text, tmp_path):
     limit = re.findall(r"the (\d+) positions", refusal(train, *flags, "--block-size", 99))[0]
     works(train, *flags, "--block-size", limit)
     assert "leave out --init-from" in refusal(train, *flags, "--n-layer", 2)
-    anew = ["--data", text, "--out-dir", tmp_path / "anew", "--n-layer", 2]
-    works(train, *tiny(*anew, "--max-iters", 1))
+    fresh = ["--data", text, "--out-dir", tmp_path / "fresh", "--n-layer", 2]
+    works(train, *tiny(*fresh, "--max-iters", 1))
 
 
 def test_a_prepared_text_must_have_the_sources_vocabulary(source, text, tmp_path):

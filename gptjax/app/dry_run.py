@@ -81,7 +81,7 @@ def planned(given: dict[str, Any], mesh: str | None, say: Callable[[str], None])
     run_config = changed(preset_for("gpu", given.get("preset")), given)
     if run_config.model_name != "gpt":
         raise InputError(
-            f"--dry-run plans a GPT, and --preset {run_config.preset} is none: name another"
+            f"--dry-run plans GPTs, and --preset {run_config.preset} is not a GPT: name another"
         )
     rows = MeshShape.parse(mesh).rows if mesh else 1
     train = run_config.train

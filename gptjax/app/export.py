@@ -6,7 +6,6 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from gptjax.app.flag_values import Once, which_step
 from gptjax.app.flags import FlagParser
 from gptjax.app.script import run_script, warner
 from gptjax.errors import InputError
@@ -47,13 +46,7 @@ def run(argv: list[str], command: str) -> int:
     parser.add_argument("run", nargs="?", metavar="RUN", help="folder of the run")
     parser.add("to", Format, "format of the folder")
     parser.add("out", Path, "folder to write: a new or an empty one")
-    parser.add_argument(
-        "--step",
-        action=Once,
-        type=which_step,
-        metavar="{best,latest,N}",
-        help="checkpoint to export [best]",
-    )
+    parser.add_step("export")
     given = parser.parse(argv)
     for name in ("to", "out", "run"):
         if not given.get(name):

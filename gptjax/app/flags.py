@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from gptjax.app import foreign_flags
-from gptjax.app.flag_values import Once, Switch, number, one_of, show, whole_number
+from gptjax.app.flag_values import Once, Switch, number, one_of, show, which_step, whole_number
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.fields import without_none
@@ -103,6 +103,16 @@ class FlagParser(argparse.ArgumentParser):
             self.add_argument(
                 as_flag(name), action=Once, type=types[kind], help=text, metavar=metavar
             )
+
+    def add_step(self, purpose: str) -> None:
+        """Adds --step: a checkpoint of a run. `purpose` is what the command does with it."""
+        self.add_argument(
+            "--step",
+            action=Once,
+            type=which_step,
+            metavar="{best,latest,N}",
+            help=f"checkpoint to {purpose} [best]",
+        )
 
     def add_config(self, defaults: RunConfig) -> None:
         """Adds every field of the configuration that has a help text."""

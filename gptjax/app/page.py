@@ -3,7 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-from gptjax.app.flag_values import Once, which_step
 from gptjax.app.flags import FlagParser
 from gptjax.app.script import run_script, warner
 from gptjax.files import write_whole
@@ -43,13 +42,7 @@ def run(argv: list[str], command: str) -> int:
     parser.usage = "%(prog)s [flags] [RUN]"
     parser.add_argument("run", nargs="?", metavar="RUN", help="folder of the run")
     parser.add("out", Path, "file to write [page.html in the run's folder]")
-    parser.add_argument(
-        "--step",
-        action=Once,
-        type=which_step,
-        metavar="{best,latest,N}",
-        help="checkpoint to show [best]",
-    )
+    parser.add_step("show")
     parser.add("dtype", PageDtype, "dtype of the weights in the file", "float16")
     given = parser.parse(argv)
     path = Path(given["run"]) if "run" in given else runs.newest_run(with_checkpoint=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptjax.app import foreign_flags
-from gptjax.app.flag_values import Once, which_step
 from gptjax.app.flags import FlagParser, as_flag
 from gptjax.config import Dtype, check_seed
 from gptjax.errors import InputError
@@ -142,13 +141,7 @@ def parse(argv: list[str], commands: Commands) -> Asked:
     parser = FlagParser(commands.sample, help, foreign=foreign_flags.SAMPLE)
     model, *others = DEFAULTS
     parser.add_fields(model)
-    parser.add_argument(
-        "--step",
-        action=Once,
-        type=which_step,
-        metavar="{best,latest,N}",
-        help="checkpoint to read [best]",
-    )
+    parser.add_step("read")
     for part in others:
         parser.add_fields(part)
     given = parser.parse(argv)
