@@ -1,1 +1,1 @@
-"""What talks to people: flags, the scripts' bodies, the training loop and its reports."""
+"""The user interface: flags, the scripts' bodies, the training loop and its reports."""

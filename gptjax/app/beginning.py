@@ -1,4 +1,4 @@
-"""What a run begins with: its folder, its configuration, its text and its mesh."""
+"""Sets up a run: its folder, its configuration, its text and its mesh."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from gptjax.text.splitting import Of, Texts, read_texts, with_text
 def folder_of(
     options: dict[str, Any], new: RunConfig | None, peers: Peers, warn: Callable[[str], None]
 ) -> Iterator[Path]:
-    """The run's folder, held against other runs; made by process 0 if the run is new."""
+    """Yields the run's folder, locked against other processes. Process 0 makes it for a new run."""
     out_dir = Path(options["out_dir"]) if options["out_dir"] else None
     if not peers.leads:
         yield Path(peers.agree(None))
@@ -49,7 +49,7 @@ def begin(
     say: Callable[[str], None],
     source: Source | None = None,
 ) -> tuple[RunConfig, Texts, Mesh | None]:
-    """Reads a new run's text, chooses its mesh, and writes the run, all but checkpoints.
+    """Reads a new run's text, chooses its mesh, and writes the run's files, except checkpoints.
 
     Args:
         source: the weights that the run starts from; their tokenizer encodes the text.
@@ -61,7 +61,7 @@ def begin(
     if options["budget_minutes"] is not None:
         run_config = with_budget(run_config, texts, options["budget_minutes"], began, say, mesh)
     overwrite = bool(options["overwrite"])
-    runs.check_free(path, overwrite)  # another process may have been faster
+    runs.check_free(path, overwrite)  # another process may have written a run meanwhile
     if overwrite:
         runs.remove_run(path)
     runs.write_run(path, run_config, texts.tokenizer)
@@ -77,10 +77,10 @@ def go_on(
     peers: Peers,
     say: Callable[[str], None],
 ) -> tuple[RunConfig, Texts, Mesh | None]:
-    """The configuration, text and mesh of the run in a folder.
+    """Returns the configuration, text and mesh of the run in a folder.
 
     Args:
-        new: the run is new, and process 0 has written it.
+        new: the configuration of a new run, which process 0 has written; None for a resume.
     """
     stored, tokenizer = runs.read_run(path)
     run_config = stored

@@ -22,7 +22,7 @@ from gptjax.training import init_state, make_keys, make_train_loop
 
 # Timing continues until one dispatch takes at least this long.
 TRIAL_SECONDS = 2.0
-# The share of the remaining time to plan for; the rest is for samples, pictures and checkpoints.
+# Share of the remaining time to plan for. The rest is for samples, pictures and checkpoints.
 USED = 0.95
 
 
@@ -46,13 +46,13 @@ def with_budget(
     say: Callable[[str], None],
     mesh: Mesh | None = None,
 ) -> RunConfig:
-    """The configuration with max_iters set to as many steps as fit into `minutes`.
+    """Returns the configuration with max_iters set to as many steps as fit into `minutes`.
 
-    Nothing else of the measurement is kept: the run is a normal run of that many steps.
+    The run is then a normal run of that many steps: it keeps nothing else of the measurement.
 
     Args:
-        began: when the process did, by `time.monotonic`.
-        mesh: of the devices that will train.
+        began: when the process started, by `time.monotonic`.
+        mesh: the devices that will train.
     """
     say(f"--budget-minutes {minutes:g}: measuring how fast updates are here")
     speed = measure(run_config, texts, mesh)
@@ -108,7 +108,7 @@ def measure(run_config: RunConfig, texts: Texts, mesh: Mesh | None = None) -> Sp
             break
         count *= 2
 
-    for _ in range(2):  # the first compiles
+    for _ in range(2):  # the first evaluation compiles
         began = time.monotonic()
         windows = run_config.train.eval_windows
         evaluate(model, state.params, val, max_windows=windows, placement=placement)

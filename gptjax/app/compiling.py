@@ -1,4 +1,4 @@
-"""The start of a run: its updates are compiled while its state is initialized."""
+"""Starts a run: compiles its updates while it initializes its state."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +21,16 @@ def compile_and_initialize(
     keys: Keys,
     mesh: Mesh | None = None,
 ) -> TrainState:
-    """The state before the first update, computed while `update` is compiled for it.
+    """Returns the state before the first update, computed while `update` is compiled for it.
 
-    Much of a compile keeps one core busy, so two at once are done sooner than one after the other
-    (docs/performance.md). `jax.jit` keeps what it compiled: the first call of `update` finds it.
+    Compiling mostly uses one core, so compiling two programs at once takes less time than one after
+    the other (docs/performance.md). `jax.jit` caches what it compiled, so the first call of
+    `update` does not compile again.
 
     Args:
-        init: a key to a state.
-        update: of `make_train_loop`, to be called with this state, these tokens and keys.
-        mesh: of the devices; tokens and keys are on all of them.
+        init: makes a state from a key.
+        update: from `make_train_loop`; it will be called with this state, these tokens and keys.
+        mesh: the devices; tokens and keys are on all of them.
     """
     abstract = sharding.target(mesh, jax.eval_shape(init, keys.params))
     where = None if mesh is None else jax.tree.map(lambda x: x.sharding, abstract)
@@ -37,7 +38,7 @@ def compile_and_initialize(
     init = jax.jit(init, out_shardings=where, compiler_options=options)
     with ThreadPoolExecutor(1) as another:
         state = another.submit(init, keys.params)
-        if jax.process_count() > 1:  # all processes must come to each program in the same order
+        if jax.process_count() > 1:  # all processes must run the programs in the same order
             state.result()
         update.lower(abstract, tokens, keys, 1).compile()
         return state.result()

@@ -22,17 +22,17 @@ from gptjax.store import runs
 from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
 
 MOST_DEVICES = 1024
-MFU = 0.4  # the share of the peak that is assumed; docs/gpt2.md
+MFU = 0.4  # assumed share of the peak FLOP/s; see docs/gpt2.md
 COUNT = re.compile(r"--xla_force_host_platform_device_count=\d+")
 
 
 def simulate(argv: list[str], command: str) -> None:
     """With --dry-run, has JAX use the CPU, with as many devices as --mesh names.
 
-    Only before JAX's first use of a device.
+    Call this before JAX first uses a device.
 
     Raises:
-        InputError: --mesh is wrong, or has too many devices.
+        InputError: --mesh is not valid, or has too many devices.
     """
     parser = FlagParser(command, "", add_help=False)
     parser.add("dry_run", bool, "")
@@ -52,10 +52,10 @@ def simulate(argv: list[str], command: str) -> None:
 
 
 def check(options: dict[str, Any], given: dict[str, Any], peers: Peers) -> None:
-    """Validates the other flags beside --dry-run.
+    """Validates the flags that are given together with --dry-run.
 
     Raises:
-        InputError: one of them is for a run that trains or goes on.
+        InputError: a flag makes sense only for a run that trains or resumes.
     """
     if not options["dry_run"]:
         if options["dry_run_tokens"] is not None:
@@ -70,10 +70,10 @@ def check(options: dict[str, Any], given: dict[str, Any], peers: Peers) -> None:
 
 
 def planned(given: dict[str, Any], mesh: str | None, say: Callable[[str], None]) -> RunConfig:
-    """The configuration as an accelerator would train it.
+    """Returns the configuration that an accelerator would train.
 
-    A preset's batch that the mesh does not divide grows to the next that it does, with about as
-    many sequences an update.
+    If the preset's batch size is not a multiple of the mesh's rows, it is rounded up to one. The
+    number of sequences per update stays about the same.
     """
     check_tokenizer(given.get("tokenizer"), given.get("vocab_size"))
     if given.get("tokenizer") == "bpe":
@@ -104,7 +104,7 @@ def show(
     """Prints the plan; returns the exit status.
 
     Args:
-        tokens: to train on; None is all of the run's updates.
+        tokens: number of tokens to train on; None means all of the run's updates.
     """
     if tokens is not None and tokens < 1:
         raise InputError(f"--dry-run-tokens {tokens} must be at least 1")
@@ -160,7 +160,7 @@ def show(
 
 
 def _parts(params: Any) -> str:
-    """Parameters by part: the tables, the blocks and the rest."""
+    """Formats the parameter counts by part: the tables, the blocks and the rest."""
     sizes: dict[str, int] = {}
     for name, tree in params.items():
         part = "blocks" if name.startswith("block") else name

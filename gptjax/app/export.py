@@ -1,4 +1,4 @@
-"""The command `export`: a run's model as a folder that other implementations load."""
+"""The command `export`: writes a run's model as a folder that other implementations can load."""
 
 import os
 import shutil
@@ -27,10 +27,10 @@ them.
 
 
 def main(argv: list[str] | None = None, *, command: str = "gptjax export") -> int:
-    """Exports the run that is named.
+    """Exports the run that the arguments name.
 
     Args:
-        argv: the run's folder and flags; None is the process's own arguments.
+        argv: the run's folder and flags; None means the process's arguments.
         command: what the user typed, for help and errors.
 
     Returns:
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None, *, command: str = "gptjax export") -> in
 
 
 def run(argv: list[str], command: str) -> int:
-    """The command's body; raises what `run_script` turns into a line."""
+    """The command's body. `run_script` turns the errors it raises into one line."""
     parser = FlagParser(command, HELP.format(command=command))
     parser.usage = "%(prog)s [flags] RUN"
     parser.add_argument("run", nargs="?", metavar="RUN", help="folder of the run")
@@ -71,7 +71,7 @@ def check_free(out: Path) -> None:
     """Checks that a new folder overwrites nothing.
 
     Raises:
-        InputError: there is a file, a link, or a folder with something in it.
+        InputError: `out` is a file, a link, or a folder that is not empty.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise InputError(f"--out {out} is no folder: give the path of a new folder")
@@ -80,10 +80,10 @@ def check_free(out: Path) -> None:
 
 
 def write_folder(out: Path, files: dict[str, bytes | str]) -> None:
-    """Writes a folder, wholly or not at all: beside its place, and then renamed.
+    """Writes a folder, wholly or not at all: writes a temporary folder and renames it.
 
     Raises:
-        OSError: it cannot be written; what was at `out` is as it was.
+        OSError: the folder cannot be written; `out` is unchanged.
     """
     out = Path(os.path.abspath(out))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def write_folder(out: Path, files: dict[str, bytes | str]) -> None:
 
 
 def card(path: Path, run: runs.Run, to: Format) -> str:
-    """README.md of the folder: what the model is, its losses, and how to load it."""
+    """Returns the folder's README.md: what the model is, its loss, and how to load it."""
     config, train = run.config, run.config.train
     checkpoints, _ = list_checkpoints(path / runs.CHECKPOINTS)
     losses = [c.val_loss for c in checkpoints if c.step == run.step and c.val_loss is not None]

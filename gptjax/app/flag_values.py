@@ -35,7 +35,7 @@ class Switch(Once):
 
 
 def whole_number(text: str) -> int:
-    """An int, with an error that says what it takes."""
+    """Parses an int, with an error that states the rule."""
     try:
         return int(text)
     except ValueError:
@@ -43,7 +43,7 @@ def whole_number(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """A float, with an error that says what it takes."""
+    """Parses a float, with an error that states the rule."""
     try:
         return float(text)
     except ValueError:
@@ -51,7 +51,7 @@ def number(text: str) -> float:
 
 
 def which_step(text: str) -> str | int:
-    """`best`, `latest` or a step's number."""
+    """Parses `best`, `latest` or a step's number."""
     return text if text in ("best", "latest") else whole_number(text)
 
 
@@ -67,7 +67,7 @@ def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def show(value: Any) -> str:
-    """A flag's value for a person."""
+    """Formats a flag's value for messages."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Flags: made from the configuration's fields, and read with errors of one line."""
+"""Command-line flags, made from the configuration's fields. Errors are one line."""
 
 import argparse
 import dataclasses
@@ -18,24 +18,24 @@ from gptjax.fields import without_none
 from gptjax.version import __version__
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-# The hyphen, and the dashes that word processors put in its place.
+# The hyphen, and the dashes that word processors replace it with.
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 
 
 def as_flag(field: str) -> str:
-    """The flag of a field: n_layer is --n-layer."""
+    """The flag for a field: n_layer becomes --n-layer."""
     return "--" + field.replace("_", "-")
 
 
 class FlagParser(argparse.ArgumentParser):
-    """argparse with errors of one line, and flags that take `-` and `_` alike.
+    """argparse with one-line errors, and flags that accept both `-` and `_`.
 
-    Flags that are not given are absent from the result, so that a caller can tell. A flag may be
+    Flags that the user did not give are absent from the result, so a caller can tell. A flag may be
     given only once, unless it collects its values.
 
     Args:
         foreign: advice for flags of other programs that users type here.
-        takes_paths: arguments that belong to no flag are paths, see `parse_with_paths`.
+        takes_paths: arguments that belong to no flag are paths; see `parse_with_paths`.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class FlagParser(argparse.ArgumentParser):
             )
 
     def error(self, message: str) -> NoReturn:
-        """Raises what `run_script` prints."""
+        """Raises an InputError, which `run_script` prints."""
         raise InputError(f"{message} (--help lists the flags)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """The value `--` is one: before Python 3.13, argparse drops it and returns no value."""
+        """Accepts `--` as a value: before Python 3.13, argparse drops it and returns none."""
         if action.nargs is None and arg_strings == ["--"]:
             return self._get_value(action, "--")
         return super()._get_values(action, arg_strings)
@@ -76,10 +76,10 @@ class FlagParser(argparse.ArgumentParser):
         """Adds the flag of a field.
 
         Args:
-            kind: the field's type: bool, int, float, str, a Literal of strings, or one of these or
-                None; tuple[str, ...] for a flag that may be repeated. Path is a str too, in which
-                `~` is expanded: a shell does not do so in `--data=~/my.txt`.
-            default: shown in the help; the parsed result leaves out what was not given.
+            kind: the field's type: bool, int, float, str, a Literal of strings, or an Optional of
+                these; tuple[str, ...] for a flag that may be repeated. Path means a str in which
+                `~` is expanded, because a shell does not expand it in `--data=~/my.txt`.
+            default: shown in the help. The parsed result leaves out flags that were not given.
         """
         shown = "" if default in (None, "", ()) else f" [{show(default)}]"
         text = (help + shown).replace("%", "%%")
@@ -105,7 +105,7 @@ class FlagParser(argparse.ArgumentParser):
             )
 
     def add_step(self, purpose: str) -> None:
-        """Adds --step: a checkpoint of a run. `purpose` is what the command does with it."""
+        """Adds --step, which names a checkpoint. `purpose` is what the command does with it."""
         self.add_argument(
             "--step",
             action=Once,
@@ -129,7 +129,7 @@ class FlagParser(argparse.ArgumentParser):
                 self.add(field.name, kind, field.metadata["help"], value)
 
     def parse(self, argv: list[str]) -> dict[str, Any]:
-        """What was given, by field name; a tuple for a flag that may be repeated.
+        """Returns the given values by field name; a repeatable flag has a tuple.
 
         Raises:
             InputError: a flag is unknown, lacks its value, or has one of the wrong type.
@@ -140,7 +140,7 @@ class FlagParser(argparse.ArgumentParser):
         return values
 
     def parse_with_paths(self, argv: list[str]) -> tuple[dict[str, Any], list[str]]:
-        """The same, and the arguments that belong to no flag, in order: paths, for instance."""
+        """Like `parse`; also returns the other arguments, such as paths, in order."""
         known, unknown = self.parse_known_args(list(self._normalized(argv)))
         for i, argument in enumerate(unknown):
             if argument.startswith(tuple(DASHES)):
@@ -149,11 +149,11 @@ class FlagParser(argparse.ArgumentParser):
         return {name: tuple(v) if isinstance(v, list) else v for name, v in values}, unknown
 
     def parse_some(self, argv: list[str]) -> dict[str, Any]:
-        """The same, passing over what is unknown: for a flag that decides the others' defaults."""
+        """Like `parse`, but ignores unknown flags. For a flag that decides the others' defaults."""
         return vars(self.parse_known_args(list(self._normalized(argv)))[0])
 
     def _refuse(self, argument: str, following: str = "", *_: str) -> NoReturn:
-        """Raises an error for an unknown argument, with what to type instead."""
+        """Raises an error for an unknown argument, which says what to type instead."""
         flag, value = argument.partition("=")[::2]
         if not flag.startswith(tuple(DASHES)):
             way = f": {foreign_flags.FILE}" if flag.endswith(".py") else ""
@@ -184,7 +184,7 @@ class FlagParser(argparse.ArgumentParser):
         return f"--{near[0]}" if near else None
 
     def _normalized(self, argv: list[str]) -> Iterator[str]:
-        """Flags with `-` for `_`, and each value joined to its flag: it may start with a dash."""
+        """Replaces `_` by `-` in flags, and joins each value to its flag: it may start with `-`."""
         rest = deque(argv)
         while rest:
             flag, equals, value = self._split(rest.popleft())
@@ -197,14 +197,14 @@ class FlagParser(argparse.ArgumentParser):
                 yield flag + equals + value
 
     def _split(self, argument: str) -> tuple[str, str, str]:
-        """Splits `--flag=value`. Any other argument comes back as a flag that is not known."""
+        """Splits `--flag=value`. Any other argument is returned as an unknown flag."""
         flag, equals, value = argument.partition("=")
         if flag.startswith("--"):
             flag = "--" + flag[2:].replace("_", "-")
         return flag, equals, value
 
     def _is_value(self, action: argparse.Action, following: str) -> bool:
-        """Whether the next argument is a flag's value, and not a flag."""
+        """Whether the next argument is a value of this flag, and not another flag."""
         if self._split(following)[0] in self._option_string_actions:
             return False
         if isinstance(action, Switch) and self._takes_paths:
@@ -214,7 +214,7 @@ class FlagParser(argparse.ArgumentParser):
         )
 
     def _switched(self, flag: str, value: str) -> str:
-        """Rewrites a switch with a value as one without: --bias=False becomes --no-bias."""
+        """Rewrites a switch that has a value: --bias=False becomes --no-bias."""
         if value.lower() not in TRUE + FALSE:
             self.error(f"{flag} {value!r} must be true or false, or stand alone")
         if value.lower() in TRUE:

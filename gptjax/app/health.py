@@ -1,6 +1,7 @@
-"""Whether a run's updates are finite, and when to give it up.
+"""Watches whether a run's updates are finite, and decides when to stop the run.
 
-The device checks each update and applies none that is not (training.py); this is told of it.
+The device checks each update and does not apply it if it is not finite (training.py). This module
+reads the results of these checks.
 """
 
 import math
@@ -11,15 +12,15 @@ from gptjax.config import TrainConfig
 from gptjax.errors import RunError
 from gptjax.training import LoopMetrics
 
-# A spike of the loss is over after a few updates; parameters that are lost stay lost.
+# A loss spike is over after a few updates. Longer than that, the parameters do not recover.
 MAX_SKIPPED_IN_A_ROW = 100
 
 
 class Health:
-    """Watches whether updates are finite, and ends a run whose are not.
+    """Watches whether updates are finite, and stops the run when they are not.
 
     Attributes:
-        skipped: updates skipped in all.
+        skipped: total number of skipped updates.
     """
 
     def __init__(self, path: Path, train_config: TrainConfig, step: int, skipped: int) -> None:
@@ -30,14 +31,14 @@ class Health:
         self._in_a_row = 0
 
     def watch(self, at: int, metrics: LoopMetrics, reached: Callable[[], int]) -> None:
-        """Takes in the metrics of the dispatch that should have come to step `at`.
+        """Checks the metrics of the dispatch that should have ended at step `at`.
 
         Args:
-            metrics: as Python's numbers.
-            reached: returns the step of the last update that was kept.
+            metrics: Python numbers, not arrays.
+            reached: returns the step of the last update that was applied.
 
         Raises:
-            RunError: an update is not finite and none may be skipped, or only such were made.
+            RunError: an update is not finite and none may be skipped, or too many in a row are not.
         """
         if not metrics.finite and not self._config.skip_nonfinite:
             step, last = reached() + 1, metrics.last
@@ -63,7 +64,7 @@ class Health:
 
 
 def kept(path: Path) -> str:
-    """What to say after a number that is not finite: what is left, and what helps."""
+    """The advice after a number that is not finite: which checkpoints remain, and what helps."""
     return (
         f"the checkpoints in {path} are as they were; --resume with a lower --learning-rate, a "
         "lower --grad-clip or larger --warmup-iters often helps"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gptjax.text.shell import Commands, quoted
 
-# How far into the text to look for a prompt, and the longest prompt, both in characters.
+# How much of the text to search for a prompt, and the longest prompt, both in characters.
 LOOKED_AT, PROMPT = 2**16, 24
 
 
@@ -28,7 +28,7 @@ def page(commands: Commands, path: Path) -> str:
 
 
 def prompt_of(text: str) -> str:
-    """The first words of the text that a terminal can show; empty if there are none."""
+    """The text's first words that the terminal can show; empty if there are none."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     for line in text[:LOOKED_AT].splitlines():
         line = line.strip()

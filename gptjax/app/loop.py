@@ -1,6 +1,6 @@
 """The host's side of training: when to log, evaluate, save and stop.
 
-The device's side is `training.make_train_loop`; a `Reporter` shows the run to people.
+The device's side is `training.make_train_loop`. A `Reporter` shows progress to the user.
 """
 
 import math
@@ -38,20 +38,21 @@ from gptjax.training import (
     make_train_loop,
 )
 
-# A dispatch takes about this many seconds, so that Ctrl-C is answered and progress moves. Not
-# fewer: on a CPU each dispatch allocates its memory again, which costs about half an update.
+# A dispatch takes about this many seconds, short enough to respond to Ctrl-C and to show progress.
+# It is not shorter, because on a CPU each dispatch allocates its memory again, which costs about
+# half an update.
 DISPATCH_SECONDS = 1.5
 
 
 class Reporter(Protocol):
-    """What the loop tells as it goes; report.py shows it to people."""
+    """Receives the loop's progress. report.py shows it to the user."""
 
     def stepped(self, line: dict[str, Any]) -> None:
-        """Training has come to `line["step"]`; the fields are those of metrics.jsonl."""
+        """Training has reached `line["step"]`. The fields are those of metrics.jsonl."""
         ...
 
     def evaluated(self, line: dict[str, Any], params: Any) -> None:
-        """The same, with a val_loss; `params` are those evaluated."""
+        """Like `stepped`, after an evaluation: `line` has the val_loss of `params`."""
         ...
 
 
@@ -66,9 +67,10 @@ class Silent:
 
 
 class Result(NamedTuple):
-    """How the loop ended. `signal` is None unless one stopped it; losses are nats per token.
+    """How the loop ended. Losses are in nats per token.
 
-    `skipped` counts the updates that were left out because they were not finite.
+    `signal` is the signal that stopped the loop, or None. `skipped` counts the updates that were
+    skipped because they were not finite.
     """
 
     step: int
@@ -80,7 +82,7 @@ class Result(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """Updates given to the device: the step they end with, and their metrics, not yet read."""
+    """Updates given to the device: the last one's step, and their metrics, not yet read."""
 
     until: int
     metrics: LoopMetrics
@@ -89,9 +91,9 @@ class Dispatch(NamedTuple):
 class Loop:
     """One training run, on the host: trains to max_iters, writing metrics and checkpoints.
 
-    The device gets many updates at a time, a dispatch. The host gives it the next dispatch before
-    it reads the metrics of the one before, because reading waits: so the device always has work,
-    and metrics lag one dispatch behind.
+    The device gets many updates at a time; this is a dispatch. Reading a dispatch's metrics waits
+    until it is finished, so the host first gives the device the next dispatch, and then reads the
+    metrics of the one before. The device thus always has work, and metrics lag one dispatch behind.
     """
 
     def __init__(
@@ -114,14 +116,14 @@ class Loop:
 
         Args:
             path: the run's folder.
-            model: with the execution that suits this machine, see `execution.suited`.
-            restored: the state to continue from; None initializes one.
-            tokens: for training and for validation.
-            bytes_per_token: of the text for training, and of that for validation.
-            skipped: updates that were skipped before.
-            mesh: of the devices that train; None is one device.
-            peers: the processes that train. What must be the same in all of them is asked of
-                `peers.agree`, because each has a clock and signals of its own.
+            model: the model as it is executed on this machine; see `execution.suited`.
+            restored: the state to continue from; None initializes a new one.
+            tokens: the training split and the validation split.
+            bytes_per_token: of the training split, and of the validation split.
+            skipped: updates that earlier processes of this run skipped.
+            mesh: the devices that train; None means one device.
+            peers: the processes that train. Each has its own clock and receives its own signals,
+                so decisions that must be the same in all processes are made by `peers.agree`.
         """
         self._config = run_config.train
         self._path, self._model = path, model
@@ -151,18 +153,18 @@ class Loop:
                     init, self._update, self._feed.at(0), self._keys, mesh
                 )
             except BaseException:
-                self._feed.close()  # `run` would do it
+                self._feed.close()  # otherwise `run` closes it
                 raise
         self._in_flight: Dispatch | None = None
         self._is_out_of_time = False
         self._saved_step, self._saved_at = self._step, self._began
 
     def run(self) -> Result:
-        """Trains until max_iters, a signal or the end of the time.
+        """Trains until max_iters, a signal or the time limit.
 
         Raises:
             RunError: an update is not finite (with skip_nonfinite: too many are), or a checkpoint
-                cannot be written. The checkpoints saved before stay.
+                cannot be written. Earlier checkpoints stay.
         """
         with closing(self._feed), self._saver:
             while not self._is_over():
@@ -190,7 +192,7 @@ class Loop:
         return is_done or self._is_out_of_time or self._agreed_signal() is not None
 
     def _agreed_signal(self) -> int | None:
-        """The signal that asked this process to stop, or else the first that asked another."""
+        """The signal that this process received, or else the first one of another process."""
         return self._peers.agree(self._stop.signal, first_of_any)
 
     def _should_evaluate(self) -> bool:
@@ -201,11 +203,11 @@ class Loop:
         return self._is_past(self._config.save_interval_minutes, self._saved_at)
 
     def _is_past(self, minutes: float, began: float) -> bool:
-        """Whether so many minutes have passed since `began`; never, if they are 0."""
+        """Whether `minutes` have passed since `began`. If `minutes` is 0, they never have."""
         return minutes > 0 and self._peers.agree(self._clock() - began >= 60 * minutes)
 
     def _dispatch(self) -> None:
-        """Gives the device its next updates, then reports those it had before."""
+        """Gives the device its next updates, then reports its previous ones."""
         until = self._peers.agree(self._next_look())
         before = self._in_flight
         self._state, metrics = self._update(
@@ -215,16 +217,16 @@ class Loop:
         if before is not None:
             self._report(self._landed(before, more=True))
         self._in_flight, self._step = Dispatch(until, metrics), until
-        # Asked once a dispatch: an answer that changed between two questions would skip the last
-        # evaluation.
+        # Checked only once per dispatch: if the time ran out between two checks, the last
+        # evaluation would be skipped.
         self._is_out_of_time = self._is_past(self._config.max_minutes, self._began)
 
     def _next_look(self) -> int:
-        """The step the next dispatch ends with: a log point, an evaluation, or a while from now.
+        """The step at which the next dispatch ends.
 
-        A text that is read from the host may end it sooner, with the last batch read so far.
-
-        The first dispatches are one update each, so that the first loss shows at once.
+        It ends at a log point, at an evaluation, or after about `DISPATCH_SECONDS`. If the text is
+        read from the host, it may end sooner, at the last batch that has been read. The first
+        dispatches are one update each, so that the first loss appears at once.
         """
         train_config, step = self._config, self._step
         some = updates_within(DISPATCH_SECONDS, self._timer.seconds_per_update)
@@ -233,13 +235,13 @@ class Loop:
         return min(step + some, train_config.max_iters, self._feed.reach(step), *points)
 
     def _landed(self, dispatch: Dispatch, more: bool = False) -> dict[str, Any]:
-        """Waits for a dispatch; returns what metrics.jsonl may say of its last update.
+        """Waits for a dispatch, and returns a line for metrics.jsonl about its last update.
 
         Args:
             more: another dispatch is in flight already.
         """
         metrics: LoopMetrics = jax.tree.map(lambda x: x.item(), jax.device_get(dispatch.metrics))
-        # The state is asked for its step only if something is wrong: asking waits for all updates.
+        # Read the state's step only if an update failed, because reading waits for all updates.
         self._health.watch(dispatch.until, metrics, lambda: int(self._state.step))
         self._timer.landed(dispatch.until, more)
         line = {
@@ -259,7 +261,7 @@ class Loop:
         return line
 
     def _land_and_report(self) -> None:
-        """Waits for what is in flight, if anything is, and reports it."""
+        """Waits for the dispatch in flight, if there is one, and reports it."""
         if self._in_flight is not None:
             self._report(self._landed(self._in_flight))
             self._in_flight = None
@@ -270,7 +272,7 @@ class Loop:
         self._reporter.stepped(line)
 
     def _evaluate(self) -> None:
-        """Waits for what is in flight, evaluates, and saves."""
+        """Waits for the dispatch in flight, evaluates, and saves."""
         assert self._in_flight is not None
         line, self._in_flight = self._landed(self._in_flight), None
         params = self._state.params
@@ -289,11 +291,11 @@ class Loop:
         bits = round(bits_per_byte(val_loss, self._bytes_per_token[1]), 6)
         line |= {"seconds": round(self._seconds(), 3), "val_loss": val_loss}
         line["val_bits_per_byte"] = bits
-        # Before the checkpoint: a resume drops the lines after it, and adds none.
+        # Log before saving: a resume drops later lines of the log, and cannot add a missing one.
         self._log.add(**line)
         self._save(val_loss)
         params = self._on_disk(params)
-        if self._peers.count > 1:  # process 0 alone shows a sample, and needs them all for it
+        if self._peers.count > 1:  # process 0 generates the sample, and needs all parameters
             params = process_allgather(params, tiled=True)
         self._reporter.evaluated(line, params)
         self._timer.restart(self._step)

@@ -1,4 +1,4 @@
-"""The processes of a run, and the mesh of their devices."""
+"""Joins the processes of a run, and chooses the mesh of their devices."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ FLAGS: dict[str, tuple[type, str, Any]] = {
 
 
 def add_flags(parser: FlagParser) -> None:
-    """The flags of this module."""
+    """Adds the flags of this module."""
     parser.add("mesh", str, "devices by axis, as in data=2,fsdp=4 [data=<all that fit>]")
     for name, (kind, help, default) in FLAGS.items():
         parser.add(name, kind, help, default)
@@ -47,8 +47,8 @@ class Ending:
     """How this process ends when it is one of several.
 
     Attributes:
-        is_joined: it has joined other processes and not yet left them.
-        is_told: the main thread is ending the process, and prints the reason.
+        is_joined: this process has joined others and has not left them yet.
+        is_told: the main thread is ending this process, and prints the reason.
     """
 
     def __init__(self, command: str) -> None:
@@ -57,9 +57,9 @@ class Ending:
         self._once = threading.Lock()
 
     def of(self, status: int) -> int:
-        """Returns the exit status; a process that failed among others ends here.
+        """Returns the exit status, or exits now if other processes may no longer answer.
 
-        A normal exit of Python would wait for processes that no longer answer.
+        A normal exit of Python would wait for them.
         """
         if self.is_joined:
             sys.stdout.flush()
@@ -68,11 +68,11 @@ class Ending:
         return status
 
     def lost(self) -> None:
-        """Ends this process because another is lost. Called in a thread of JAX's."""
+        """Ends this process because another one is lost. JAX calls this in a thread of its own."""
         self._once.acquire()  # a second call waits here, until the process ends
-        time.sleep(0.5)  # the main thread may have found it out too, and know more
+        time.sleep(0.5)  # the main thread may have noticed the loss too, and know more
         if self.is_told:
-            time.sleep(5)  # it ends the process itself, and says why
+            time.sleep(5)  # it ends the process itself, and prints the reason
         else:
             print(f"{name_of(self._command)}: error: {LOST}", file=sys.stderr, flush=True)
         os._exit(1)
@@ -80,13 +80,13 @@ class Ending:
 
 @contextlib.contextmanager
 def taking_part(argv: list[str], command: str, ending: Ending) -> Iterator[Peers]:
-    """Joins the processes of the run, if there are several; all leave it together.
+    """Joins the processes of the run, if there are several. They leave together at the end.
 
     Only process 0 prints, except for errors. A process that fails tells the others, so that they do
-    not wait for it. Enter it before JAX first uses a device.
+    not wait for it. Enter this context before JAX first uses a device.
 
     Raises:
-        InputError: the flags are wrong, or the others cannot be reached.
+        InputError: the flags are wrong, or the other processes cannot be reached.
         RunError: another process is lost.
     """
     parser = FlagParser(command, "", add_help=False)
@@ -128,10 +128,10 @@ def parts_of(mesh: str | None, batch_size: int, peers: Peers) -> int:
 
 
 def choose_mesh(mesh: str | None, run_config: RunConfig, peers: Peers = ALONE) -> Mesh | None:
-    """The mesh that was asked for, or the default one; None for one device.
+    """The mesh that the user asked for, or the default one; None for one device.
 
     Raises:
-        InputError: it does not fit the devices, the model or the batch.
+        InputError: the mesh does not fit the devices, the model or the batch.
     """
     sequences, devices = run_config.train.sequences_at_once, jax.device_count()
     if mesh is None:
@@ -143,20 +143,20 @@ def choose_mesh(mesh: str | None, run_config: RunConfig, peers: Peers = ALONE) -
 
 
 def mesh_of_model(mesh: str | None, model_config: GPTConfig) -> Mesh | None:
-    """The mesh that a model is divided over for sampling; None for one device.
+    """The mesh over which a model is divided for sampling; None for one device.
 
     Raises:
-        InputError: it does not fit the devices or the model.
+        InputError: the mesh does not fit the devices or the model.
     """
     if mesh is None:
         return None
     shape = MeshShape.parse(mesh)
-    check_shape(shape, model_config, 0, jax.device_count())  # no batch is divided
+    check_shape(shape, model_config, 0, jax.device_count())  # 0: no batch is divided
     return make_mesh(shape) if shape.devices > 1 else None
 
 
 def describe_mesh(mesh: Mesh | None, run_config: RunConfig) -> str:
-    """How a run uses its devices, for a person."""
+    """Describes how a run uses its devices."""
     devices = jax.device_count()
     used = mesh.size if mesh else 1
     line = f"mesh: {MeshShape(**mesh.shape) if mesh else MeshShape()}"

@@ -1,27 +1,26 @@
-"""How long updates take, and how many of them to give the device at once."""
+"""Measures how long updates take, and decides how many to give the device at once."""
 
 import time
 from collections import deque
 from collections.abc import Callable
 
-# How many landings the time of an update is averaged over.
+# The time of an update is averaged over this many landings.
 MARKS = 7
 
 
 class Timer:
     """Seconds per update, averaged over the last few dispatches.
 
-    What is averaged: the time between landings (a dispatch lands when the host has read its
-    metrics), divided by the updates between them, over at most the last `MARKS` landings since
-    `restart`.
+    A dispatch lands when the host has read its metrics. The average is the time between landings,
+    divided by the updates between them, over at most the last `MARKS` landings since `restart`.
 
-    What is left out: the first dispatch, which compiles; evaluations and saves, after which the
-    loop calls `restart`; and a dispatch that lands right after another with nothing dispatched in
-    between, because both were done before the host looked.
+    It leaves out the first dispatch, which compiles; evaluations and saves, after which the loop
+    calls `restart`; and a dispatch that lands right after another with nothing dispatched in
+    between, because both were finished before the host looked.
 
-    Why an average: where dispatching waits until the device is free, a dispatch's time shows up in
-    the landing of the one before it, so single times are wrong and their sum is right. For the same
-    reason the time since a restart counts only when nothing more is in flight.
+    Single times would be wrong: where dispatching waits until the device is free, a dispatch's time
+    shows up in the landing of the one before. Their sum is right. For the same reason, the time
+    since a restart counts only when nothing else is in flight.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,11 +31,11 @@ class Timer:
         self.seconds_per_update: float | None = None
 
     def dispatched(self) -> None:
-        """The device was given more to do."""
+        """The device has been given a dispatch."""
         self._dispatched = True
 
     def landed(self, step: int, more: bool = False) -> None:
-        """The dispatch that ends with update `step` has landed; `more`: another is in flight."""
+        """The dispatch that ends at `step` has landed; `more`: another is in flight."""
         now, begun = self._clock(), None
         if self._restarted and (not more or self.seconds_per_update is None):
             begun = self._restarted
@@ -48,11 +47,11 @@ class Timer:
         self._dispatched = False
 
     def restart(self, step: int) -> None:
-        """Forgets the landings so far: the time until now was spent on something else."""
+        """Forgets the landings so far, because the time until now was spent on something else."""
         self._marks.clear()
         self._restarted = (step, self._clock())
 
 
 def updates_within(seconds: float, seconds_per_update: float | None) -> int:
-    """How many updates take about `seconds`: at least one, and one while their time is unknown."""
+    """How many updates take about `seconds`: at least 1, and 1 while their time is unknown."""
     return max(1, int(seconds / seconds_per_update)) if seconds_per_update else 1

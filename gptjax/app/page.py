@@ -1,4 +1,4 @@
-"""The command `page`: one HTML file that shows a run and runs its model in a browser."""
+"""The command `page`: writes one HTML file that shows a run and runs its model in a browser."""
 
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,10 @@ RUN is the folder of a run, by default the newest under runs/.
 
 
 def main(argv: list[str] | None = None, *, command: str = "gptjax page") -> int:
-    """Writes the page of the run that is named.
+    """Writes the page of the run that the arguments name.
 
     Args:
-        argv: the run's folder and flags; None is the process's own arguments.
+        argv: the run's folder and flags; None means the process's arguments.
         command: what the user typed, for help and errors.
 
     Returns:
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None, *, command: str = "gptjax page") -> int:
 
 
 def run(argv: list[str], command: str) -> int:
-    """The command's body; raises what `run_script` turns into a line."""
+    """The command's body. `run_script` turns the errors it raises into one line."""
     parser = FlagParser(command, HELP.format(command=command))
     parser.usage = "%(prog)s [flags] [RUN]"
     parser.add_argument("run", nargs="?", metavar="RUN", help="folder of the run")
@@ -61,15 +61,15 @@ def write_page(
     dtype: PageDtype = "float16",
     command: str = "gptjax page",
 ) -> str:
-    """Writes the page of a run, and returns the line that says so.
+    """Writes the page of a run, and returns a line about it to print.
 
     Args:
-        out: where; None is page.html in the run's folder.
+        out: the file to write; None means page.html in the run's folder.
         step: as in `runs.load_run`.
 
     Raises:
         InputError: the run or its checkpoint cannot be read, or the page is too large.
-        OSError: the file cannot be written; what was there is as it was.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     if out is not None:
         check_named(out, "--out")

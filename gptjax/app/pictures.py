@@ -17,7 +17,7 @@ from gptjax.files import write_whole
 
 @contextlib.contextmanager
 def matplotlib_defaults() -> Iterator[None]:
-    """Applies matplotlib's own defaults to the block, or as a decorator to a function.
+    """Applies matplotlib's defaults within a block or, as a decorator, within a function.
 
     A user's matplotlibrc may ask for LaTeX, or for fonts that are not installed.
     """
@@ -41,7 +41,7 @@ def save_png(
     """Writes a figure as PNG, wholly or not at all.
 
     Args:
-        write: `write_named` for a path that the user named, which may be a link.
+        write: pass `write_named` for a path that the user gave, which may be a link.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

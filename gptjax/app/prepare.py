@@ -1,4 +1,4 @@
-"""The command `prepare`: files and folders to tokens on the disk, for `train.py --data`."""
+"""The command `prepare`: tokenizes files and folders, for `train.py --data`."""
 
 import contextlib
 import sys
@@ -39,12 +39,13 @@ def main(
     command: str = "gptjax prepare",
     data_dir: Path = Path("data"),
 ) -> int:
-    """Prepares a text as the arguments say.
+    """Tokenizes a text as the arguments say.
 
     Args:
-        argv: paths and flags; None is the process's own.
-        commands, command: what the user types for the scripts, and for this command.
-        data_dir: where GPT-2's vocabulary lies, or is fetched to.
+        argv: paths and flags; None means the process's arguments.
+        commands: what the user types to run the scripts, for messages; detected if None.
+        command: what the user typed, for help and errors.
+        data_dir: the folder in which GPT-2's vocabulary is, or is downloaded to.
 
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C.
@@ -54,7 +55,7 @@ def main(
 
 
 def run(argv: list[str], commands: shell.Commands, command: str, data_dir: Path) -> int:
-    """The command's body; raises what `run_script` turns into a line."""
+    """The command's body. `run_script` turns the errors it raises into one line."""
     parser = FlagParser(
         command, HELP.format(train=commands.train, prepare=command), takes_paths=True
     )
@@ -89,10 +90,10 @@ def run(argv: list[str], commands: shell.Commands, command: str, data_dir: Path)
 
 
 def wanted_of(given: dict[str, Any]) -> Wanted:
-    """The settings that decide what is written.
+    """Returns the settings that decide what is written.
 
     Raises:
-        InputError: one is wrong.
+        InputError: a setting is wrong.
     """
     name, size = given.get("tokenizer", "char"), given.get("vocab_size")
     check_tokenizer(name, size)
@@ -103,7 +104,7 @@ def wanted_of(given: dict[str, Any]) -> Wanted:
 
 @contextlib.contextmanager
 def held(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """The folder, made, and held against another process; removed again if it stays empty."""
+    """Makes the folder and locks it. A new folder that stays empty is removed again."""
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -119,7 +120,7 @@ def held(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
 def shown(
     source: Documents, warn: Callable[[str], None]
 ) -> Iterator[Callable[[str, preparing.Progress], None]]:
-    """A function that shows how far preparing is: a bar on a terminal, a line now and then else."""
+    """Yields a function that shows progress: a bar on a terminal, else a line now and then."""
     console = make_console(sys.stdout)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -148,7 +149,7 @@ def shown(
 
 
 def conclude(meta: dict[str, Any], out: Path, seconds: float, commands: shell.Commands) -> None:
-    """Says what was made and what to type next."""
+    """Prints what was written and what to type next."""
     size = sum(meta[name]["bytes"] for name in ("train", "val"))
     for name in ("train", "val"):
         split = meta[name]

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a display on a terminal, plain lines elsewhere, and the picture."""
+"""Shows a run to the user: a display on a terminal, plain lines elsewhere, and loss.png."""
 
 import contextlib
 import math
@@ -20,7 +20,7 @@ from gptjax.store import runs
 from gptjax.store.metrics import Thinned, read_metrics
 from gptjax.store.samples import SamplesLog
 
-# Seconds between plain lines where there is no terminal.
+# Seconds between plain lines if the output is not a terminal.
 PLAIN_EVERY = 5.0
 
 
@@ -47,9 +47,9 @@ def only_shown(what: str, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 class Report:
-    """Shows a run as it goes, on a terminal or as lines. A context manager.
+    """Shows a run's progress, on a terminal or as lines. A context manager.
 
-    No error in here may end the run: each kind of failure is warned about once.
+    No error in this class may end the run. It warns once about each kind of failure.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Report:
         if self._bar is not None:
             with self._showing("the progress"):
                 self._bar.start()
-                self._console.show_cursor(True)  # a kill must not leave the terminal without one
+                self._console.show_cursor(True)  # a kill must not leave the cursor hidden
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,7 +97,7 @@ class Report:
                 self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays on the terminal."""
         self._console.print(text, soft_wrap=True)
 
     def stepped(self, line: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ class Report:
                 self.say(self._plain(line))
 
     def evaluated(self, line: dict[str, Any], params: Any) -> None:
-        """Prints the losses, prints and keeps a short sample, and draws loss.png."""
+        """Prints the losses, prints and saves a short sample, and draws loss.png."""
         with self._showing("the progress"):
             if self._bar is not None:
                 self._bar.update(self._task, completed=line["step"])
@@ -165,7 +165,7 @@ class Report:
 def draw_losses(path: Path) -> None:
     """Draws loss.png of the run at `path` from its metrics.jsonl."""
     train, val = Thinned(), Thinned()
-    bits = None  # per byte, of a nat per token
+    bits = None  # bits per byte for one nat per token
     for line in read_metrics(path / runs.METRICS):
         if "train_loss" in line:
             train.add(line["step"], line["train_loss"])
@@ -206,12 +206,12 @@ def draw_losses(path: Path) -> None:
 
 
 def loss_text(nats: float, bytes_per_token: float) -> str:
-    """A loss in both units people compare by."""
+    """Formats a loss in nats per token and in bits per byte."""
     return f"{nats:.4f} nats per token ({bits_per_byte(nats, bytes_per_token):.3f} bits per byte)"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Formats seconds for reading: `42 s`, `3 min 05 s`, `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -221,7 +221,7 @@ def duration(seconds: float) -> str:
 
 
 def _loss(line: dict[str, Any]) -> str:
-    """The training loss, and how many updates were skipped because theirs was not finite."""
+    """Formats the training loss, and the number of updates skipped because they were not finite."""
     loss = f"loss {line['train_loss']:.4f}" if "train_loss" in line else "step skipped"
     return loss + (f"  ({line['skipped']} skipped so far)" if "skipped" in line else "")
 

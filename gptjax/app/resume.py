@@ -1,4 +1,4 @@
-"""Resuming a run: which settings may change, what the change does, and where training starts."""
+"""Resumes a run: which settings may change, what a change does, and where training starts."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +28,7 @@ RECORDED = (
     "grad_clip weight_decay beta1 beta2"
 ).split()
 OF_THE_RATE = set(RECORDED[:6])
-# Settings of logging, saving and memory. A resume may change no field outside these two lists.
+# Settings of logging, saving and memory. A resume may change only the fields in these lists.
 FREE = (
     "eval_interval log_interval keep max_minutes save_interval_minutes skip_nonfinite remat "
     "scan_layers data_on_device"
@@ -38,13 +38,13 @@ FREE = (
 def resumed_config(
     path: Path, given: dict[str, Any], eval_only: bool, say: Callable[[str], None]
 ) -> RunConfig:
-    """The stored configuration with the settings that were given on the command line.
+    """Returns the stored configuration with the settings given on the command line.
 
     Raises:
         InputError: a setting contradicts the run.
     """
     stored, tokenizer = runs.read_run(path)
-    stored = stored.replace(tokenizer=tokenizer.kind)  # runs of 0.1.0 do not say it
+    stored = stored.replace(tokenizer=tokenizer.kind)  # runs of 0.1.0 did not store it
     if stored.deterministic:
         make_deterministic()
     platform()
@@ -73,10 +73,10 @@ def restored(
     mesh: Mesh | None = None,
     peers: Peers = ALONE,
 ) -> tuple[TrainState | None, int]:
-    """The newest whole checkpoint's state, if there is one, and how many updates it skipped.
+    """Returns the newest whole checkpoint's state, or None, and its number of skipped updates.
 
     Args:
-        mesh: where the state goes on; another one, or none, may have made it.
+        mesh: the devices that will train. The state may have been saved on others.
     """
     key = make_keys(run_config.seed).params
     abstract = target(mesh, jax.eval_shape(partial(runs.initial_state, run_config), key))
@@ -92,7 +92,7 @@ def restored(
 
 
 def is_finished(run_config: RunConfig, step: int, say: Callable[[str], None]) -> bool:
-    """Whether a run has nothing left to do at `step`; says so."""
+    """Whether a run at `step` is finished; if it is, prints that."""
     if step < run_config.train.max_iters:
         return False
     say(
@@ -111,13 +111,13 @@ def record(
     *,
     is_written: bool = True,
 ) -> RunConfig:
-    """Writes the configuration and what changed at `step`, and tells the user about the change.
+    """Writes the configuration and its changes at `step`, and prints the changes.
 
     Args:
-        is_written: False in all processes but one.
+        is_written: True in process 0 only.
 
     Returns:
-        The configuration; with `rewarm`, its schedule begins at `step`.
+        The configuration. With `rewarm`, its schedule begins at `step`.
     """
     stored, _ = runs.read_run(path)
     if rewarm:
@@ -147,7 +147,7 @@ def record(
 
 
 def describe_rate(before: TrainConfig, now: TrainConfig, step: int) -> str:
-    """One line for the user: the learning rate before and after a change at `step`."""
+    """One line about the learning rate before and after a change at `step`."""
     last, following = (
         float(learning_rate_schedule(train)(at)) for train, at in ((before, step - 1), (now, step))
     )

@@ -1,6 +1,6 @@
-"""The story of a sampling run, from the command line to the text.
+"""sample.py, from the command line to the text. Start reading at `run`.
 
-`run` tells it. Standard output is the text alone; all else goes to stderr.
+Only the text goes to standard output; everything else goes to stderr.
 """
 
 import io
@@ -40,7 +40,7 @@ ALTERNATIVES = 5
 
 
 class Row(NamedTuple):
-    """A sample to draw: the number of its prompt, its own number, the prompt's text and ids."""
+    """A sample to draw: its prompt's index, its own index, and the prompt's text and ids."""
 
     prompt: int
     sample: int
@@ -53,10 +53,10 @@ def main(
     *,
     commands: shell.Commands | None = None,
 ) -> int:
-    """Samples, or scores a text, as the flags say.
+    """Generates samples, or scores a text, as the flags say.
 
     Args:
-        argv: the flags; None is the process's own.
+        argv: the flags; None means the process's arguments.
         commands: what the user types to run the scripts, for messages; detected if None.
 
     Returns:
@@ -67,21 +67,21 @@ def main(
 
 
 def run(argv: list[str], commands: shell.Commands) -> int:
-    """A sampling run; raises what `run_script` turns into a line, and returns the exit status."""
-    # 1. What was typed, and the texts that it names, before any device is looked for.
+    """The script's body; returns the exit status. `run_script` turns its errors into one line."""
+    # 1. Read the flags, and the texts that they name, before JAX looks for devices.
     asked = parse(argv, commands)
     score_file = asked.scoring.score
     scored = read_text(score_file) if score_file is not None else ""
     prompts = asked.samples.read_prompts()
 
-    # 2. The model.
+    # 2. Load the model.
     use_compilation_cache()
-    platform()  # what is wrong with JAX's devices is said first
+    platform()  # report problems with JAX's devices first
     loaded, what = load(asked.model)
     model, params = adapt(loaded, asked.model)
     tell(f"{what}, on {describe()}, {config_of(model).dtype}")
 
-    # 3. Its loss of a text, or text of its own.
+    # 3. Score a text, or generate samples.
     if score_file is not None:
         scored = like_the_corpus(scored, loaded.tokenizer)
         print_score(model, params, loaded.tokenizer.encode(scored), scored, asked)
@@ -92,7 +92,7 @@ def run(argv: list[str], commands: shell.Commands) -> int:
 
 
 def load(flags: ModelFlags) -> tuple[runs.Run | Pretrained, str]:
-    """The model and its tokenizer, and what they are for a person."""
+    """Returns the model with its tokenizer, and a description of where they came from."""
     if flags.from_huggingface is not None:
         folder = Path(flags.from_huggingface)
         pretrained = load_huggingface(folder, tell)
@@ -106,9 +106,9 @@ def load(flags: ModelFlags) -> tuple[runs.Run | Pretrained, str]:
 
 
 def adapt(loaded: runs.Run | Pretrained, flags: ModelFlags) -> tuple[Any, Any]:
-    """The model and its parameters in the dtype and with the context that were asked for.
+    """Returns the model and its parameters with the dtype and the context that the flags ask for.
 
-    On a CPU the dtype is float32 unless asked: most processors only emulate bfloat16.
+    On a CPU the default dtype is float32, because most processors only emulate bfloat16.
     """
     model, params = loaded.model, loaded.params
     if flags.block_size is not None:
@@ -123,7 +123,7 @@ def print_samples(
     """Draws `num_samples` of each prompt, `batch_size` rows at a time, and prints them in order."""
     flags = asked.samples
     starts = [tokenizer.encode_prompt(p) if p else np.array([tokenizer.start_id]) for p in prompts]
-    # Sample s of a prompt is the same whatever other prompts there are, and however many samples.
+    # Sample s of a prompt does not depend on the other prompts or on the number of samples.
     rows = (
         Row(p, s, prompt, start)
         for p, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
@@ -136,8 +136,9 @@ def print_samples(
             raise InputError(f"--stop {stop!r} can never appear: {error}") from error
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
-    # Print the note before the text: in one pipe (`2>&1`) it would land inside a sample. The first
-    # token that is not conditioned on all earlier ones is the second one past the block.
+    # Print the note before the text: if both go into one pipe (`2>&1`), it would otherwise land
+    # inside a sample. The first token that is not conditioned on all earlier ones is the second
+    # one past the block.
     if max(map(len, starts)) + flags.max_new_tokens > config_of(model).block_size + 1:
         tell(slide_note(model, flags.window))
     keep_logprobs = flags.logprobs is not None
@@ -146,10 +147,10 @@ def print_samples(
         draw_samples(model, params, rows, asked, writer)
     except KeyboardInterrupt:
         if sys.stdout.isatty():
-            print(flush=True)  # what is said of it gets a line of its own
+            print(flush=True)  # the message about the interruption starts on a new line
         raise
     if flags.logprobs is not None:
-        # Rows are drawn side by side, some tokens of each at a time: put them in order.
+        # Rows are drawn side by side, a few tokens of each at a time, so sort the entries.
         entries = sorted(writer.logprobs, key=itemgetter("prompt", "sample", "position"))
         write_named(Path(flags.logprobs), "".join(json.dumps(entry) + "\n" for entry in entries))
 
@@ -157,7 +158,7 @@ def print_samples(
 def draw_samples(
     model: Any, params: Any, rows: Iterator[Row], asked: Asked, writer: SampleWriter
 ) -> None:
-    """All rows through the model, batch by batch."""
+    """Generates all rows, batch by batch."""
     flags = asked.samples
     pace = Pace(sys.stdout.isatty() or bool(flags.stop))
     while batch := list(itertools.islice(rows, asked.model.batch_size)):
@@ -180,7 +181,7 @@ def draw_samples(
 
 
 def slide_note(model: Any, window: Window) -> str:
-    """What happens past the block, for a person."""
+    """Describes what happens past block_size tokens."""
     block_size = config_of(model).block_size
     if not isinstance(model, GPT):  # a rung of the lecture has no cache
         return f"past {block_size} tokens: each token sees the last {block_size}"
@@ -196,7 +197,7 @@ def slide_note(model: Any, window: Window) -> str:
 
 
 def print_score(model: Any, params: Any, ids: Any, text: str, asked: Asked) -> None:
-    """Prints the loss of a text in the units that people compare."""
+    """Prints the loss of a text in the usual units."""
     block_size = config_of(model).block_size
     stride = asked.scoring.stride
     stride = max(1, block_size // 2) if stride is None else stride
@@ -210,5 +211,5 @@ def print_score(model: Any, params: Any, ids: Any, text: str, asked: Asked) -> N
 
 
 def tell(line: str) -> None:
-    """A line that is not the text."""
+    """Prints a line to stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -29,10 +29,10 @@ HELP = """Generates text from a run of `{train}`. Only the text goes to standard
 
 @dataclass(frozen=True)
 class ModelFlags:
-    """Which model, and how it is computed.
+    """Which model to use, and how to compute it.
 
     Attributes:
-        step: `best`, `latest` or the number of a step.
+        step: `best`, `latest` or a step's number.
     """
 
     out_dir: str | None = flag(None, "folder of the run [the newest under runs/]", path=True)
@@ -59,7 +59,7 @@ class ModelFlags:
 
 @dataclass(frozen=True)
 class SampleFlags:
-    """Which samples to generate; `Sampling` holds how."""
+    """Which samples to generate. `Sampling` says how to draw their tokens."""
 
     prompt: tuple[str, ...] | None = flag(
         None, "text to continue; repeat the flag for more prompts [a newline]"
@@ -95,7 +95,7 @@ class SampleFlags:
             check_named(Path(self.logprobs), "--logprobs")
 
     def read_prompts(self) -> list[str]:
-        """The prompts themselves, or the text of the file."""
+        """Returns the prompts, or the text of the prompt file."""
         if self.prompt_file is not None:
             return [read_text(self.prompt_file)]
         return list(self.prompt or [""])
@@ -103,7 +103,7 @@ class SampleFlags:
 
 @dataclass(frozen=True)
 class ScoreFlags:
-    """The text to score, if there is one."""
+    """The text to score, if any."""
 
     score: str | None = flag(
         None, "print the loss of the text in this file, and generate nothing", path=True
@@ -127,15 +127,15 @@ class Asked(NamedTuple):
     scoring: ScoreFlags
 
 
-# sample.py's own default: a little safer than the model's distribution.
+# sample.py's defaults. A temperature of 0.8 is a little safer than the model's distribution.
 DEFAULTS = Asked(ModelFlags(), SampleFlags(), Sampling(temperature=0.8), ScoreFlags())
 
 
 def parse(argv: list[str], commands: Commands) -> Asked:
-    """Flags to records.
+    """Parses the flags into records.
 
     Raises:
-        InputError: a flag is unknown or its value wrong, or two flags exclude each other.
+        InputError: a flag is unknown, its value is wrong, or two flags exclude each other.
     """
     help = HELP.format(**commands._asdict())
     parser = FlagParser(commands.sample, help, foreign=foreign_flags.SAMPLE)
@@ -157,6 +157,6 @@ def parse(argv: list[str], commands: Commands) -> Asked:
 
 
 def _replace(part: Any, given: dict[str, Any]) -> Any:
-    """A record with those of its fields that were given."""
+    """Returns the record with the fields that were given replaced."""
     names = {field.name for field in dataclasses.fields(part)}
     return dataclasses.replace(part, **{k: v for k, v in given.items() if k in names})

@@ -1,4 +1,4 @@
-"""How a script ends: whatever happens becomes an exit status, and an error one line on stderr."""
+"""Runs a script's body: turns errors into one line on stderr and an exit status."""
 
 import contextlib
 import errno
@@ -21,7 +21,7 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def warner(command: str) -> Callable[[str], None]:
-    """A function that prints a line about something wrong that does not stop the command."""
+    """Returns a function that prints a warning: the problem does not stop the command."""
 
     def warn(line: str) -> None:
         print(f"{name_of(command)}: warning: {line}", file=sys.stderr, flush=True)
@@ -30,9 +30,9 @@ def warner(command: str) -> Callable[[str], None]:
 
 
 def name_of(command: str) -> str:
-    """How a command is called in its own messages: `train.py`, `gptjax train`.
+    """The name of a command in its own messages: `train.py`, `gptjax train`.
 
-    Without the Python that starts it, and without folders.
+    It leaves out the Python that starts the command, and folders.
     """
     words = shlex.split(command)
     if len(words) > 1 and Path(words[0]).name.startswith("python"):
@@ -51,30 +51,30 @@ def run_script(
 
     Args:
         command: what the user types to run it.
-        argv: the flags; None is the process's own.
-        is_shown: standard output is only progress, not the script's result. If it cannot be
-            written or its reader has exited, the script continues.
+        argv: the flags; None means the process's arguments.
+        is_shown: standard output shows only progress, not the script's result. The script
+            continues if the output cannot be written or its reader has exited.
 
     Returns:
-        The exit status: what the body returns; 2 for wrong input, 130 after Ctrl-C, and 1 for a
-        run that cannot continue, or if the reader of standard output has exited.
+        The exit status: the body's return value; 2 for wrong input; 130 after Ctrl-C; 1 if the run
+        cannot continue or the reader of standard output has exited.
     """
     _quiet_others()
     open_closed()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its code
+        if isinstance(stream, io.TextIOWrapper):  # for characters that a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     out: Any = Lasting(sys.stdout, warner(command)) if is_shown else sys.stdout
     err: Any = Lasting(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            if argv is None:  # a process of its own, in which JAX has not looked for devices yet
+            if argv is None:  # this is a new process, in which JAX has not looked for devices yet
                 check_xla_flags()
             with own_settings(warner(command)):
                 status = script(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
             return status
-        except BrokenPipeError:  # the reader of the output has exited, so there is no one to tell
+        except BrokenPipeError:  # nobody reads the output any more
             return FAILED
         except (Exception, KeyboardInterrupt) as error:
             known = _outcome(error)
@@ -83,7 +83,7 @@ def run_script(
             message, status = known
         finally:
             settle(sys.stdout)
-        # One line, in which a quoted path keeps its spaces.
+        # Join the lines into one, keeping spaces within a quoted path.
         line = " ".join(part.strip() for part in message.splitlines())
         print(f"{name_of(command)}: error: {line}", file=sys.stderr)
         return status
@@ -129,7 +129,7 @@ def _quiet_others() -> None:
 
 
 class _Unraisable:
-    """Reports errors that no code can catch, except those of tasks that Orbax left unfinished."""
+    """Reports unraisable errors, except those of tasks that Orbax left unfinished."""
 
     def __init__(self, tell: Callable[[Any], object]) -> None:
         self._tell = tell

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: the handler sets a flag, and the loop stops at the next chance."""
+"""Signals that ask a run to stop: the handler sets a flag, which the loop checks."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ import time
 from types import FrameType
 from typing import Any
 
-# A second one of these ends the process at once.
+# A second one of these signals ends the process at once.
 FROM_A_PERSON = (signal.SIGINT, signal.SIGTERM)
 # SIGHUP is sent when the terminal closes, often twice; `nohup` makes a program ignore it.
 # Schedulers send SIGUSR1 some time before they kill a job.
@@ -23,10 +23,10 @@ class StopRequest:
     A second Ctrl-C or SIGTERM ends the process at once, by the signal's default action; saved
     checkpoints stay. SIGHUP and SIGUSR1 stay ignored if they were ignored before.
 
-    Python can install handlers only in the main thread. In another thread this records nothing.
+    Python can install handlers only in the main thread. In another thread this class does nothing.
 
     Attributes:
-        signal: the number of the first one; None until then.
+        signal: the number of the first signal received; None until then.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What `--init-from` names: trained weights that a new run starts from, with their tokenizer."""
+"""Reads what `--init-from` names: trained weights to start a new run from, and their tokenizer."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,14 +26,14 @@ from gptjax.training import TrainState, state_of
 
 # The preset of a run that starts from trained weights, unless --preset names another.
 PRESET = "gpt2-finetune"
-# Settings of the model that belong to the training: all others are those of the weights.
+# Model settings that the new run may choose. All others come from the weights.
 FREE = ("block_size", "dropout", "embd_dropout", "dtype")
 
 
 class Source(NamedTuple):
     """Trained weights: the path they came from, their model, and their tokenizer.
 
-    `params` is the tree on disk, in host memory.
+    `params` is the parameter tree in its form on disk, in host memory.
     """
 
     path: Path
@@ -44,10 +44,10 @@ class Source(NamedTuple):
 
 
 def read_source(path: Path, tell: Callable[[str], None]) -> Source:
-    """Reads a run of ours (its best checkpoint), or a Hugging Face folder of a GPT-2.
+    """Reads the best checkpoint of a run, or a Hugging Face folder with a GPT-2.
 
     Raises:
-        InputError: it is neither, or cannot be read.
+        InputError: the path is neither of these, or cannot be read.
     """
     if path.name in INIT_FROM and not path.exists():
         raise InputError(f"--init-from {path.name}: {INIT_FROM[path.name]}")
@@ -69,10 +69,10 @@ def read_source(path: Path, tell: Callable[[str], None]) -> Source:
 
 
 def starting_from(source: Source, preset: RunConfig, given: dict[str, Any]) -> RunConfig:
-    """The configuration of a new run: the source's model, trained as the preset and flags say.
+    """Returns a new run's configuration: the source's model, trained as preset and flags say.
 
     Raises:
-        InputError: a flag contradicts the weights; it names the flag.
+        InputError: a flag contradicts the weights.
     """
     fixed = {"tokenizer": source.tokenizer.kind} | {
         field.name: getattr(source.model_config, field.name)
@@ -100,10 +100,10 @@ def starting_from(source: Source, preset: RunConfig, given: dict[str, Any]) -> R
 
 
 def first_state(source: Source, run_config: RunConfig, mesh: Mesh | None) -> TrainState:
-    """The state before the first update: the source's weights, in the form on disk.
+    """Returns the state before the first update: the source's weights, in their form on disk.
 
     Args:
-        mesh: of the devices that the state is divided over; None is one device.
+        mesh: the devices that the state is divided over; None means one device.
     """
     model = runs.make_model(run_config.replace(block_size=source.model_config.block_size))
     _, params = with_block_size(model, source.params, run_config.model.block_size)

@@ -1,4 +1,4 @@
-"""The standard streams: closed ones go to the null device, and write errors lose only output."""
+"""Keeps a script running when its standard streams are closed or cannot be written."""
 
 import contextlib
 import errno
@@ -37,7 +37,7 @@ def _open_number(number: int) -> None:
 
 
 def to_nowhere(stream: Any) -> None:
-    """Redirects a stream to the null device, with what it still buffers and what follows."""
+    """Redirects a stream to the null device, including its buffered output."""
     with contextlib.suppress(OSError, ValueError):
         number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -46,21 +46,21 @@ def to_nowhere(stream: Any) -> None:
 
 
 def settle(stream: Any) -> None:
-    """Flushes a stream, or drops its buffer: Python would exit with status 120 otherwise."""
+    """Flushes a stream, or drops its buffer. Otherwise Python would exit with status 120."""
     try:
         stream.flush()
     except OSError:
         to_nowhere(stream)
-    except ValueError:  # it was closed
+    except ValueError:  # the stream is closed
         pass
 
 
 class Lasting:
-    """A text stream for progress output. Writes never fail: after an error, output is dropped.
+    """A text stream for progress output. Writes never fail: after an error, it drops output.
 
     Args:
-        tell: receives one line about the first error, such as a full disk. An exited reader is not
-            reported.
+        tell: receives one line about the first error, such as a full disk. It is not told that the
+            reader has exited.
     """
 
     def __init__(self, stream: Any, tell: Callable[[str], None] = lambda _: None) -> None:

@@ -1,6 +1,6 @@
-"""The story of a training run, from the command line to what to type next.
+"""train.py, from the command line to the commands to type next.
 
-`run` tells it. What the chapters do is below, in the same order.
+Start reading at `run`. The functions it calls follow below, in the same order.
 """
 
 import math
@@ -64,7 +64,7 @@ OPTIONS = [
 
 
 class Start(NamedTuple):
-    """Where training starts: a state, or None for fresh values; its step; the updates skipped."""
+    """Where training starts: a state, or None to initialize one; its step; the skipped updates."""
 
     state: TrainState | None
     step: int
@@ -80,9 +80,9 @@ def main(
     """Trains as the flags say.
 
     Args:
-        argv: the flags; None is the process's own.
+        argv: the flags; None means the process's arguments.
         commands: what the user types to run the scripts, for messages; detected if None.
-        data_dir: where a corpus that is known by name lies, or is fetched to.
+        data_dir: the folder in which a corpus known by name is, or is downloaded to.
 
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP,
@@ -100,8 +100,8 @@ def main(
 
 
 def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers) -> int:
-    """A training run; raises what `run_script` turns into a line, and returns the exit status."""
-    # 1. What was typed.
+    """The script's body; returns the exit status. `run_script` turns its errors into one line."""
+    # 1. Read the flags.
     began, warn = time.monotonic(), warner(commands.train)
     given = parse(argv, commands)
     options = {name: given.pop(name, None) for name in OPTIONS}
@@ -115,22 +115,22 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
         given["init_from"] = os.path.abspath(given["init_from"])
         source = None if goes_on else read_source(Path(given["init_from"]), warn)
     new = None if goes_on else new_config(given, options["mesh"], peers, source)
-    if new and options["page"]:  # its vocabulary is not known yet, but is rarely much of a model
+    if new and options["page"]:  # without the vocabulary, which is not known yet and mostly small
         check_size(num_params(runs.abstract_params(runs.make_model(new))), "float16")
 
-    # 2. The folder: the run's, or a new one, which is removed again if the text cannot be used.
+    # 2. Find or make the run's folder. A new one is removed again if the text cannot be used.
     with folder_of(options, new, peers, warn) as path:
-        # 3. Configuration, text and devices: stored now, or those of the run.
+        # 3. Choose and store configuration, text and devices, or read those of the run.
         if new and peers.leads:
             run_config, texts, mesh = begin(path, new, options, data_dir, began, peers, say, source)
         else:
             run_config, texts, mesh = go_on(path, given, options, new, data_dir, peers, say)
         if peers.leads:
-            peers.agree(str(path))  # the others wait for it in `folder_of`
+            peers.agree(str(path))  # the other processes wait for the path in `folder_of`
         if options["eval_only"]:
             return report_evaluation(path, run_config, texts, warn, mesh)
 
-        # 4. Where it starts: at step 0, or at the newest whole checkpoint.
+        # 4. Start at step 0, or at the newest whole checkpoint.
         say(f"run: {path}")
         state, skipped = None, 0
         if options["resume"]:
@@ -150,9 +150,9 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
             source = source or read_source(Path(run_config.init_from), warn)
             say(f"starting from the weights in {source.path}")
             state = first_state(source, run_config, mesh)
-        source = None  # its weights would stay in memory
+        source = None  # free the memory of its weights
 
-        # 5. Training, and what to type next.
+        # 5. Train, and print what to type next.
         introduce(run_config, texts, mesh)
         start = Start(state, step, skipped)
         result = train_and_show(path, run_config, texts, start, mesh, peers, warn)
@@ -160,9 +160,9 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
 
 
 def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
-    """Flags to values, by field name; absent when not given."""
-    # The preset decides what the other flags' defaults are, and so what --help shows: it is read
-    # before them, by a parser that knows this flag alone.
+    """Parses the flags: values by field name, without the flags that were not given."""
+    # The preset decides the other flags' defaults, and so what --help shows. A first parser
+    # therefore reads only the flags that choose the preset.
     peek = FlagParser(commands.train, "", add_help=False)
     peek.add("preset", str, "")
     peek.add("init_from", Path, "")
@@ -196,7 +196,7 @@ def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) 
     """Validates combinations of flags.
 
     Raises:
-        InputError: two flags exclude each other, or a flag lacks the one it needs.
+        InputError: two flags exclude each other, or a flag needs another that is missing.
     """
     if options["out_dir"] == "":
         raise InputError("--out-dir is empty: give the path of a folder")
@@ -240,10 +240,10 @@ def new_config(
     peers: Peers = ALONE,
     source: Source | None = None,
 ) -> RunConfig:
-    """The configuration of a new run: its preset's, with what was typed.
+    """Returns the configuration of a new run: its preset, changed by the flags.
 
     Args:
-        source: the weights that it starts from; their model replaces the preset's.
+        source: the weights that the run starts from; their model replaces the preset's.
     """
     if given.get("deterministic"):
         make_deterministic()
@@ -255,7 +255,7 @@ def new_config(
     if "micro_batch_size" not in given:
         parts = parts_of(mesh, run_config.train.batch_size, peers)
         run_config = with_micro_batches(run_config, platform(), parts)
-    if run_config.train.trainable != "all":  # it may name parameters that the model lacks
+    if run_config.train.trainable != "all":  # fails if it names an unknown parameter
         trained_mask(runs.abstract_params(runs.make_model(run_config)), run_config.train.trainable)
     return run_config
 
@@ -267,7 +267,7 @@ def report_evaluation(
     warn: Callable[[str], None],
     mesh: Mesh | None,
 ) -> int:
-    """Prints the validation loss of the newest whole checkpoint; writes nothing."""
+    """Prints the validation loss of the newest whole checkpoint, and writes nothing."""
     began = time.monotonic()
     loaded = runs.load_run(path, "latest", tell=warn, mesh=mesh)
     loss = evaluate(
@@ -284,7 +284,7 @@ def report_evaluation(
 
 
 def introduce(run_config: RunConfig, texts: Texts, mesh: Mesh | None) -> None:
-    """What is about to happen, in a few lines."""
+    """Prints the device, the text and the model in a few lines."""
     params = runs.abstract_params(runs.make_model(run_config))
     source = "a pipe" if texts.source == STANDARD_INPUT else texts.source
     say(f"{describe()}, preset {run_config.preset}")
@@ -303,7 +303,7 @@ def introduce(run_config: RunConfig, texts: Texts, mesh: Mesh | None) -> None:
 
 
 def _ids(texts: Texts) -> str:
-    """The vocabulary, and how much text a token is, for a person."""
+    """Describes the vocabulary, and how much text a token is."""
     tokenizer = texts.tokenizer
     if tokenizer.kind == "char":
         return f"{tokenizer.vocab_size} distinct"
@@ -320,10 +320,10 @@ def train_and_show(
     peers: Peers,
     warn: Callable[[str], None],
 ) -> Result:
-    """Trains from `start`, and shows how it goes.
+    """Trains from `start`, and shows the progress.
 
     Raises:
-        RunError: training cannot go on, see `Loop.run`.
+        RunError: training cannot continue; see `Loop.run`.
     """
     plain = runs.make_model(run_config)
     model = suited(plain, run_config, platform())
@@ -366,7 +366,7 @@ def conclude(
     commands: shell.Commands,
     with_page: bool,
 ) -> int:
-    """Says how training ended and what to type next; returns the exit status.
+    """Prints how training ended and what to type next; returns the exit status.
 
     Args:
         with_page: write the run's page, unless a signal ended the run.
@@ -393,5 +393,5 @@ def conclude(
 
 
 def say(line: str) -> None:
-    """A line for people."""
+    """Prints a line for the user."""
     print(line, flush=True)

@@ -1,4 +1,4 @@
-"""The command `verify`: which checkpoints of a run are good."""
+"""The command `verify`: checks which checkpoints of a run are good."""
 
 from functools import partial
 from pathlib import Path
@@ -10,10 +10,10 @@ from gptjax.version import __version__
 
 
 def main(argv: list[str] | None = None, *, command: str = "gptjax verify") -> int:
-    """Checks every file of the run that is named.
+    """Checks every file of the run that the arguments name.
 
     Args:
-        argv: the run's folder alone; None is the process's own arguments.
+        argv: the run's folder and nothing else; None means the process's arguments.
         command: what the user typed, for errors.
 
     Returns:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None, *, command: str = "gptjax verify") -> in
 
 
 def run(argv: list[str], command: str) -> int:
-    """The command's body; raises what `run_script` turns into a line."""
+    """The command's body. `run_script` turns the errors it raises into one line."""
     if argv in (["-h"], ["--help"]):
         print(f"{command} RUN\n\nChecks every file of a run, and says which checkpoints are good.")
         return 0
