@@ -1,1 +1,1 @@
-"""What a run is on the disk: its folder, checkpoints, manifests, metrics, and their checks."""
+"""A run on disk: its folder, checkpoints, manifests and metrics, and code that checks them."""

@@ -1,8 +1,8 @@
-"""Checkpoints: the only file that knows Orbax.
+"""Saves and loads checkpoints. This is the only file that uses Orbax.
 
 A checkpoint is a folder `checkpoints/<step>` with Orbax's `params` and `opt_state` and our
-`manifest.json` (manifest.py). It is written under another name and renamed when complete, so a
-folder that is called by its step was once whole, and its manifest tells whether it still is.
+`manifest.json` (manifest.py). It is written under a temporary name and renamed when complete. So a
+folder named after its step was once complete, and its manifest tells whether it still is.
 """
 
 import math
@@ -24,39 +24,39 @@ from gptjax.store.listing import Checkpoint, best, check_no_link, discard, list_
 from gptjax.store.manifest import DamagedError, verify, write_manifest
 from gptjax.training import TrainState
 
-# Files of a checkpoint beyond its arrays' bytes: metadata, and the tree of their database.
+# Allowance for a checkpoint's files that are not arrays: metadata and the database's index.
 OVERHEAD_BYTES = 64 * 2**20
 
-# Made in the background, a folder that cannot be made has Orbax's threads wait for it for minutes,
-# and the process with them when it should end.
+# Orbax would create directories in the background. If one cannot be created, its threads wait for
+# minutes, and the process cannot exit until they end.
 FOLDERS_FIRST = ocp.options.AsyncOptions(create_directories_asynchronously=False)
 
 
 def load_params(path: Path, abstract_params: Any) -> Any:
-    """Parameters alone, whatever devices they were saved on.
+    """Loads the parameters only. They may have been saved on other devices.
 
     Args:
-        abstract_params: their shapes and dtypes, from `jax.eval_shape`; and where they are placed,
-            from `sharding.target`, or on this process's default device.
+        abstract_params: shapes and dtypes from `jax.eval_shape`, with shardings from
+            `sharding.target`; arrays without a sharding go to this process's first device.
 
     Raises:
-        DamagedError: the checkpoint differs from what was saved, or has another shape.
+        DamagedError: the checkpoint differs from what was saved, or does not fit the shapes.
     """
     return _load(path, {"params": abstract_params})["params"]
 
 
 def load_state(path: Path, abstract_state: TrainState) -> TrainState:
-    """The whole training state, placed as `load_params` places parameters.
+    """Loads the whole training state, placed as `load_params` places parameters.
 
     Raises:
-        DamagedError: as `load_params`.
+        DamagedError: as in `load_params`.
     """
     items = {"params": abstract_state.params, "opt_state": abstract_state.opt_state}
     step = np.asarray(int(path.name), abstract_state.step.dtype)
     where = abstract_state.step.sharding
     if where is None:
         placed = jnp.asarray(step)
-    else:  # every process has the number; together it is one array
+    else:  # each process has the number; together they make one array
         placed = jax.make_array_from_callback((), where, lambda _: step)
     return TrainState(placed, **_load(path, items))
 
@@ -67,11 +67,15 @@ def newest_whole(
     tell: Callable[[str], None],
     peers: Peers = ALONE,
 ) -> tuple[Checkpoint, Any] | None:
-    """The newest checkpoint that can be loaded, and what `load` made of it; None if there is none.
+    """Loads the newest checkpoint that is whole.
 
     Args:
-        tell: receives a line for each newer one that is damaged.
-        peers: which load the same one.
+        load: loads a checkpoint from its path, or raises a DamagedError.
+        tell: receives a line for each newer checkpoint that is damaged.
+        peers: the processes of the run, which all load the same checkpoint.
+
+    Returns:
+        The checkpoint and the result of `load`, or None if no checkpoint can be loaded.
     """
     found, problems = list_checkpoints(directory)
     for problem in problems:
@@ -80,7 +84,7 @@ def newest_whole(
     for step in reversed(peers.agree(sorted(here))):
         loaded, problem = None, None
         try:
-            if step not in here:  # a network file system may show it late
+            if step not in here:  # a network file system may show a folder late
                 raise DamagedError(f"{directory / str(step)} is not there for every process")
             loaded = load(here[step].path)
         except DamagedError as error:
@@ -95,10 +99,10 @@ def newest_whole(
 class Saver:
     """Saves checkpoints in the background and prunes them: the newest `keep` and the best stay.
 
-    One save is under way at a time. What goes wrong in the background is raised by the next call.
-    A context manager: whatever ends it, the save that is under way is finished first.
+    Only one save runs at a time. An error in the background is raised by the next call. A context
+    manager: it always finishes the current save before it exits.
 
-    Of several processes, each writes its part of the arrays, and process 0 all else.
+    With several processes, each writes its part of the arrays, and process 0 writes the rest.
     """
 
     def __init__(self, directory: Path, keep: int, peers: Peers = ALONE) -> None:
@@ -111,7 +115,7 @@ class Saver:
             return
         check_no_link(directory)
         directory.mkdir(exist_ok=True)
-        for path in directory.glob("[tu]*-*"):  # what a killed process left half done
+        for path in directory.glob("[tu]*-*"):  # left unfinished by a killed process
             if path.name.startswith(("tmp-", "unused-")):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -122,17 +126,17 @@ class Saver:
         if kind is None:
             self.wait()
         elif self._thread is not None:
-            self._thread.join()  # its own failure, if any, is not the one to tell
+            self._thread.join()  # the block's error is reported, not one of this save
 
     def save(self, state: TrainState, val_loss: float | None, skipped: int = 0) -> None:
-        """Copies the state off the device and returns; the rest happens in the background.
+        """Copies the state off the device and returns; the files are written in the background.
 
         Args:
             val_loss: nats per token, if the state was evaluated.
-            skipped: updates left out so far because they were not finite.
+            skipped: number of updates skipped so far because they were not finite.
 
         Raises:
-            RunError: this save, or the one before it, cannot be written.
+            RunError: this checkpoint or the previous one cannot be written.
         """
         self.wait()
         step = int(state.step)
@@ -141,7 +145,7 @@ class Saver:
         try:
             if self._peers.leads:
                 shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir()  # not its parents, as Orbax would: a folder that vanished is told
+                temporary.mkdir()  # fails if the run's folder has vanished; Orbax would remake it
                 temporary.rmdir()
             with ocp.Context(async_options=FOLDERS_FIRST):
                 response = ocp.save_checkpointables_async(
@@ -157,10 +161,10 @@ class Saver:
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when nothing is under way.
+        """Waits until no save is running.
 
         Raises:
-            RunError: the last save could not be written.
+            RunError: the last checkpoint could not be written.
         """
         if self._thread is not None:
             self._thread.join()
@@ -201,9 +205,9 @@ class Saver:
 
 
 def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
-    """Loads the arrays to where their shapes say, or onto this process's first device.
+    """Loads the arrays with the given shardings, or onto this process's first device.
 
-    Every problem is found before memory is allocated for it, and raised as a DamagedError.
+    Every problem is found before memory is allocated, and raised as a DamagedError.
     """
     # 1. Check that the files are those of the manifest, and not too large.
     size = verify(path, tuple(abstract_items))
@@ -223,8 +227,8 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
     try:
         stored = ocp.checkpointables_metadata(str(path.absolute())).metadata
         stored = {item: stored.get(item) for item in placed}
-        # In 0.1.0 an optimizer without clipping had no link for it, so the other links were stored
-        # one position lower. The missing link's state is empty: it is added after loading.
+        # In 0.1.0, an optimizer without clipping had no link for clipping in its chain, so the
+        # other links were stored one position lower. That link's state is empty: add it afterwards.
         links = placed.get("opt_state", ())
         clip = links[:1] if _has_links(stored.get("opt_state"), len(links) - 1) else ()
         if clip:
@@ -245,7 +249,7 @@ def _has_links(stored: Any, count: int) -> bool:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of every array by name: compared before memory for any is allocated."""
+    """Shape and dtype of every array by name, to compare them before allocating memory."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(leaf.shape), str(leaf.dtype))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -1,4 +1,4 @@
-"""The folder of a new run: made at the start, exclusively, and removed if the run never begins."""
+"""Makes the folder of a new run, and removes it again if the run does not begin."""
 
 import contextlib
 import os
@@ -11,16 +11,16 @@ from gptjax.store.runs import RUNS, check_free, is_run, remove_beginning
 
 @contextlib.contextmanager
 def taken(path: Path | None, preset: str, overwrite: bool) -> Iterator[Path]:
-    """Makes the folder of a new run before anything slow, so that no other process takes the name.
+    """Makes the folder of a new run. Call it early, so that no other process takes the name.
 
     If the block fails before config.json is written, everything made here is removed again.
 
     Args:
         path: the folder; None makes one with a new name, see `new_folder`.
-        overwrite: the folder may hold a run.
+        overwrite: the folder may contain a run.
 
     Raises:
-        InputError: the folder holds something; nothing in it was touched.
+        InputError: the folder contains files that the run would overwrite; they are unchanged.
     """
     if path is not None:
         check_free(path, overwrite)
@@ -43,7 +43,7 @@ def taken(path: Path | None, preset: str, overwrite: bool) -> Iterator[Path]:
 
 
 def new_folder(preset: str, runs: Path = RUNS) -> Path:
-    """Makes runs/<preset>-<date>-<time>, with a number behind it if another run has that name."""
+    """Makes runs/<preset>-<date>-<time>, and adds a number if that folder exists."""
     base = runs / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, n = base, 1
     while True:
@@ -51,7 +51,7 @@ def new_folder(preset: str, runs: Path = RUNS) -> Path:
             path.mkdir(parents=True)
             return path
         except FileExistsError:
-            if not os.path.lexists(path):  # what stands in the way is `runs` itself
+            if not os.path.lexists(path):  # `runs` itself is a file
                 raise
         n += 1
         path = base.with_name(f"{base.name}-{n}")

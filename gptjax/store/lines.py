@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, each with its step: metrics.jsonl and samples.jsonl."""
+"""Files with one JSON object per line, each with its step: metrics.jsonl and samples.jsonl."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,13 +11,13 @@ from gptjax.files import open_regular, parse_json
 def read_lines(
     path: Path, is_line: Callable[[Any], bool], max_bytes: int
 ) -> Iterator[dict[str, Any]]:
-    """The objects of a file, none if there is no file; malformed lines are skipped.
+    """Yields the objects in a file, or none if the file does not exist. Skips malformed lines.
 
-    Those are a torn one, one longer than `max_bytes`, one that `is_line` denies, and one whose
-    `step` is not after the last one's.
+    A line is malformed if it is not complete JSON, is longer than `max_bytes`, fails `is_line`, or
+    has a `step` that is not greater than the previous line's.
 
     Raises:
-        InputError: it is no regular file.
+        InputError: the path is not a regular file.
     """
     if not path.exists() and not path.is_symlink():
         return
@@ -39,15 +39,15 @@ def read_lines(
 
 
 def as_line(value: dict[str, Any]) -> bytes:
-    """One object as a line of such a file, in ASCII."""
+    """Formats one object as a line of such a file, in ASCII."""
     return (json.dumps(value, allow_nan=False) + "\n").encode()
 
 
 def count_lines(path: Path) -> int:
-    """How many lines there are, well formed or not; an unfinished last one counts.
+    """Counts all lines, malformed ones and an unfinished last one included.
 
     Raises:
-        InputError: it is no regular file.
+        InputError: the path is not a regular file.
     """
     lines, last = 0, b"\n"
     if path.exists() or path.is_symlink():

@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints: which there are, which is best, and how one leaves it."""
+"""A run's folder of checkpoints: lists them, finds the best, and removes old ones."""
 
 import contextlib
 import re
@@ -11,11 +11,11 @@ from gptjax.store.manifest import read_manifest
 
 
 class Checkpoint(NamedTuple):
-    """One checkpoint on the disk.
+    """One checkpoint on disk.
 
     Attributes:
-        val_loss: nats per token; None for one saved between evaluations.
-        skipped: updates left out so far because they were not finite.
+        val_loss: nats per token; None if it was saved between evaluations.
+        skipped: number of updates skipped before it because they were not finite.
     """
 
     step: int
@@ -25,9 +25,9 @@ class Checkpoint(NamedTuple):
 
 
 def list_checkpoints(directory: Path) -> tuple[list[Checkpoint], list[str]]:
-    """The checkpoints of a folder by step, oldest first, and what is wrong with the others.
+    """Lists a folder's checkpoints by step, oldest first, and the problems of unusable ones.
 
-    Only manifests are read; `verify` reads everything.
+    Reads only the manifests; `verify` reads all files.
 
     Raises:
         InputError: the folder is a link.
@@ -49,7 +49,7 @@ def list_checkpoints(directory: Path) -> tuple[list[Checkpoint], list[str]]:
 
 
 def best(found: list[Checkpoint]) -> Checkpoint | None:
-    """The one of lowest validation loss (the earliest of equals); None if none was evaluated."""
+    """The checkpoint with the lowest validation loss, the earliest in a tie, or None."""
     evaluated = [c for c in found if c.val_loss is not None]
     return min(evaluated, key=lambda c: (c.val_loss, c.step)) if evaluated else None
 
@@ -57,7 +57,7 @@ def best(found: list[Checkpoint]) -> Checkpoint | None:
 def set_newer_aside(directory: Path, step: int) -> None:
     """Renames the checkpoints after `step`, the newest whole one, to damaged-<step>.
 
-    A resumed run must not meet them again, and nothing of them is lost.
+    A resumed run then never reads them again, and their files are kept.
     """
     check_no_link(directory)
     for path in directory.iterdir() if directory.is_dir() else ():
@@ -68,7 +68,7 @@ def set_newer_aside(directory: Path, step: int) -> None:
 
 
 def discard(path: Path) -> None:
-    """Removes a checkpoint: by rename first, so that none is ever seen half removed."""
+    """Removes a checkpoint. Renames it first, so that a half-removed one is never listed."""
     unused = path.with_name(f"unused-{path.name}")
     shutil.rmtree(unused, ignore_errors=True)
     path.rename(unused)
@@ -76,7 +76,7 @@ def discard(path: Path) -> None:
 
 
 def remove_checkpoints(directory: Path) -> None:
-    """Removes what a run made in its folder of checkpoints; the folder too, if that was all.
+    """Removes what a run wrote into its folder of checkpoints, and the folder if it is then empty.
 
     Raises:
         InputError: the folder is a link.
@@ -93,10 +93,10 @@ def remove_checkpoints(directory: Path) -> None:
 
 
 def check_no_link(path: Path) -> None:
-    """Refuses a folder of a run that is in truth elsewhere.
+    """Checks that a path within a run is not a symbolic link.
 
     Raises:
-        InputError: it is a link.
+        InputError: the path is a link.
     """
     if path.is_symlink():
         raise InputError(
@@ -106,7 +106,7 @@ def check_no_link(path: Path) -> None:
 
 
 def _is_step(path: Path) -> bool:
-    """Whether a folder is called as a checkpoint of some step is; a step has 31 bits."""
+    """Whether a folder has the name of a checkpoint: a step, below 2**31."""
     return re.fullmatch(r"[1-9]\d{0,9}", path.name, re.ASCII) is not None and (
         int(path.name) < 2**31
     )

@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""Locks a run's folder, so that only one process writes to it at a time."""
 
 import contextlib
 import errno
@@ -18,17 +18,18 @@ except ImportError:  # Windows has no such locks
 def locked(
     path: Path, tell: Callable[[str], None], doing: str = "training", flag: str = "--out-dir"
 ) -> Iterator[None]:
-    """Holds the folder at `path` against other processes that write to it.
+    """Locks the folder at `path` against other processes that would write to it.
 
-    The lock is the kernel's, on the folder itself: it adds no file, and goes with the process,
-    however that ends. Reading a run needs no lock.
+    The kernel holds the lock, on the folder itself: there is no lock file, and the lock ends with
+    the process, however the process ends. Reading a run needs no lock.
 
     Args:
-        tell: receives a line where the file system has no locks; the run goes on without.
-        doing, flag: what a process does in the folder, and which flag names it, for the message.
+        tell: receives a line if the file system has no locks; the run continues without one.
+        doing: what a process does in the folder, for the message.
+        flag: the flag that names the folder, for the message.
 
     Raises:
-        InputError: another process holds it; nothing was touched.
+        InputError: another process holds the lock; nothing was changed.
     """
     if fcntl is None:
         yield

@@ -1,8 +1,9 @@
-"""The manifest of a checkpoint folder, and whether its files are still as they were saved.
+"""The manifest of a checkpoint, and the check that its files are unchanged.
 
-`manifest.json` holds step, validation loss, updates skipped, and the sha256 of every file: Orbax
-reads a flipped bit without noticing. A folder is whole when it has exactly those files; what a
-system left beside them (`files.is_foreign`) does not count, unless it is a link or a device.
+`manifest.json` holds the step, the validation loss, the number of skipped updates, and the sha256
+of every file, because Orbax does not notice a flipped bit. A checkpoint is whole if it has exactly
+these files. Files that an operating system added (`files.is_foreign`) are ignored, unless they are
+links or devices.
 """
 
 import hashlib
@@ -19,8 +20,8 @@ from gptjax.version import __version__
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MAX_MANIFEST_BYTES = 4 * 2**20  # 100 bytes a file, and Orbax writes about ten a gigabyte
-MAX_METADATA_BYTES = 16 * 2**20  # of a file that is not arrays, which are in folders named d
+MAX_MANIFEST_BYTES = 4 * 2**20  # 100 bytes per file; Orbax writes about ten files per gigabyte
+MAX_METADATA_BYTES = 16 * 2**20  # per metadata file; arrays are in folders named d
 ITEMS = ("params", "opt_state")
 
 
@@ -29,7 +30,7 @@ class DamagedError(InputError):
 
 
 def write_manifest(path: Path, step: int, val_loss: float | None, skipped: int) -> None:
-    """Flushes a checkpoint's files to the disk, and writes the manifest that lists them."""
+    """Flushes a checkpoint's files to disk, then writes the manifest that lists them."""
     # Foreign files are not listed, because the system may change or remove them at any time.
     files = sorted(name for name in _files(path) if name != MANIFEST and not _is_foreign(name))
     manifest = {
@@ -48,10 +49,10 @@ def write_manifest(path: Path, step: int, val_loss: float | None, skipped: int) 
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A checkpoint's manifest, its fields checked; no other file is read.
+    """Reads and validates a checkpoint's manifest. Reads no other file.
 
     Raises:
-        DamagedError: it is missing, of another format, or none that `write_manifest` writes.
+        DamagedError: the manifest is missing, has another format, or is not valid.
     """
     if path.is_symlink():
         raise DamagedError(f"checkpoint {path} is a link: nothing in a run may lead out of it")
@@ -79,14 +80,14 @@ def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
     """Compares the files of a checkpoint with its manifest.
 
     Args:
-        items: what is about to be read; other items' files are not looked at.
+        items: the items that will be loaded; the files of other items are not checked.
 
     Returns:
-        How many bytes those files have.
+        The total size of the files in bytes.
 
     Raises:
-        DamagedError: a file is missing, has other bytes than were saved, was not saved, is no
-            file but a link or a device, or is too large to be parsed.
+        DamagedError: a file is missing, has changed, is not in the manifest, is a link or a
+            device, or is too large to parse.
     """
 
     def is_read(name: str) -> bool:
@@ -99,8 +100,8 @@ def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
         if name in there:
             raise DamagedError(f"checkpoint {path} is damaged: {name} was not saved with it")
         raise DamagedError(f"checkpoint {path} is incomplete: {name} is missing")
-    # Foreign files are not opened here, but a forged array could make TensorStore read one, so
-    # their bytes count too.
+    # Foreign files are not opened here, but a forged array could make TensorStore read one. So
+    # the total includes them.
     total = sum(_regular_size(path, name) for name in found if _is_foreign(name))
     for name, digest in digests.items():
         size = (path / name).stat(follow_symlinks=False).st_size
@@ -117,7 +118,7 @@ def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
 
 
 def _files(path: Path) -> Iterator[str]:
-    """The names of all that is no folder under a checkpoint, relative to it; no link is followed.
+    """Yields the paths of all files in a checkpoint, relative to it. Follows no links.
 
     Raises:
         DamagedError: the checkpoint itself is a link.
@@ -139,10 +140,10 @@ def _is_foreign(name: str) -> bool:
 
 
 def _regular_size(path: Path, name: str) -> int:
-    """Bytes of a foreign file of a checkpoint; 0 if it is gone already, as those of NFS may be.
+    """Size of a foreign file in bytes; 0 if it has disappeared, as NFS's temporary files do.
 
     Raises:
-        DamagedError: it is a link, a pipe or a device.
+        DamagedError: the path is a link, a pipe or a device.
     """
     try:
         found = (path / name).stat(follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per logged step, in order, each step once."""
+"""metrics.jsonl: one JSON object per logged step, in order, with each step once."""
 
 import math
 from collections.abc import Iterator
@@ -8,23 +8,23 @@ from typing import Any
 from gptjax.files import append, flush, whole_file
 from gptjax.store.lines import as_line, read_lines
 
-# A line is about 150 bytes. A stranger's may be endless.
+# A line has about 150 bytes. The limit protects against a hostile file.
 MAX_LINE_BYTES = 4096
 
 
 class MetricsLog:
     """Appends to a run's metrics.jsonl.
 
-    Opening it drops the lines after `step`, from which the run goes on, and what is no line of
-    metrics. Nothing of its length is kept in memory.
+    Opening the file drops malformed lines, and the lines after `step`, where the run continues. Its
+    memory use does not grow with the file.
 
     Attributes:
-        last: the newest line; empty before the first.
-        best: the lowest validation loss, in nats per token; None before the first.
+        last: the newest line; empty before there is one.
+        best: the lowest validation loss, in nats per token; None before there is one.
     """
 
     def __init__(self, path: Path | None, step: int) -> None:
-        """Reads and cleans the file; without a path, lines are only noted, and nothing is written.
+        """Reads and cleans the file. If `path` is None, `add` writes nothing.
 
         A run of several processes has one file, which process 0 writes.
         """
@@ -41,21 +41,21 @@ class MetricsLog:
 
     @property
     def seconds(self) -> float:
-        """Time spent running so far, by the last line."""
+        """Seconds that the run has taken so far, from the last line."""
         return self.last.get("seconds", 0.0)
 
     def add(self, **line: Any) -> None:
-        """Appends a line: `step` and `seconds` always, the other fields as they are known.
+        """Appends a line. It must have `step` and `seconds`; other fields are optional.
 
         Raises:
-            OSError: it cannot be written; the file is as it was.
+            OSError: the line cannot be written; the file is unchanged.
         """
         if self._path is not None:
             append(self._path, as_line(line))
         self._note(line)
 
     def flush(self) -> None:
-        """Has all lines on the disk before it returns: a checkpoint must not outlive them."""
+        """Flushes all lines to disk, so that a crash cannot lose those before a checkpoint."""
         if self._path is not None:
             flush(self._path)
 
@@ -66,13 +66,13 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics.jsonl, none if there is no file; malformed lines are skipped.
+    """Yields the lines of a metrics.jsonl, or none if the file does not exist.
 
-    That is a torn one, one that is not of finite numbers, and one whose step is not after the
-    last's.
+    Skips malformed lines: incomplete JSON, values that are not finite numbers, and steps that are
+    not greater than the previous one.
 
     Raises:
-        InputError: it is no regular file.
+        InputError: the path is not a regular file.
     """
     return read_lines(path, _is_line, MAX_LINE_BYTES)
 
@@ -90,7 +90,7 @@ def _is_line(value: Any) -> bool:
 
 
 class Thinned:
-    """Points of a curve, every second one dropped whenever there are more than a picture shows."""
+    """Points of a curve. Whenever there are more than `limit`, drops every second one."""
 
     def __init__(self, limit: int = 4096) -> None:
         self.points: list[tuple[float, float]] = []
@@ -99,7 +99,7 @@ class Thinned:
         self._seen = 0
 
     def add(self, x: float, y: float) -> None:
-        """The next point."""
+        """Adds the next point."""
         if self._seen % self._every == 0:
             self.points.append((x, y))
         self._seen += 1

@@ -1,12 +1,12 @@
-"""A run's folder: what is in it, how one is made, found and read.
+"""A run's folder: its contents, and how to make, find and read one.
 
-config.json      RunConfig, the text's sha256, this code's version, what resumes changed
+config.json      RunConfig, the text's sha256, gptjax's version, and what resumes changed
 tokenizer.json   the vocabulary
 metrics.jsonl    a line per logged step
-samples.jsonl    a line per evaluation: what the model wrote
+samples.jsonl    a line per evaluation, with generated text
 checkpoints/     see checkpoint.py
-loss.png
-page.html        if it was asked for, see page/build.py
+loss.png         the losses against steps
+page.html        only with --page or `gptjax page`, see page/build.py
 """
 
 import os
@@ -53,10 +53,10 @@ class Run(NamedTuple):
 
 
 def make_model(run_config: RunConfig) -> nn.Module:
-    """The module that a run's parameters belong to.
+    """Returns the module that a run trains.
 
     Raises:
-        InputError: `model_name` is unknown to this version.
+        InputError: this version does not know `model_name`.
     """
     if run_config.model_name not in MODELS:
         raise InputError(f"model {run_config.model_name!r} must be one of {', '.join(MODELS)}")
@@ -64,12 +64,12 @@ def make_model(run_config: RunConfig) -> nn.Module:
 
 
 def initial_state(run_config: RunConfig, key: jax.Array) -> TrainState:
-    """A run's state before its first update; its key is `make_keys(config.seed).params`."""
+    """A run's state before its first update. `key` must be `make_keys(config.seed).params`."""
     return init_state(make_model(run_config), run_config, key)
 
 
 def abstract_params(model: nn.Module) -> Any:
-    """Shapes and dtypes of a model's parameters; nothing is computed or allocated."""
+    """Shapes and dtypes of a model's parameters, without computing or allocating them."""
     return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
 
 
@@ -79,17 +79,17 @@ def load_run(
     tell: Callable[[str], None] = lambda _: None,
     mesh: Mesh | None = None,
 ) -> Run:
-    """Reads a run's model. Neither its text nor its optimizer is needed, nor the same hardware.
+    """Loads a run's model. Needs neither the text nor the machine that it was trained on.
 
     Args:
         path: the run's folder.
-        step: `best` by validation loss, `latest`, or a step that was kept.
-        tell: receives a line for each damaged checkpoint that is passed over.
-        mesh: of devices that the parameters are divided over, by sharding.py's rules.
+        step: `best` by validation loss, `latest`, or the step of a checkpoint.
+        tell: receives a line for each damaged checkpoint that is skipped.
+        mesh: the devices that the parameters are divided over, by sharding.py's rules.
 
     Raises:
-        InputError: the folder holds no run, or no whole checkpoint of that step; the message
-            lists the steps that there are.
+        InputError: the folder contains no run, or no whole checkpoint of that step; the message
+            lists the steps that exist.
     """
     path = Path(path)
     run_config, tokenizer = read_run(path)
@@ -112,7 +112,7 @@ def load_run(
 def _candidates(
     path: Path, found: list[listing.Checkpoint], step: str | int
 ) -> list[listing.Checkpoint]:
-    """The checkpoints to try, in order: what was asked for, then the newest."""
+    """The checkpoints to try, in order, starting with the one that `step` names."""
     newest_first = found[::-1]
     if step == "latest":
         return newest_first
@@ -128,15 +128,15 @@ def _candidates(
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds a run: config.json says so."""
+    """Whether a folder contains a run: whether it has a config.json."""
     return (path / CONFIG).is_file()
 
 
 def read_run(path: Path) -> tuple[RunConfig, tokenizers.Tokenizer]:
-    """The configuration and the tokenizer of a run.
+    """Reads the configuration and the tokenizer of a run.
 
     Raises:
-        InputError: there is no such folder or no run in it, or a file is not what a run writes.
+        InputError: the folder does not exist or contains no run, or a file in it is not valid.
     """
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; train a model first, with `{found().train}`")
@@ -155,7 +155,7 @@ def read_run(path: Path) -> tuple[RunConfig, tokenizers.Tokenizer]:
         run_config = RunConfig.from_dict(stored.get("config", {}))
         tokenizer = tokenizers.from_dict(read_json(path / TOKENIZER))
     except InputError as error:
-        # Naming the version explains nothing if it is the same: name the likely causes instead.
+        # If the versions are equal, they explain nothing: name the likely causes instead.
         same = stored.get("version") == __version__
         why = "a later gptjax wrote it, or it was edited" if same else writer
         raise InputError(f"{path}: {error} ({why})") from error
@@ -168,7 +168,7 @@ def read_run(path: Path) -> tuple[RunConfig, tokenizers.Tokenizer]:
 
 
 def write_run(path: Path, run_config: RunConfig, tokenizer: tokenizers.Tokenizer) -> None:
-    """Writes what a sampler needs besides parameters; config.json, which makes it a run, last."""
+    """Writes what sampling needs besides parameters. config.json comes last: it marks a run."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / TOKENIZER, tokenizer.to_dict())
     write_config(path, run_config)
@@ -178,8 +178,8 @@ def write_config(path: Path, run_config: RunConfig, changes: Sequence[dict[str, 
     """Writes config.json alone.
 
     Args:
-        changes: how resumes changed the run, oldest first: the step, and [old, new] by field, of
-            the version too where random numbers differ.
+        changes: how resumes changed the run, oldest first. Each has the step, and [old, new] by
+            field; also the version, if random numbers differ between the two.
     """
     stored = {"format": FORMAT, "version": __version__, "config": run_config.to_dict()}
     if changes:
@@ -188,12 +188,12 @@ def write_config(path: Path, run_config: RunConfig, changes: Sequence[dict[str, 
 
 
 def read_version(path: Path) -> str:
-    """The version of gptjax that wrote config.json last."""
+    """The version of gptjax that last wrote config.json."""
     return str(read_json(path / CONFIG, MAX_CONFIG_BYTES).get("version"))
 
 
 def read_changes(path: Path) -> list[dict[str, Any]]:
-    """The changes that config.json records, oldest first; none in a run that had none."""
+    """The changes that config.json records, oldest first."""
     changes = read_json(path / CONFIG, MAX_CONFIG_BYTES).get("changes", [])
     return [x for x in changes if isinstance(x, dict)] if isinstance(changes, list) else []
 
@@ -201,10 +201,10 @@ def read_changes(path: Path) -> list[dict[str, Any]]:
 def check_free(path: Path, overwrite: bool) -> None:
     """Checks that a new run overwrites nothing, unless `overwrite` allows it to replace a run.
 
-    Other files in the folder (a log, notes) are allowed, and stay as they are.
+    Other files in the folder (a log, notes) are allowed, and stay unchanged.
 
     Raises:
-        InputError: the folder holds something that would be overwritten; nothing was touched.
+        InputError: a file in the folder would be overwritten; nothing was changed.
     """
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         raise InputError(f"out_dir {path} is a file: give the path of a folder")
@@ -223,7 +223,7 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 
 def remove_run(path: Path) -> None:
-    """Removes what a run writes and nothing else; config.json last, so that it stays a run."""
+    """Removes the files that a run writes, and no others. Removes config.json last."""
     listing.remove_checkpoints(path / CHECKPOINTS)
     remove_temporaries(path)
     for name in WRITTEN:
@@ -242,13 +242,15 @@ def _is_temporary(path: Path) -> bool:
 
 
 def _places(path: Path) -> list[Path]:
-    """Where a run in the folder `path` writes."""
+    """The files and folders that a run in the folder `path` writes."""
     return [path / name for name in (*WRITTEN, CHECKPOINTS)]
 
 
 def _is_beginning(path: Path) -> bool:
-    """Whether this may be overwritten: an empty folder of checkpoints, or the tokenizer.json of a
-    process that was killed before it wrote config.json.
+    """Whether a run may overwrite this path.
+
+    It may overwrite an empty folder of checkpoints, and the tokenizer.json of a process that was
+    killed before it wrote config.json.
     """
     if path.name == CHECKPOINTS and path.is_dir() and not path.is_symlink():
         return all(is_foreign(file.name) for file in path.iterdir())
@@ -269,10 +271,10 @@ def remove_beginning(path: Path) -> None:
 
 
 def newest_run(runs: Path = RUNS, with_checkpoint: bool = False) -> Path:
-    """The run under `runs` that was written to last.
+    """Finds the run under `runs` that was written to last.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no run.
     """
     candidates = [
         path

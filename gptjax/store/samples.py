@@ -1,4 +1,4 @@
-"""samples.jsonl: the text that a run generated at each evaluation, in order, each step once."""
+"""samples.jsonl: the text that a run generated at each evaluation, in order."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from gptjax.files import append, whole_file
 from gptjax.store.lines import as_line, read_lines
 
-# A character takes at most 12 bytes of a line, so that a line is always shorter than the limit.
+# A character takes at most 12 bytes of a line, so a line is always shorter than the limit.
 MAX_CHARACTERS = 4096
 MAX_LINE_BYTES = 2**16
 
@@ -15,9 +15,9 @@ MAX_LINE_BYTES = 2**16
 class SamplesLog:
     """Appends to a run's samples.jsonl.
 
-    Opening it drops the samples after `step`, from which the run goes on. A sample is written
-    after its checkpoint, because only people read it: a process that is killed in between leaves
-    this step without one.
+    Opening the file drops the samples after `step`, where the run continues. A sample is written
+    after its checkpoint, so a process that is killed in between leaves the step without a sample.
+    That does no harm, because only people read samples.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -31,18 +31,18 @@ class SamplesLog:
         """Appends the sample of a step, cut off after `MAX_CHARACTERS`.
 
         Raises:
-            OSError: it cannot be written; the file is as it was.
+            OSError: the sample cannot be written; the file is unchanged.
         """
         append(self._path, as_line({"step": step, "text": text[:MAX_CHARACTERS]}))
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a samples.jsonl, each `step` and `text`; malformed lines are skipped.
+    """Yields the lines of a samples.jsonl, each with `step` and `text`. Skips malformed lines.
 
-    Runs of version 0.2.0 and before have no such file, and so no samples.
+    Runs of version 0.2.0 and before have no such file, so this yields nothing.
 
     Raises:
-        InputError: it is no regular file.
+        InputError: the path is not a regular file.
     """
     return read_lines(path, _is_line, MAX_LINE_BYTES)
 

@@ -1,4 +1,4 @@
-"""Checks a whole run: every file must be unchanged since it was written, and of the right shape."""
+"""Checks a whole run: every file must be unchanged since it was written, and valid."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,19 +18,19 @@ from gptjax.training import init_state, make_keys
 
 
 class Finding(NamedTuple):
-    """One line about a run, and whether it is good news."""
+    """One line about a run, and whether it is good."""
 
     text: str
     well: bool = True
 
 
 def check_run(path: Path) -> Iterator[Finding]:
-    """What there is to say about each part of the run at `path`; nothing is written.
+    """Yields a finding about each part of the run at `path`. Writes nothing.
 
-    Every checkpoint is read as a resume would read it, one at a time.
+    Reads each checkpoint as a resume would, one at a time.
 
     Raises:
-        InputError: there is no run, or its config.json or tokenizer.json cannot be read.
+        InputError: `path` contains no run, or its config.json or tokenizer.json cannot be read.
     """
     run_config, _ = runs.read_run(path)
     model = runs.make_model(run_config)
