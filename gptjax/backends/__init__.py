@@ -1,1 +1,1 @@
-"""What suits a machine, injected into the model: execution, kernels of a CPU, devices."""
+"""Code for one kind of machine, injected into the model: CPU kernels, devices and meshes."""

@@ -1,4 +1,4 @@
-"""GPUs and TPUs by name: their peak arithmetic and their memory, from their makers' figures."""
+"""GPUs and TPUs by name: their peak FLOP/s and their memory, as their makers state them."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ class Accelerator(NamedTuple):
     """One kind of device.
 
     Attributes:
-        name: what JAX's name of the device contains.
-        flops: dense bfloat16 operations per second, of SXM versions where there are several.
-        memory: of one device in bytes; None where it is not listed as a target for a plan.
+        name: a part of JAX's name for the device.
+        flops: dense bfloat16 operations per second; of the SXM version, if there are several.
+        memory: bytes of one device; None if `--dry-run` does not list the device.
     """
 
     name: str
@@ -18,11 +18,11 @@ class Accelerator(NamedTuple):
 
     @property
     def is_tpu(self) -> bool:
-        """A TPU, not a GPU."""
+        """Whether the device is a TPU and not a GPU."""
         return self.name.startswith("TPU")
 
 
-# The first whose name fits counts, so longer names stand before shorter ones.
+# The first name that matches is used, so longer names come before shorter ones.
 # TPU v4, v5e, v5p, v6e: Google Cloud's pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e",
 # docs.cloud.google.com/tpu/docs/v4, v5e, v5p-training and v6e.
 # H100: half of the sparse figure in NVIDIA's table, at archive-lib.hpctech.co.jp (H100 SXM, PCIe).
@@ -31,7 +31,7 @@ class Accelerator(NamedTuple):
 # L4: half of 242, which is with sparsity, "NVIDIA L4 vs L40S" at grokipedia.com.
 # T4 (float16: it has no bfloat16): hmc-tech.com, "NVIDIA A16 vs NVIDIA T4".
 # RTX 4090: 165.2, dense, "NVIDIA GPU Hardware for Deep Learning" at calwoo.github.io.
-# The rest was not looked up again.
+# The other figures were not checked again.
 ACCELERATORS = (
     Accelerator("H200", 989e12, 141e9),
     Accelerator("H100 PCIe", 756e12),
@@ -51,5 +51,5 @@ ACCELERATORS = (
 
 
 def peak(kind: str) -> float | None:
-    """The FLOP/s of a device in its data sheet; None if it is not among those known."""
+    """The FLOP/s of a device by its data sheet; None if the device is not in the table."""
     return next((found.flops for found in ACCELERATORS if found.name in kind), None)

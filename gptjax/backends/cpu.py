@@ -1,16 +1,18 @@
-"""What makes training on a CPU faster, injected by execution.py.
+"""Attention and products that train faster on a CPU. execution.py injects them into the model.
 
-XLA's CPU backend computes an elementwise function once more inside of each transposed copy that a
-product takes of its result, at a crawl. The barriers here have it computed once.
+Elementwise functions: when a product needs the result of an elementwise function transposed, XLA's
+CPU backend computes the function again, very slowly, inside each transposed copy. The optimization
+barriers here make XLA compute it once.
 
-`nn.vmap` turns the projections of H heads into a batch of H products, each of a narrow matrix, and
-the gradient of what all of them read into a sum over that batch, which XLA's CPU backend computes
-at a thirtieth of the speed of one product over heads and channels together. So here the gradient
-is written as that product: a Dense layer calls `projection`, which is `_one_head`; under `nn.vmap`
-JAX calls `_all_heads` in its place, and that is `project_all`, whose gradient is ours.
+Projections: `nn.vmap` turns the projections of H heads into a batch of H products with narrow
+matrices. The gradient of their common input is then a sum over this batch, which XLA's CPU backend
+computes at a thirtieth of the speed of one product over heads and channels together. So this module
+writes the gradient as that one product: a Dense layer calls `projection`, which calls `_one_head`;
+under `nn.vmap`, JAX replaces it by `_all_heads`, which calls `project_all`, whose gradient is ours.
 
-Half of a causal model's weights are zero. Taken in a few parts, the queries of each meet no more
-keys than they may see, and three eighths of the work are left out.
+Attention: half of a causal model's attention weights are zero. If the queries are processed in four
+parts, each part needs only the keys that its queries may see, which saves three eighths of the
+work.
 
 docs/performance.md has the measurements.
 """
@@ -26,12 +28,12 @@ from gptjax.model import attention_weights, weighted_values
 
 Array = jax.Array
 
-# Attention is taken in parts of at least so many queries, and in at most so many parts.
+# Attention is computed in parts of at least QUERIES queries, and in at most PARTS parts.
 QUERIES, PARTS = 64, 4
 
 
 def attention(q_BTD: Array, k_BTD: Array, v_BTD: Array, drop: Callable[..., Array]) -> Array:
-    """The model's attention, a part of the queries after the other: (B, T, D)."""
+    """The model's attention, one part of the queries at a time: (B, T, D)."""
     T = q_BTD.shape[1]
     size = max(QUERIES, -(-T // PARTS))
 
@@ -55,7 +57,7 @@ def _project_all_forward(x_BTC: Array, w_HCD: Array) -> tuple[Array, tuple[Array
 
 def _project_all_backward(kept: tuple[Array, Array], g_HBTD: Array) -> tuple[Array, Array]:
     x_BTC, w_HCD = kept
-    # Computed once, and not again inside of each of the two products.
+    # Compute g once, and not again inside each of the two products.
     g_HBTD = jax.lax.optimization_barrier(g_HBTD)
     return (
         jnp.einsum("hbtd,hcd->btc", g_HBTD, w_HCD),
@@ -73,13 +75,13 @@ def _one_head(x_BTC: Array, w_CD: Array) -> Array:
 
 @_one_head.def_vmap
 def _all_heads(size: int, batched: list[bool], x: Array, w: Array) -> tuple[Array, bool]:
-    """The rule of `nn.vmap` over heads: x is the same for all."""
+    """The rule for `nn.vmap` over heads: all heads share x."""
     assert batched == [False, True], batched
     return project_all(x, w), True
 
 
 def projection(x_BTC: Array, w_CD: Array, dimensions: Any, **_: Any) -> Array:
-    """A head's projection, for `nn.Dense(dot_general=...)`; under `nn.vmap` all heads' at once."""
+    """A head's projection, for `nn.Dense(dot_general=...)`; under `nn.vmap`, all heads' at once."""
     return _one_head(x_BTC, w_CD)
 
 
@@ -105,7 +107,8 @@ _product.defvjp(_product_forward, _product_backward)
 def product(x_BTC: Array, w_CF: Array, dimensions: Any, **_: Any) -> Array:
     """A dense layer's product, for `nn.Dense(dot_general=...)`.
 
-    Over rows: with two axes of them, the weight's gradient copies x transposed, at a crawl.
+    Reshapes x to rows first. With two leading axes, the weight's gradient would make a transposed
+    copy of x, which is very slow.
     """
     y_NF = _product(x_BTC.reshape(-1, x_BTC.shape[-1]), w_CF)
     return y_NF.reshape(*x_BTC.shape[:-1], -1)

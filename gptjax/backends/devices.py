@@ -1,4 +1,4 @@
-"""JAX's devices: which there are, and the settings that must be made before JAX looks for them."""
+"""JAX's devices, and the settings that must be made before JAX looks for them."""
 
 import os
 import warnings
@@ -13,9 +13,9 @@ DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
 
 def make_deterministic() -> None:
-    """Asks XLA for deterministic GPU kernels. Only before JAX's first use of a device.
+    """Makes XLA use deterministic GPU kernels. Call this before JAX first uses a device.
 
-    Other backends are deterministic as they are.
+    Other backends are always deterministic.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if DETERMINISTIC_FLAG not in flags:
@@ -26,11 +26,11 @@ def platform() -> str:
     """`cpu`, `gpu` or `tpu`: JAX's choice, which JAX_PLATFORMS overrides.
 
     Raises:
-        InputError: JAX_PLATFORMS names a platform that is not there.
+        InputError: JAX_PLATFORMS names a platform that this machine does not have.
     """
     try:
         return jax.default_backend()
-    except (RuntimeError, AssertionError) as error:  # an assertion where the plugin is missing
+    except (RuntimeError, AssertionError) as error:  # AssertionError: the plugin is missing
         asked = os.environ.get("JAX_PLATFORMS")
         if asked is None:
             raise
@@ -41,24 +41,25 @@ def platform() -> str:
 
 
 def describe() -> str:
-    """Platform, device kind and count, for a person."""
+    """Describes the platform, and the kind and number of devices."""
     devices = jax.devices()
     return f"{platform()}: {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs on the disk, so that the next start need not compile.
+    """Makes JAX cache compiled programs on disk, so that the next start does not compile them.
 
-    In $XDG_CACHE_HOME/gptjax, or ~/.cache/gptjax. JAX's own settings come first:
-    JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false turns it off.
-    A folder that cannot be written costs only the time. For scripts: it is the process's setting.
+    The folder is $XDG_CACHE_HOME/gptjax, or ~/.cache/gptjax. JAX's own settings take precedence:
+    JAX_COMPILATION_CACHE_DIR names another folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the
+    cache off. If the folder cannot be written, programs are compiled each time. Only scripts should
+    call this function, because it changes a setting of the process.
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptjax"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: neither HOME nor an entry in passwd
+    except (OSError, RuntimeError):  # RuntimeError: there is no HOME and no entry in passwd
         return
     if not os.access(folder, os.W_OK):
         return
@@ -67,8 +68,10 @@ def use_compilation_cache() -> None:
     show = warnings.showwarning
 
     def heal(message: Any, *args: Any, **kwargs: Any) -> None:
-        """JAX writes entries in place, and never again: one that a kill or a full disk cut short
-        would be reported and compiled again at every start. So all are removed.
+        """Removes all entries when JAX warns about a damaged one.
+
+        JAX never rewrites an entry. If a kill or a full disk truncated one, JAX would warn and
+        compile again at every start.
         """
         if "persistent compilation cache" not in str(message):
             show(message, *args, **kwargs)

@@ -35,7 +35,7 @@ def first(values: list[Any]) -> Any:
 
 
 def first_of_any(values: list[Any]) -> Any:
-    """The first value that is not None; None if all are."""
+    """The first value that is not None, or None."""
     return next((value for value in values if value is not None), None)
 
 
@@ -64,7 +64,7 @@ class Peers:
         """A collective decision: every process must call this, and all get the same answer.
 
         Args:
-            mine: this process's value; JSON can hold it.
+            mine: this process's value, which JSON must be able to represent.
             decide: computes the answer from all values, in the order of the processes. Only
                 process 0 calls it.
 
@@ -81,7 +81,7 @@ class Peers:
         others = [json.loads(self._wait_for(f"{here}/{i}", i)) for i in range(1, self.count)]
         answer = decide([mine, *others])
         self._client.key_value_set(f"{here}/0", json.dumps(answer))
-        if self._asked > 1:  # everyone has read the answer before, or would not have come here
+        if self._asked > 1:  # every process has read the previous answer by now
             self._client.key_value_delete(f"gptjax/agree/{self._asked - 1}/")
         return answer
 
@@ -98,7 +98,7 @@ class Peers:
         telling = threading.Thread(target=tell, daemon=True)
         telling.start()
         telling.join(2 * LOOK_SECONDS)
-        if self.leads:  # the service ends with this process: let the others read it first
+        if self.leads:  # the service ends with this process, so give the others time to read
             time.sleep(2 * LOOK_SECONDS)
 
     def _wait_for(self, key: str, process: int) -> str:
@@ -134,11 +134,11 @@ def join(
         address: HOST:PORT of process 0. If `address`, `count` and `index` are all None, they come
             from the cluster that JAX recognises (see `jax.distributed.initialize`); without a
             cluster there is only this process.
-        heartbeat_seconds: a process without a heartbeat for so long counts as lost.
+        heartbeat_seconds: a process that sends no heartbeat for this long counts as lost.
         lost: called in another thread when a process is lost; it must end this process.
 
     Raises:
-        InputError: the flags contradict each other, or the others cannot be reached.
+        InputError: the flags contradict each other, or the other processes cannot be reached.
     """
     given = [x for x in (address, count, index) if x is not None]
     if jax.distributed.is_initialized():  # by the program that calls this
@@ -149,7 +149,7 @@ def join(
     if count == 1 or (not given and _has_devices()):
         return ALONE
     _check(address, count, index)
-    # JAX's own handler of SIGTERM would keep ours from being called.
+    # Turn off JAX's handler of SIGTERM, which would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         with _calling(lost) as handler:
@@ -170,7 +170,7 @@ def join(
             f"the {count or 'other'} processes could not be joined at {address or 'their address'} "
             f"within {JOIN_SECONDS} s: {one_line(error, 200)}; --num-processes 1 trains alone"
         ) from error
-    from jax._src.distributed import global_state  # there is no public way to its client
+    from jax._src.distributed import global_state  # no public function returns the client
 
     return Peers(jax.process_index(), jax.process_count(), global_state.client, handler)
 
@@ -179,7 +179,7 @@ def _check(address: str | None, count: int | None, index: int | None) -> None:
     """Validates the flags.
 
     Raises:
-        InputError: one is missing or out of its range.
+        InputError: a flag is missing or out of range.
     """
     flags = {"--coordinator-address": address, "--num-processes": count, "--process-id": index}
     missing = [name for name, value in flags.items() if value is None]
@@ -206,7 +206,7 @@ def _check(address: str | None, count: int | None, index: int | None) -> None:
 
 def _has_devices() -> bool:
     """Whether JAX has initialized its devices; after that, a process cannot join others."""
-    from jax._src import xla_bridge  # there is no public function for this
+    from jax._src import xla_bridge  # JAX has no public function for this
 
     return xla_bridge.backends_are_initialized()
 
@@ -222,7 +222,7 @@ def _calling(lost: Callable[[], None]) -> Iterator[Any]:
     process with a stack trace.
 
     Yields:
-        the handler, which must stay alive as long as the process.
+        the handler, which must stay alive as long as the process does.
     """
     from jax._src import lib
 

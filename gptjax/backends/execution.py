@@ -1,4 +1,4 @@
-"""What suits a backend: the kernels and products that a model is trained with, injected into it."""
+"""Chooses the attention and products that train a model fastest, and injects them into it."""
 
 from typing import Any
 
@@ -19,30 +19,30 @@ CACHE = 8 * 2**20  # bytes; measured in docs/performance.md
 def cudnn_attention(q_BTD: Array, k_BTD: Array, v_BTD: Array, drop: Any) -> Array:
     """Causal attention by cuDNN's flash kernel, which never writes the T x T weights to memory.
 
-    So nothing can be dropped of them: it suits models without dropout.
+    Dropout on the weights is therefore not possible: use this kernel for models without dropout.
     """
-    q, k, v = (x[:, :, None] for x in (q_BTD, k_BTD, v_BTD))  # its heads; ours are outside
+    q, k, v = (x[:, :, None] for x in (q_BTD, k_BTD, v_BTD))  # one head: ours are vmapped
     y = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
     return y[:, :, 0]
 
 
 def compile_once_options(platform: str) -> dict[str, Any] | None:
-    """`jax.jit`'s compiler options for a program that runs once, as that of the initial values.
+    """`jax.jit`'s compiler options for a program that runs once, such as the initialization.
 
-    On a CPU, what LLVM's optimization takes is then more than what it saves: of 2 s of compiling
-    the initial values it is half.
+    On a CPU, LLVM's optimization takes longer than it saves in one run: it is half of the 2 s that
+    compiling the initialization takes.
     """
     return {"xla_backend_optimization_level": 0} if platform == "cpu" else None
 
 
 def suited(model: nn.Module, run_config: RunConfig, platform: str) -> nn.Module:
-    """The model with the execution that trains it fastest here.
+    """Returns the model with the execution that trains it fastest on this platform.
 
-    On a GPU, cuDNN's attention where it can be had; on a CPU, in float32, cpu.py's products and
-    attention.
+    On a GPU, that is cuDNN's attention if it is available; on a CPU in float32, cpu.py's products
+    and attention.
 
     Args:
-        model: a GPT; a rung of the lecture stays as it is.
+        model: a GPT; a rung of the lecture is returned unchanged.
         platform: `cpu`, `gpu` or `tpu`.
     """
     if not isinstance(model, GPT):
@@ -52,13 +52,13 @@ def suited(model: nn.Module, run_config: RunConfig, platform: str) -> nn.Module:
         execution = Execution(cudnn_attention)
     elif platform == "cpu" and run_config.model.dtype == "float32":
         execution = Execution(cpu.attention, cpu.projection, cpu.product)
-    # Some bfloat16 products have no kernel on a CPU in JAX 0.10; it is slow there in any case.
+    # In JAX 0.10, some bfloat16 products have no CPU kernel. The others are slow.
     blocks = scan_blocks if run_config.scans_layers else None
     return model.clone(execution=execution._replace(remat=run_config.train.remat, blocks=blocks))
 
 
 def describe_attention(model: nn.Module, platform: str) -> str:
-    """The attention that `suited` gave a model, and why not cuDNN's, for a person."""
+    """Describes the attention that `suited` chose, and if it is not cuDNN's, why."""
     if not isinstance(model, GPT):
         return "plain"
     if model.execution.attention is cudnn_attention:
@@ -71,8 +71,8 @@ def describe_attention(model: nn.Module, platform: str) -> str:
 def why_not_cudnn(model_config: GPTConfig, platform: str) -> str:
     """Why cuDNN's kernel cannot be used; empty if it can.
 
-    It needs a GPU, bfloat16, heads of a width that it supports, and no dropout on the weights,
-    which it never stores. Whether this GPU and this version of cuDNN have it is found by trying.
+    The kernel needs a GPU, bfloat16, heads of a width that it supports, and no dropout on the
+    weights, which it never stores. A trial finds out whether this GPU and this cuDNN support it.
     """
     if platform != "gpu":
         return f"JAX has no kernel for it on a {platform}"
@@ -86,19 +86,20 @@ def why_not_cudnn(model_config: GPTConfig, platform: str) -> str:
 
 
 def with_micro_batches(run_config: RunConfig, platform: str, parts: int = 1) -> RunConfig:
-    """The configuration with as many sequences at once as `micro_batch_size` says."""
+    """Returns the configuration with the micro-batch size that the function below chooses."""
     return run_config.replace(micro_batch_size=micro_batch_size(run_config, platform, parts))
 
 
 def micro_batch_size(run_config: RunConfig, platform: str, parts: int = 1) -> int:
-    """How many sequences are best computed at once; 0 is the whole batch.
+    """The best number of sequences to compute at once; 0 means the whole batch.
 
-    On a CPU, as many as leave a block's widest activation in its cache: XLA goes over it several
-    times, and over what does not fit at the speed of memory. It does not look at this machine's
-    cache, so that a run's configuration is the same wherever it was started.
+    XLA passes over a block's activations several times, at the speed of memory if they do not fit
+    the cache. So on a CPU, this is the largest number for which a block's widest activation fits.
+    The size of the cache is a constant here, so that a run has the same configuration on every
+    machine.
 
     Args:
-        parts: how many devices divide them; a divisor of the batch.
+        parts: number of devices that divide the sequences; a divisor of the batch size.
     """
     model_config, batch_size = run_config.model, run_config.train.batch_size
     if platform != "cpu" or run_config.model_name != "gpt":
@@ -112,7 +113,7 @@ def micro_batch_size(run_config: RunConfig, platform: str, parts: int = 1) -> in
 
 
 def _cudnn_runs(model_config: GPTConfig) -> bool:
-    """Whether cuDNN's kernel and its gradient compile and run, tried on one sequence."""
+    """Tries whether cuDNN's kernel and its gradient compile and run, on one sequence."""
     x_BTD = jnp.zeros((1, model_config.block_size, model_config.head_size), jnp.bfloat16)
 
     def total(x_BTD: Array) -> Array:
@@ -120,6 +121,6 @@ def _cudnn_runs(model_config: GPTConfig) -> bool:
 
     try:
         jax.block_until_ready(jax.jit(jax.grad(total))(x_BTD))
-    except Exception:  # by its version it raises RuntimeError, ValueError or XlaRuntimeError
+    except Exception:  # RuntimeError, ValueError or XlaRuntimeError, depending on the version
         return False
     return True

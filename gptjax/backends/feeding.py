@@ -1,7 +1,7 @@
-"""How tokens reach the train loop: from the device's memory, or from the host as they are needed.
+"""Feeds tokens to the train loop, from the device's memory or from the host.
 
-Both give the same batches, bit for bit, because a batch is a function of (key, step). So there is
-no iterator to save: a resumed run starts to read at its own step.
+Both ways give the same batches, bit for bit, because a batch is a function of (key, step). So there
+is no iterator to save: a resumed run starts to read at its own step.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,9 @@ from gptjax.fields import MAX_INT
 from gptjax.training import ONE_DEVICE, Placement, make_keys
 
 Array = jax.Array
-# A block of several steps' windows has at most about this many bytes; two exist at a time.
+# Maximum size of a block, which holds the windows of several steps. Two exist at a time.
 BLOCK_BYTES = 2**22
-# Batches of an evaluation that are read and given to the device together.
+# Number of an evaluation's batches that are read and sent to the device together.
 GROUP = 8
 
 
@@ -37,8 +37,8 @@ class HostTokens(NamedTuple):
 
     Attributes:
         tokens: (N,) ids.
-        vocab_size: ids from here on are refused: a large file is not checked as a whole.
-        mesh: of the devices that the windows go to; each process reads its own rows only.
+        vocab_size: the ids that are read must be smaller; a large file is not checked in advance.
+        mesh: the devices that receive the windows; each process reads only its own rows.
     """
 
     tokens: np.ndarray
@@ -46,12 +46,12 @@ class HostTokens(NamedTuple):
     mesh: Mesh | None
 
     def windows(self, starts_SB: np.ndarray, T: int) -> Array:
-        """The windows of T + 1 ids from these places, on the devices: (S, B, T + 1).
+        """Reads the windows of T + 1 ids at these starts to the devices: (S, B, T + 1).
 
-        What lies past the end repeats the last id.
+        A window that extends past the end of the text repeats the last id.
 
         Raises:
-            InputError: the file has become shorter, or the vocabulary lacks an id.
+            InputError: the file has become shorter, or an id is not in the vocabulary.
         """
         self._check_size()
         shape = (*starts_SB.shape, T + 1)
@@ -70,10 +70,10 @@ class HostTokens(NamedTuple):
         return self.put(shape, read)
 
     def put(self, shape: tuple[int, ...], read: Callable[[slice], np.ndarray]) -> Array:
-        """An array (S, B, ...) on the devices, with B divided over them.
+        """Makes an array (S, B, ...) on the devices, with B divided over them.
 
         Args:
-            read: returns the part of the array that has these rows, along B.
+            read: returns the part of the array with the given rows, along B.
         """
         if self.mesh is None:
             return jnp.asarray(read(slice(None)))
@@ -88,7 +88,7 @@ class HostTokens(NamedTuple):
         return jax.make_array_from_callback(shape, NamedSharding(self.mesh, P(None, ROWS)), part)
 
     def _check_size(self) -> None:
-        """Reading a map past the end of its file would kill the process, without a message."""
+        """Checks the file's size, because reading past its end would kill the process."""
         path = getattr(self.tokens, "filename", None)
         if path is None:
             return
@@ -109,36 +109,36 @@ class HostTokens(NamedTuple):
 
 
 class Resident:
-    """Training tokens in the memory of each device, where the train loop gathers its batches."""
+    """Training tokens in the memory of each device. The train loop gathers batches from them."""
 
     def __init__(self, mesh: Mesh | None, tokens: np.ndarray) -> None:
         self._tokens = everywhere(mesh, tokens)
 
     def at(self, step: int) -> Array:
-        """What the train loop takes to continue from a step."""
+        """Returns the tokens that the train loop takes to continue from a step."""
         del step
         return self._tokens
 
     def reach(self, step: int) -> int:
-        """The step that a dispatch from `step` may go to."""
+        """The last step that a dispatch from `step` may reach: there is no limit."""
         del step
         return MAX_INT
 
     def close(self) -> None:
-        """Ends the reading."""
+        """Does nothing; `Ahead.close` ends its thread."""
 
 
 class Ahead:
-    """Training tokens on the host: a thread makes the next block while the device has this one.
+    """Training tokens on the host. A thread makes the next block while the device uses this one.
 
-    Block k holds the windows of the steps from k * steps on, so that it depends on k alone.
+    Block k holds the windows of the steps from k * n to (k + 1) * n - 1, so it depends only on k.
     """
 
     def __init__(self, source: HostTokens, run_config: RunConfig) -> None:
         self._source, self._T = source, run_config.model.block_size
         self._steps = steps_a_block(run_config, source.tokens.dtype.itemsize)
         self._count = len(source.tokens) - self._T
-        # At the limit that the device path has, not where the count itself needs more bits.
+        # The same limit as on the device, although the count itself would allow a few tokens more.
         self._is_wide = len(source.tokens) >= WIDE
         draw = wide_bits if self._is_wide else partial(window_starts, count=self._count)
         size, key = run_config.train.sequences_per_update, make_keys(run_config.seed).data
@@ -148,10 +148,10 @@ class Ahead:
         self._now: tuple[int, Block] | None = None
 
     def at(self, step: int) -> Block:
-        """What the train loop takes to continue from a step: the block that holds it.
+        """Returns the block that contains a step; the train loop continues with it.
 
         Raises:
-            InputError: the text cannot be read, see `HostTokens.windows`.
+            InputError: the text cannot be read; see `HostTokens.windows`.
         """
         k = step // self._steps
         if self._now is None or self._now[0] != k:
@@ -162,17 +162,17 @@ class Ahead:
         return self._now[1]
 
     def reach(self, step: int) -> int:
-        """The step that a dispatch from `step` may go to: the end of its block."""
+        """The last step that a dispatch from `step` may reach: the end of its block."""
         return (step // self._steps + 1) * self._steps
 
     def close(self) -> None:
-        """Ends the thread, after the block that it is reading."""
+        """Ends the thread after its current block."""
         self._thread.shutdown(cancel_futures=True)
 
     def _begin(self, k: int) -> Future[Block]:
-        """Begins to make block k."""
-        # The device draws where windows start, so that they are the resident path's. This is asked
-        # before the updates of the block before, or it would wait for them.
+        """Starts to make block k."""
+        # The device draws the windows' starts, so that they equal those of `Resident`. Dispatch
+        # this before the previous block's updates; otherwise it would wait for them.
         first = k * self._steps
         drawn = self._draw(np.arange(first, first + self._steps).astype(np.uint32))
         return self._thread.submit(self._make, first, drawn)
@@ -186,17 +186,17 @@ class Ahead:
 
 
 def steps_a_block(run_config: RunConfig, itemsize: int) -> int:
-    """How many steps' windows are read together: those to the next log line, if that is little."""
+    """Number of steps in a block: up to the next log line, limited by BLOCK_BYTES."""
     train = run_config.train
     each = train.sequences_per_update * (run_config.model.block_size + 1) * itemsize
     return max(1, min(train.log_interval, train.eval_interval, BLOCK_BYTES // each))
 
 
 def is_on_device(run_config: RunConfig, train: np.ndarray, val: np.ndarray) -> bool:
-    """Whether the tokens of a run live on its devices.
+    """Whether a run keeps its tokens on its devices.
 
     Raises:
-        InputError: they must, and have more tokens than a device can count.
+        InputError: the user asks for it, but the text has too many tokens to index on a device.
     """
     wanted, most = run_config.data_on_device, max(len(train), len(val))
     if wanted == "yes" and most >= WIDE:
@@ -212,10 +212,10 @@ def is_on_device(run_config: RunConfig, train: np.ndarray, val: np.ndarray) -> b
 def feed(
     run_config: RunConfig, mesh: Mesh | None, tokens: tuple[np.ndarray, np.ndarray]
 ) -> tuple[Resident | Ahead, Array | HostTokens]:
-    """The tokens to train on, and those to validate on, as `evaluate` takes them.
+    """Returns the source of training tokens, and the validation tokens that `evaluate` takes.
 
     Args:
-        tokens: for training and for validation.
+        tokens: the training split and the validation split.
     """
     val = to_validate(run_config, mesh, tokens)
     if not isinstance(val, HostTokens):
@@ -226,7 +226,7 @@ def feed(
 def to_validate(
     run_config: RunConfig, mesh: Mesh | None, tokens: tuple[np.ndarray, np.ndarray]
 ) -> Array | HostTokens:
-    """The tokens to validate on alone; arguments as in `feed`."""
+    """Returns only the validation tokens; the arguments are those of `feed`."""
     if is_on_device(run_config, *tokens):
         return everywhere(mesh, tokens[1])
     return HostTokens(tokens[1], run_config.model.vocab_size, mesh)
@@ -240,20 +240,20 @@ def evaluate(
     max_windows: int = 0,
     placement: Placement = ONE_DEVICE,
 ) -> float:
-    """`training.evaluate` for tokens on either side, with the same result: nats per token."""
+    """`training.evaluate` for tokens on device or host, with the same result: nats per token."""
     if not isinstance(tokens, HostTokens):
         return training.evaluate(
             model, params, tokens, max_windows=max_windows, placement=placement
         )
     T, count = training.config_of(model).block_size, len(tokens.tokens)
     starts = training.evaluation_starts(count, T, max_windows, placement.parts)
-    short = -len(starts) % min(len(starts), GROUP)  # one shape compiles once
+    short = -len(starts) % min(len(starts), GROUP)  # pad, so that all groups have one shape
     starts = np.concatenate([starts, np.full((short, starts.shape[1]), count)])
     total = everywhere(tokens.mesh, np.float32(0))
     for group in np.split(starts, len(starts) // min(len(starts), GROUP)):
         targets = np.clip(count - 1 - group, 0, T).astype(np.int32)
         windows_SBT = tokens.windows(group, T)
         targets_SB = tokens.put(targets.shape, lambda rows, all=targets: all[:, rows])
-        jax.block_until_ready(total)  # one group ahead, and no more
+        jax.block_until_ready(total)  # read only one group ahead
         total = training.add_losses(model, params, windows_SBT, targets_SB, total, placement)
     return float(total) / float(np.clip(count - 1 - starts, 0, T).sum())

@@ -1,8 +1,8 @@
 """How many floating-point operations a GPT costs, term by term.
 
-Counted as in the appendix of the PaLM paper (Chowdhery et al., 2022, appendix B): matrix products
-alone, a multiplication and an addition each one operation, and a causal model's whole square of
-scores. What LayerNorm, softmax, GELU, dropout and the optimizer cost besides is left out.
+The count follows the PaLM paper (Chowdhery et al., 2022, appendix B). It includes only matrix
+products, with a multiplication and an addition as one operation each, and a causal model's whole
+square of scores. It leaves out LayerNorm, softmax, GELU, dropout and the optimizer.
 """
 
 from typing import NamedTuple
@@ -16,8 +16,8 @@ class Term(NamedTuple):
     """One kind of product, for one token in all layers.
 
     Attributes:
-        what: which, with its formula.
-        forward: operations of the forward pass.
+        what: the product's name and formula.
+        forward: operations in the forward pass.
     """
 
     what: str
@@ -25,7 +25,7 @@ class Term(NamedTuple):
 
 
 def terms(model_config: GPTConfig, tokens: int | None = None) -> list[Term]:
-    """The products of a token's forward pass; its context is `tokens` long, or block_size."""
+    """The products in a token's forward pass, with a context of `tokens`, or of block_size."""
     C, L, V = model_config.n_embd, model_config.n_layer, model_config.vocab_size
     T = tokens or model_config.block_size
     return [
@@ -39,5 +39,5 @@ def terms(model_config: GPTConfig, tokens: int | None = None) -> list[Term]:
 
 
 def train_flops(model_config: GPTConfig, tokens: int | None = None) -> int:
-    """Operations of forward and backward, for one token."""
+    """Operations of the forward and backward pass for one token."""
     return (1 + BACKWARD) * sum(term.forward for term in terms(model_config, tokens))

@@ -15,7 +15,7 @@ from gptjax.errors import InputError
 
 
 class MeshShape(NamedTuple):
-    """How many devices there are along each axis."""
+    """The number of devices along each axis."""
 
     data: int = 1
     fsdp: int = 1
@@ -37,10 +37,10 @@ class MeshShape(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The shape that `data=2,fsdp=4` names; an axis that is not named has one device.
+        """Parses a shape such as `data=2,fsdp=4`. An axis that is not named has one device.
 
         Raises:
-            InputError: an axis is unknown or given twice, or a size is no whole number above 0.
+            InputError: an axis is unknown or given twice, or a size is not a whole number above 0.
         """
         sizes: dict[str, int] = {}
         for part in text.split(","):
@@ -59,11 +59,11 @@ class MeshShape(NamedTuple):
 
 
 def default_shape(sequences: int, devices: int, processes: int = 1) -> MeshShape:
-    """The largest `data` axis that divides the sequences, with as many devices of each process.
+    """The largest `data` axis that divides the sequences and has equally many devices per process.
 
     Args:
         sequences: number of sequences computed at once.
-        devices: number of devices, those of all processes.
+        devices: number of devices of all processes together.
 
     Raises:
         InputError: the sequences cannot be divided over the processes.
@@ -86,8 +86,8 @@ def check_shape(shape: MeshShape, model_config: GPTConfig, sequences: int, devic
         devices: number of devices available.
 
     Raises:
-        InputError: the mesh has another number of devices, or a size does not divide; the message
-            has both numbers and a mesh that fits.
+        InputError: the number of devices is wrong, or a size cannot be divided evenly; the message
+            names both numbers and a mesh that fits.
     """
     way_out = _way_out(model_config, sequences, devices)
     if shape.devices != devices:
@@ -105,7 +105,7 @@ def check_shape(shape: MeshShape, model_config: GPTConfig, sequences: int, devic
 def _divided(
     shape: MeshShape, model_config: GPTConfig, sequences: int
 ) -> list[tuple[str, int, str, int]]:
-    """What a mesh divides: its name and size, the axes, and the number of devices along them."""
+    """What a mesh divides: for each, its name, its size, the axes, and the devices along them."""
     return [
         ("the sequences computed at once", sequences, "data x fsdp", shape.rows),
         ("n_embd", model_config.n_embd, "fsdp", shape.fsdp),

@@ -1,7 +1,7 @@
-"""What a run needs, found without running it: operations, bytes of each device, communication.
+"""Finds what a run needs without running it: operations, bytes per device, communication.
 
-Nothing is allocated: programs are lowered for shapes and dtypes, and compiled for the CPU's
-devices, of which there may be simulated ones.
+This allocates no arrays: it lowers programs for shapes and dtypes, and compiles them for the CPU,
+with simulated devices if there are several.
 """
 
 import math
@@ -22,11 +22,11 @@ from gptjax.model import GPT, forward
 from gptjax.optimizer import trained_mask
 from gptjax.training import init_params, init_state, make_keys, make_train_loop
 
-FAST = {"xla_backend_optimization_level": 0}  # compiled fast; arrays and operations are the same
+FAST = {"xla_backend_optimization_level": 0}  # compiles faster, with the same arrays and operations
 
 
 class StateBytes(NamedTuple):
-    """Bytes on one device of what a run keeps between updates, and of its gradients."""
+    """Bytes on one device: the state that a run keeps between updates, and its gradients."""
 
     params: int
     moments: int
@@ -34,7 +34,7 @@ class StateBytes(NamedTuple):
 
 
 def state_bytes(run_config: RunConfig, mesh: Mesh | None) -> StateBytes:
-    """The bytes on one device; `moments` is all of the optimizer's state."""
+    """Bytes on one device. `moments` is the whole optimizer state."""
     state = _abstract_state(run_config, mesh)
     mask = trained_mask(state.params, run_config.train.trainable)
     trained = jax.tree.map(lambda x, is_trained: x if is_trained else None, state.params, mask)
@@ -44,12 +44,13 @@ def state_bytes(run_config: RunConfig, mesh: Mesh | None) -> StateBytes:
 def activation_bytes(run_config: RunConfig, rows: int, *, has_weights: bool) -> int:
     """Bytes on one device of the activations that the backward pass needs, by formula.
 
-    A block keeps 16 C numbers a token, or C with `remat` and then those of one block at a time.
+    A block keeps 16 C numbers per token. With `remat`, each block keeps C, and one block at a time
+    has its 16 C.
 
     Args:
         rows: number of devices that the sequences are divided over.
-        has_weights: attention's weights are kept too, H T float32 numbers a token; a flash kernel
-            does not.
+        has_weights: the attention weights are kept too, H T float32 numbers per token. A flash
+            kernel does not keep them.
     """
     cfg, train = run_config.model, run_config.train
     tokens = train.sequences_at_once // rows * cfg.block_size
@@ -62,7 +63,7 @@ def activation_bytes(run_config: RunConfig, rows: int, *, has_weights: bool) -> 
 def xla_flops(run_config: RunConfig) -> float:
     """Operations of forward and backward for one token, as XLA counts them.
 
-    Counted unrolled and without recomputing, for models of one and two blocks: each further block
+    XLA counts models of one and two blocks, unrolled and without recomputation. Each further block
     costs as much as the second.
     """
 
@@ -82,16 +83,16 @@ def xla_flops(run_config: RunConfig) -> float:
 
 
 def temporaries(run_config: RunConfig, mesh: Mesh | None) -> int:
-    """Bytes of one device's temporaries in the CPU's program of an update, in float32."""
+    """Bytes of temporaries on one device, in the CPU's program of a float32 update."""
     analysis: Any = _compiled(run_config, mesh).memory_analysis()
     return analysis.temp_size_in_bytes
 
 
 def communication(run_config: RunConfig, mesh: Mesh | None) -> Counter[str]:
-    """Bytes that the collectives of one update leave on a device, by kind.
+    """Bytes that the collectives of one update write on each device, by kind.
 
-    Read from the unrolled programs of one and two blocks with one micro-batch: each further block
-    adds as much as the second, and each micro-batch as much as the first.
+    They are counted in the unrolled programs of one and two blocks with one micro-batch. Each
+    further block adds as much as the second, and each micro-batch as much as the first.
     """
     if mesh is None:
         return Counter()
@@ -129,7 +130,7 @@ def _abstract_state(run_config: RunConfig, mesh: Mesh | None) -> Any:
 
 
 def _compiled(run_config: RunConfig, mesh: Mesh | None) -> Any:
-    """The program of updates in float32, compiled and not run."""
+    """Compiles the program of updates in float32, without running it."""
     run_config = run_config.replace(dtype="float32")
     model = sharding.spread(suited(GPT(run_config.model), run_config, "cpu"), mesh)
     keys = sharding.everywhere(mesh, make_keys(0))

@@ -1,9 +1,9 @@
-"""Scanned blocks: one block is compiled, and run once for each layer. Compiling then takes as long
-for 48 layers as for 6.
+"""Scanned blocks: one block is compiled, and run once for each layer. So 48 layers compile as fast
+as 6.
 
-In memory, the blocks of a scanned model are one tree, `blocks`, whose arrays have an axis in front,
-(L, ...), and so have the optimizer's moments. On disk there is `block_0`, `block_1` and so on, as
-ever: `stack` and `unstack` translate.
+In memory, the blocks of a scanned model are one tree, `blocks`, whose arrays have a leading axis of
+layers: (L, ...). The optimizer's moments have it too. On disk, there are `block_0`, `block_1` and
+so on, as in an unscanned model. `stack` and `unstack` convert between the two forms.
 """
 
 import re
@@ -24,11 +24,11 @@ BLOCK = re.compile(r"block_\d+$")
 
 
 def scan_blocks(model: GPT, blocks: Any, x_BTC: Array, dropout_key: Array | None) -> Array:
-    """All blocks of a model, for `Execution.blocks`.
+    """Runs all blocks of a model, for `Execution.blocks`.
 
     Args:
-        blocks: their parameters, with the axis of layers in front.
-        dropout_key: of the call; block i has the key `fold_in(dropout_key, i)`, as unrolled.
+        blocks: the blocks' parameters, with a leading axis of layers.
+        dropout_key: block i gets the key `fold_in(dropout_key, i)`, as in an unscanned model.
     """
     execution = model.execution
     block = Block(model.config, execution, parent=None)
@@ -48,7 +48,7 @@ def scan_blocks(model: GPT, blocks: Any, x_BTC: Array, dropout_key: Array | None
 
 
 def stack(tree: Any) -> Any:
-    """A tree of parameters, or a training state, from the form on disk to the scanned form."""
+    """Converts parameters, or a training state, from the form on disk to the scanned form."""
 
     def translate(node: Any) -> Any:
         if not _has_blocks(node):
@@ -82,7 +82,7 @@ def unstack(tree: Any, n_layer: int) -> Any:
 
 
 def in_memory(run_config: RunConfig, mesh: Mesh | None) -> Callable[[Any], Any]:
-    """What brings a state or parameters from the form on disk to the run's form in memory."""
+    """Returns a function that converts a state or parameters from the form on disk to the run's."""
     if not run_config.scans_layers:
         return lambda tree: tree
 
@@ -94,7 +94,7 @@ def in_memory(run_config: RunConfig, mesh: Mesh | None) -> Callable[[Any], Any]:
 
 
 def on_disk(run_config: RunConfig) -> Callable[[Any], Any]:
-    """The inverse of `in_memory`. It copies: the tree that it is given stays as it is."""
+    """The inverse of `in_memory`. It copies, so its argument stays unchanged."""
     if not run_config.scans_layers:
         return lambda tree: tree
     return partial(unstack, n_layer=run_config.model.n_layer)
@@ -107,7 +107,7 @@ def _join(layers: tuple[Array, ...]) -> Array:
 
 @jax.jit
 def _split(leaf: Array) -> list[Array]:
-    """One program for each shape: Python would take a while to slice 48 blocks one by one."""
+    """Splits off all layers in one program, because slicing 48 blocks one by one is slow."""
     return list(leaf)
 
 

@@ -1,6 +1,6 @@
-"""JAX's settings: while a script runs, those that could change or stop the run have our values.
+"""While a script runs, gives our values to the JAX settings that could change or stop the run.
 
-JAX takes them from the environment (JAX_ENABLE_X64=1) or from a program (`jax.config.update`).
+Users set them in the environment (JAX_ENABLE_X64=1) or in a program (`jax.config.update`).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ OURS = {
     # Rounding of sums and products.
     "jax_default_matmul_precision": None,
     "jax_disable_jit": False,
-    # Checks that would stop the program where we check ourselves, or move arrays on purpose.
+    # Checks that would stop the program, although we check ourselves or move arrays on purpose.
     "jax_debug_nans": False,
     "jax_debug_infs": False,
     "jax_debug_key_reuse": False,
@@ -44,19 +44,19 @@ OURS = {
     "jax_no_tracing": False,
     "jax_no_execution": False,
 }
-# How long the child may take; starting JAX on a CPU takes 2 s.
+# How long the child process may take. Starting JAX on a CPU takes 2 s.
 SECONDS = 20
 
 
 @contextlib.contextmanager
 def own_settings(tell: Callable[[str], None]) -> Iterator[None]:
-    """Applies `OURS` in all threads while the block runs, then restores the program's settings.
+    """Applies `OURS` in all threads while the block runs, then restores the old settings.
 
     Args:
         tell: receives a line for each setting that is overridden.
 
     Raises:
-        InputError: a setting was changed by a `with` block in this thread, which we cannot undo.
+        InputError: a `with` block in this thread changed a setting; only leaving it can undo that.
     """
     # A new thread sees the process's settings, not those of a `with jax.enable_x64():` around us.
     with ThreadPoolExecutor(1) as another:
@@ -86,10 +86,10 @@ def _differing() -> dict[str, Any]:
 def check_xla_flags() -> None:
     """Tries XLA_FLAGS in a child process, because XLA aborts on a flag that it does not know.
 
-    Only before JAX's first use of a device.
+    Call this before JAX first uses a device.
 
     Raises:
-        InputError: XLA cannot start with them.
+        InputError: XLA cannot start with these flags.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if not flags or not hasattr(os, "fork"):
@@ -113,5 +113,5 @@ def check_xla_flags() -> None:
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) not in (0, -signal.SIGALRM):
         why = next((line for line in said.splitlines() if "XLA_FLAGS" in line), said)
-        why = why.split("] ")[-1]  # without the date and the place in XLA's code
+        why = why.split("] ")[-1]  # without the date and the source line in XLA
         raise InputError(f"XLA_FLAGS ({flags}): XLA rejects them ({one_line(why, 200)})")

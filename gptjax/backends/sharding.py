@@ -1,7 +1,7 @@
 """The sharding of each array of a run on a mesh of devices (mesh.py).
 
-Nothing here computes: JAX's compiler partitions the program by the shardings of its arrays, and
-adds the communication. Functions that take `Mesh | None` take None for one device.
+This module computes nothing: JAX's compiler partitions the program by the shardings of its arrays,
+and adds the communication. A mesh of None means one device.
 """
 
 import re
@@ -21,12 +21,12 @@ from gptjax.model import GPT, Execution
 from gptjax.training import ONE_DEVICE, Placement
 
 Array = jax.Array
-# The sequences of a batch are divided over both.
+# The sequences of a batch are divided over both axes.
 ROWS = ("data", "fsdp")
 
-# The axes that a parameter is divided along, by the end of its path; the paths of the optimizer's
-# moments end like their parameter's. What no rule names (biases of width C, LayerNorm, counters) is
-# small, and every device holds all of it.
+# The mesh axes along which a parameter is divided, by the end of its path. The paths of the
+# optimizer's moments end like those of their parameters. Arrays without a rule (biases of width C,
+# LayerNorm, counters) are small, and every device holds them whole.
 RULES: tuple[tuple[str, P], ...] = (
     ("wte/embedding", P(None, "fsdp")),  # (V, C)
     ("wpe/embedding", P(None, "fsdp")),  # (T, C)
@@ -38,17 +38,18 @@ RULES: tuple[tuple[str, P], ...] = (
     ("mlp/proj/kernel", P("tensor", "fsdp")),  # (4C, C)
     ("lm_head/kernel", P("fsdp", None)),  # (C, V)
 )
-# Muon's momentum: stacks of matrices of one shape, (N, rows, columns), see muon.py.
+# Muon's momentum: stacks of matrices of the same shape, (N, rows, columns); see muon.py.
 STACK = re.compile(r"(^|/)\d+x\d+$")
-# Parameters of scanned blocks, which have an axis of layers in front, see scanned.py.
+# Parameters of scanned blocks, which have a leading axis of layers; see scanned.py.
 SCANNED = re.compile(r"(^|/)blocks/")
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh of this shape: over these devices, or over JAX's, the same number of each process.
+    """Makes a mesh of this shape.
 
     Args:
-        devices: at least as many as the shape has.
+        devices: at least as many as the shape has; None takes JAX's devices, equally many from each
+            process.
     """
     if devices is None:
         each = shape.devices // jax.process_count()
@@ -63,10 +64,10 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
 
     Args:
         path: names from the root of the state, joined by `/`.
-        shape: the array's.
+        shape: the array's shape.
     """
     if STACK.search(path):
-        # Each device holds some of the matrices; if their number does not divide, some of the rows.
+        # Divide the matrices among the devices or, if their number is no multiple, their rows.
         whole_matrices = shape[0] % mesh.shape["fsdp"] == 0
         spec = P("fsdp", None, None) if whole_matrices else P(None, "fsdp", None)
     else:
@@ -74,13 +75,13 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
         spec = next(found, P())
     if SCANNED.search(path):
         spec = P(None, *spec)  # each device has its part of every layer
-    # An axis of the array that the mesh does not divide stays whole.
+    # An array axis whose size the mesh axis does not divide stays whole.
     axes = zip(spec, shape, strict=False)
     return P(*(axis if _divides(mesh, axis, size) else None for axis, size in axes))
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
-    """A tree's shardings by the rules: of a TrainState, of parameters, or of a block's."""
+    """The shardings, by the rules, of a TrainState, of parameters, or of a block's parameters."""
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -90,7 +91,7 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def target(mesh: Mesh | None, tree: Any) -> Any:
-    """Shapes and dtypes, from `jax.eval_shape`, with the shardings of `shardings`."""
+    """Adds shardings to a tree of shapes and dtypes from `jax.eval_shape`."""
     if mesh is None:
         return tree
     return jax.tree.map(
@@ -101,12 +102,12 @@ def target(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def place(mesh: Mesh | None, tree: Any) -> Any:
-    """A tree of arrays of this process, each where `shardings` has it."""
+    """Places a tree of this process's arrays by `shardings`."""
     return tree if mesh is None else jax.device_put(tree, shardings(mesh, tree))
 
 
 def everywhere(mesh: Mesh | None, tree: Any) -> Any:
-    """A tree of arrays and keys that each process has, on every device of the mesh."""
+    """Copies a tree of arrays and keys, which each process has, to every device of the mesh."""
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     where = replicated(mesh)
@@ -122,12 +123,12 @@ def everywhere(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, P())
 
 
 def placement(mesh: Mesh | None) -> Placement:
-    """The constraints that a train step puts on its batch and its state."""
+    """The sharding constraints on a train step's batch and state."""
     if mesh is None:
         return ONE_DEVICE
 
@@ -141,14 +142,14 @@ def placement(mesh: Mesh | None) -> Placement:
 
 
 def spread(model: nn.Module, mesh: Mesh | None) -> nn.Module:
-    """A GPT whose execution has its hooks set for the mesh; a rung of the lecture is unchanged."""
+    """Sets a GPT's execution hooks for the mesh; returns a rung of the lecture unchanged."""
     if mesh is None or not isinstance(model, GPT):
         return model
     return model.clone(execution=on_mesh(model.execution, mesh))
 
 
 def on_mesh(execution: Execution, mesh: Mesh) -> Execution:
-    """The execution with its hooks set for the mesh.
+    """Returns the execution with its hooks set for the mesh.
 
     Without these constraints, XLA sums activations over the devices of `fsdp` instead of gathering
     weights, which takes several times the memory and the time.
@@ -180,7 +181,7 @@ def on_mesh(execution: Execution, mesh: Mesh) -> Execution:
 
 
 def _pin(mesh: Mesh, x: Array) -> Array:
-    """The array with its first axis divided over the devices, and no other axis."""
+    """Divides the array's first axis over the devices, and no other axis."""
     spec = P(ROWS, *(None,) * (x.ndim - 1))
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
