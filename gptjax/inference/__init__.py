@@ -1,1 +1,1 @@
-"""From a trained model to text: the cache, sampling, generation, scoring, text as it comes."""
+"""From a trained model to text: the KV cache, sampling, generation, scoring, streaming."""

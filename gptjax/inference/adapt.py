@@ -1,4 +1,4 @@
-"""A trained model as a sampler wants it: a shorter context, another dtype."""
+"""Adapts a trained model for sampling: a shorter context, another dtype."""
 
 import dataclasses
 from typing import Any
@@ -13,10 +13,10 @@ from gptjax.model import config_of
 
 
 def with_block_size(model: nn.Module, params: Any, block_size: int) -> tuple[nn.Module, Any]:
-    """The same model with a shorter context: the first rows of its table of positions.
+    """Returns the model with a shorter context: keeps the first rows of its position table.
 
     Raises:
-        ConfigError: `block_size` is not from 1 to the model's.
+        ConfigError: `block_size` is below 1 or above the model's.
     """
     model_config = config_of(model)
     if not 1 <= block_size <= model_config.block_size:
@@ -28,11 +28,11 @@ def with_block_size(model: nn.Module, params: Any, block_size: int) -> tuple[nn.
 
 
 def with_dtype(model: nn.Module, params: Any, dtype: Dtype) -> tuple[nn.Module, Any]:
-    """The same model computing in `dtype`, with the matrices of its products stored so.
+    """Returns the model computing in `dtype`, and its parameters with the matrices stored in it.
 
-    In bfloat16 that halves what is read for each token, and changes no result: the computation
-    would round the same numbers itself. Only a tied table of tokens is rounded where it would not
-    be: its rows are also the embeddings, which are float32 else.
+    bfloat16 halves the bytes that are read for each token. It changes no result, because the
+    computation would round the matrices anyway. A tied token table is the one exception: its rows
+    are also the embeddings, which would otherwise stay float32.
     """
     tied = config_of(model).tie_embeddings
 

@@ -1,15 +1,17 @@
-"""The KV cache: what a GPT computed of the tokens so far, as a pytree passed in and out.
+"""The KV cache: a GPT's keys and values for the tokens so far, a pytree passed in and out.
 
-`prefill` reads prompts, `decode_step` adds a token to each row, `slide` makes room where the window
-is full. All are pure, and the attention is the model's own: here is only what is kept and where.
+`prefill` reads prompts, `decode_step` adds a token to each row, and `slide` makes room when a
+window is full. All three are pure functions. The model computes the attention; this module decides
+only which keys and values are kept, and where.
 
-A clock counts the tokens decoded, the same for every row. Row b's tokens have the times start_B[b]
-to clock - 1, so that rows of different lengths go on together: their newest tokens share a slot,
-time mod S. S is block_size, and a slot is used again when its token has left every window.
+A clock counts the decoded tokens, and is the same for every row. Row b's tokens have the times
+start_B[b] to clock - 1. So rows of different lengths can be decoded together: their newest tokens
+share a slot, which is time mod S. S is block_size. A slot is reused once its token has left every
+window.
 
-Example: S = 4, and a prompt of 3 tokens. They have the times -3, -2 and -1 and the slots 1, 2 and
-3; start is -3 and clock 0. The next token has the time 0 and slot 0, and the window is full: clock
-is 1. `slide` then drops its older half: start is -1, and the token of time 1 takes slot 1.
+Example: S = 4, and a prompt has 3 tokens. Their times are -3, -2 and -1, and their slots 1, 2 and
+3; start is -3 and clock 0. The next token has time 0 and slot 0; clock is now 1, and the window is
+full. `slide` then drops its older half: start is -1, and the token of time 1 takes slot 1.
 """
 
 from typing import Any, NamedTuple
@@ -25,13 +27,13 @@ Array = jax.Array
 
 
 class Cache(NamedTuple):
-    """Keys and values of each row's window, S slots of them, in one array for each block.
+    """Keys and values in each row's window of S slots, one array for each block.
 
     Attributes:
-        keys_HBDS: transposed, as the product with a query reads them; on a CPU a tenth faster.
-        values_HBSD: in the order in which the weights take them.
+        keys_HBDS: transposed, as the product with a query reads them: 10 % faster on a CPU.
+        values_HBSD: in the order in which the product with the attention weights reads them.
         clock: int32, the time of the next token.
-        start_B: int32, the time of the first token of each row's window.
+        start_B: int32, the time of the first token in each row's window.
     """
 
     keys_HBDS: tuple[Array, ...]
@@ -41,15 +43,15 @@ class Cache(NamedTuple):
 
     @property
     def length_B(self) -> Array:
-        """How many tokens each row's window holds."""
+        """The number of tokens in each row's window."""
         return self.clock - self.start_B
 
 
 def init_cache(model_config: GPTConfig, batch: int, dtype: Any = None) -> Cache:
-    """An empty cache for `batch` rows.
+    """Makes an empty cache for `batch` rows.
 
     Args:
-        dtype: of keys and values; the computation's, unless given.
+        dtype: dtype of keys and values; None means the dtype of the computation.
     """
     dtype = jnp.dtype(dtype or model_config.dtype)
     H, S, D = model_config.n_head, model_config.block_size, model_config.head_size
@@ -67,11 +69,12 @@ def prefill(
     """Reads whole prompts at once.
 
     Args:
-        prompt_BT: int32 ids, T at most block_size, each row's prompt first and anything after it.
-        length_B: how long each prompt is, from 1 to T; T, unless given.
+        prompt_BT: int32 ids, with T at most block_size. Each row begins with its prompt; the ids
+            after the prompt are ignored.
+        length_B: the length of each prompt, from 1 to T; None means T.
 
     Returns:
-        logits_BV of the token after each prompt, float32, and the cache that decoding goes on with.
+        logits_BV for the token after each prompt, float32, and the cache for `decode_step`.
     """
     B, T = prompt_BT.shape
     cfg = config_of(model)
@@ -84,12 +87,12 @@ def prefill(
 
 
 def decode_step(model: nn.Module, params: Any, cache: Cache, token_B: Array) -> tuple[Array, Cache]:
-    """Adds one token to each row; every row must have room, see `slide`.
+    """Adds one token to each row. Every row must have room; see `slide`.
 
     Returns:
-        logits_BV of the token after it, float32, and the cache with it.
+        logits_BV for the next token, float32, and the cache with the token added.
     """
-    # 1. What the token may see: the slots whose times are in its row's window.
+    # 1. The token may see the slots whose times are in its row's window.
     S = config_of(model).block_size
     seen_BS = _time_of_slots(cache.clock, S)[None] >= cache.start_B[:, None]
     past = tuple(
@@ -97,9 +100,9 @@ def decode_step(model: nn.Module, params: Any, cache: Cache, token_B: Array) -> 
         for keys, values in zip(cache.keys_HBDS, cache.values_HBSD, strict=True)
     )
     logits_BTV, kv = _forward(model, params, token_B[:, None], past)
-    # 2. Its own key and value, into the slot of its time.
-    # The minimum is always 0, but XLA cannot know it before the logits are computed. So it writes
-    # in place, after its last read of the cache, instead of copying the cache twice per token.
+    # 2. Write the token's own key and value into the slot of its time.
+    # The minimum is always 0, but XLA cannot know that before it has computed the logits. So it
+    # writes in place after its last read of the cache, and need not copy the cache twice per token.
     slot = cache.clock % S + jnp.minimum(jnp.argmax(logits_BTV), 0)
     write = jax.lax.dynamic_update_slice_in_dim
     new = Cache(
@@ -117,14 +120,14 @@ def decode_step(model: nn.Module, params: Any, cache: Cache, token_B: Array) -> 
 
 
 def slide(model: nn.Module, params: Any, cache: Cache, ring_BS: Array, full_B: Array) -> Cache:
-    """Shortens the windows of some rows to their last half, block_size // 2 tokens.
+    """Shortens the windows of some rows to their newer half, block_size // 2 tokens.
 
-    A token's position, and so its key and value, is counted from the start of its window: the half
-    that stays is recomputed, once for the next block_size // 2 tokens.
+    Positions are counted from the start of the window, and keys and values depend on them. So the
+    half that stays is recomputed, once for the next block_size // 2 tokens.
 
     Args:
         ring_BS: the tokens, each in its slot.
-        full_B: which rows; their windows must be full.
+        full_B: the rows to shorten; their windows must be full.
     """
     T = config_of(model).block_size // 2
     half_B = jnp.full_like(cache.start_B, T)
@@ -136,26 +139,26 @@ def slide(model: nn.Module, params: Any, cache: Cache, ring_BS: Array, full_B: A
 
 
 def read_ring(ring_BS: Array, start_B: Array, count: int) -> Array:
-    """`count` tokens of each row from the time start_B on: (B, count)."""
+    """Reads `count` tokens of each row, from the time start_B on: (B, count)."""
     slots_BT = (start_B[:, None] + jnp.arange(count)[None]) % ring_BS.shape[1]
     return jnp.take_along_axis(ring_BS, slots_BT, axis=1)
 
 
 def last_logits(logits_BTV: Array, length_B: Array) -> Array:
-    """Logits after each row's last token: (B, V)."""
+    """The logits after each row's last token: (B, V)."""
     return jnp.take_along_axis(logits_BTV, length_B[:, None, None] - 1, axis=1)[:, 0]
 
 
 def pack_heads(params: Any) -> Any:
-    """Parameters with each head's matrices side by side, (C, H, D) for (H, C, D).
+    """Puts the heads' matrices side by side: (H, C, D) becomes (C, H, D).
 
-    One product then serves all heads. Otherwise XLA would rearrange them for every token.
+    One product then computes all heads. Otherwise XLA would rearrange the matrices for every token.
     """
     return jax.lax.optimization_barrier(_swap_heads(params))
 
 
 def unpack_heads(packed: Any) -> Any:
-    """The inverse of `pack_heads`; inside a jit it costs nothing."""
+    """The inverse of `pack_heads`. Inside a jit it costs nothing."""
     return _swap_heads(packed)
 
 
@@ -166,7 +169,7 @@ def _swap_heads(params: Any) -> Any:
 def _forward(
     model: nn.Module, params: Any, x_BT: Array, past: tuple[Past, ...] | None = None
 ) -> tuple[Array, list[tuple[Array, Array]]]:
-    """Logits, and of each block the keys and values of x, (H, B, T, D) each."""
+    """Computes the logits, and each block's keys and values of x, (H, B, T, D) each."""
     variables: Any = {"params": params}
     logits_BTV, found = model.apply(
         variables, x_BT, deterministic=True, past=past, mutable=["intermediates"]
@@ -177,7 +180,7 @@ def _forward(
 
 
 def _place(cache: Cache, kv: list[tuple[Array, Array]], length_B: Array, rows_B: Array) -> Cache:
-    """Writes each row's last length_B tokens into their slots, those of the rows in rows_B."""
+    """Writes each row's last length_B keys and values into their slots, for the rows in rows_B."""
     T = kv[0][0].shape[2]
     S = cache.values_HBSD[0].shape[2]
     # The index of the token that goes into each slot; below 0, the slot keeps its content.

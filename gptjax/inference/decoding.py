@@ -1,7 +1,7 @@
-"""The program that generates: one jit that reads prompts with the cache and draws token by token.
+"""The jitted program that generates text: it reads prompts with the cache and draws tokens.
 
-The host calls it as often as it wants tokens, see generation.py. Nothing that a caller varies from
-text to text is in its shapes, so each pair of a batch bucket and a prompt bucket compiles once.
+The host calls it whenever it wants more tokens; see generation.py. Its shapes depend only on the
+batch bucket and the prompt bucket, so each pair of buckets compiles once.
 """
 
 from collections.abc import Mapping
@@ -30,9 +30,9 @@ from gptjax.model import GPT, config_of, forward
 Array = jax.Array
 Window = Literal["exact", "chunked"]
 
-# Prompts are padded to the next of 16, 32, 64, ... or block_size, rows to a power of two.
+# Prompts are padded to 16, 32, 64, ... or block_size tokens, and batches to a power of two.
 SMALLEST_BUCKET = 16
-# Tokens that one call can return, for each row.
+# The most tokens per row that one call can return.
 ROOM = 256
 
 
@@ -40,9 +40,9 @@ class Program(NamedTuple):
     """The program's static arguments: changing one compiles another program.
 
     Attributes:
-        bucket: tokens that the prompts are padded to.
+        bucket: length to which the prompts are padded.
         window: see `generate`.
-        alternatives: N of `Drawn`.
+        alternatives: the N of `Drawn`.
     """
 
     model: nn.Module
@@ -52,21 +52,21 @@ class Program(NamedTuple):
 
     @property
     def is_cached(self) -> bool:
-        """Whether the module has a cache: a rung of the lecture has none."""
+        """Whether the module decodes with a cache. The lecture's rungs do not."""
         return isinstance(self.model, GPT)
 
 
 class State(NamedTuple):
-    """What goes from one call of the program to the next.
+    """The state that one call of the program passes to the next.
 
     Attributes:
-        fresh: whether the prompts are still to be read.
-        cache: the rows' windows; without keys and values for a module that has no cache.
-        ring_BS: the tokens of the windows, each in its slot, as in the cache.
-        logits_BV: of the next token.
-        used_BV: whether a row's text has a token.
-        length_B: of the whole prompts, in tokens.
-        rows_B: which samples these are, for their keys.
+        fresh: True until the prompts have been read.
+        cache: the rows' windows; it has no keys and values if the module decodes without a cache.
+        ring_BS: the tokens in the windows, each in the same slot as in the cache.
+        logits_BV: logits for the next token.
+        used_BV: whether a row's text contains a token.
+        length_B: lengths of the whole prompts, in tokens.
+        rows_B: numbers of the samples, for their keys.
     """
 
     fresh: Array
@@ -79,11 +79,11 @@ class State(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Tokens as they were drawn, K for each row.
+    """Drawn tokens, K for each row.
 
-    `logprob_BK` is each one's log probability under the model itself, at temperature 1 and before
-    any filter; `best_ids_BKN` are the N likeliest tokens in its place and `best_logprobs_BKN`
-    theirs.
+    `logprobs_BK` are their log probabilities under the model itself, at temperature 1 and without
+    filters. `best_ids_BKN` are the N likeliest tokens at each position, and `best_logprobs_BKN`
+    their log probabilities.
     """
 
     ids_BK: Any
@@ -102,20 +102,20 @@ def prepare(
     window: Window,
     alternatives: int,
 ) -> tuple[Program, State]:
-    """The program for these prompts, and its first state; built on the host, without compiling.
+    """Returns the program for these prompts, and its first state, built without compiling.
 
     Args:
-        rows: the number of each row, for its keys.
+        rows: the number of each row's sample, for its key.
     """
-    # 1. Shapes: rows and prompts padded to their buckets.
+    # 1. Choose the shapes: pad rows and prompts to their buckets.
     cfg = config_of(model)
     bucket = _bucket(max(map(len, prompts)), SMALLEST_BUCKET, cfg.block_size)
     program = Program(model, bucket, window, min(alternatives, cfg.vocab_size))
     B, S = _bucket(len(prompts), 1), cfg.block_size
-    added = B - len(prompts)  # rows whose tokens are thrown away
+    added = B - len(prompts)  # padding rows, whose tokens are discarded
     prompts, rows = prompts + prompts[:1] * added, rows + rows[:1] * added
 
-    # 2. The prompts' tokens. Their last has the time -1, so theirs are the last slots of the ring.
+    # 2. Store the prompts. Their last token has time -1, so they end in the ring's last slot.
     ring_BS, used_BV = np.zeros((B, S), np.int32), np.zeros((B, cfg.vocab_size), bool)
     for b, prompt in enumerate(prompts):
         kept = prompt[-S:]
@@ -123,7 +123,7 @@ def prepare(
         used_BV[b, prompt] = True
     length_B = np.array([len(prompt) for prompt in prompts], np.int32)
 
-    # 3. A cache of zeros, in which the windows begin with the prompts.
+    # 3. Make a cache of zeros, with windows that begin at the prompts.
     shapes = jax.eval_shape(partial(init_cache, cfg, B))
     if not program.is_cached:
         shapes = shapes._replace(keys_HBDS=(), values_HBSD=())
@@ -141,7 +141,7 @@ def prepare(
 
 
 def _bucket(size: int, smallest: int, largest: int | None = None) -> int:
-    """The power of two times `smallest` that holds `size`, and never more than `largest`."""
+    """The least power of two times `smallest` that holds `size`, but at most `largest`."""
     bucket = smallest
     while bucket < size:
         bucket *= 2
@@ -157,10 +157,10 @@ def advance(
     key: Array,
     sampling: Mapping[str, Array],
 ) -> tuple[State, Drawn]:
-    """Draws tokens up to the time `until`, at most ROOM of them.
+    """Draws tokens until the clock is `until`, at most ROOM of them.
 
     Args:
-        sampling: `Sampling.traced()`.
+        sampling: the result of `Sampling.traced()`.
     """
     B, S = state.ring_BS.shape
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, state.rows_B)
@@ -175,7 +175,7 @@ def advance(
         return not_done(carry) & (carry[0].cache.length_B < S).all()
 
     def cached_steps(carry: _Carry) -> _Carry:
-        """Until a window is full."""
+        """Draws tokens until a window is full."""
         return jax.lax.while_loop(has_room, partial(steps.cached, packed), carry)
 
     def chunk(carry: _Carry) -> _Carry:
@@ -184,22 +184,22 @@ def advance(
         state = jax.lax.cond(is_full, steps.make_room, lambda state: state, state)
         return cached_steps((state, drawn))
 
-    # 1. The prompts.
+    # 1. Read the prompts in the first call.
     carry = jax.lax.cond(state.fresh, steps.read_prompts, lambda state: state, state), carry[1]
-    # 2. With the cache, as far as it goes: to the end if windows are shortened when they are full.
+    # 2. Decode with the cache: to the end if full windows are shortened, else until one is full.
     if program.is_cached and program.window == "chunked":
         return jax.lax.while_loop(not_done, chunk, carry)
     if program.is_cached:
         carry = cached_steps(carry)
-    # 3. Where the window moves with each token, no key or value of the last step is of use.
+    # 3. From then on, the window moves with each token, so cached keys and values are of no use.
     return jax.lax.while_loop(not_done, steps.exact, carry)
 
 
 class _Steps(NamedTuple):
-    """The parts of `advance`, and what they share.
+    """The steps of `advance`, and the values that they share.
 
     Attributes:
-        keys_B: of the rows.
+        keys_B: the rows' keys.
         began: the time of the first token that this call draws.
     """
 
@@ -210,7 +210,7 @@ class _Steps(NamedTuple):
     sampling: Mapping[str, Array]
 
     def read_prompts(self, state: State) -> State:
-        """The logits after the prompts, and the cache with their keys and values."""
+        """Computes the logits after the prompts, and fills the cache with their keys and values."""
         cache, bucket = state.cache, self.program.bucket
         if self.program.is_cached:
             x_BT = read_ring(state.ring_BS, cache.start_B, bucket)
@@ -220,12 +220,12 @@ class _Steps(NamedTuple):
         return state._replace(fresh=jnp.bool_(False), cache=cache, logits_BV=logits_BV)
 
     def read_window(self, cache: Cache, ring_BS: Array, count: int) -> Array:
-        """Logits of the next token from the windows' first `count` tokens, without the cache."""
+        """Logits for the next token from the windows' first `count` tokens, without the cache."""
         x_BT = read_ring(ring_BS, cache.start_B, count)
         return last_logits(forward(self.program.model, self.params, x_BT), cache.length_B)
 
     def draw(self, state: State, drawn: Drawn) -> tuple[Array, State, Drawn]:
-        """The next token of each row, put into the ring and recorded."""
+        """Draws the next token of each row, puts it into the ring and records it."""
         B, S = state.ring_BS.shape
         clock = state.cache.clock
         logits_BV = penalize(state.logits_BV, state.used_BV, self.sampling)
@@ -239,10 +239,10 @@ class _Steps(NamedTuple):
         return token_B, state, drawn
 
     def cached(self, packed: Any, carry: _Carry) -> _Carry:
-        """One token, with the cache.
+        """Draws one token with the cache.
 
         Args:
-            packed: the parameters by `pack_heads`, outside of the loop over tokens.
+            packed: the parameters from `pack_heads`, computed outside the loop over tokens.
         """
         token_B, state, drawn = self.draw(*carry)
         params = unpack_heads(packed)
@@ -250,7 +250,7 @@ class _Steps(NamedTuple):
         return state._replace(cache=cache, logits_BV=logits_BV), drawn
 
     def exact(self, carry: _Carry) -> _Carry:
-        """One token from the whole window: it has moved, and with it every position."""
+        """Draws one token and re-encodes the whole window, because every position has moved."""
         _, state, drawn = self.draw(*carry)
         S = state.ring_BS.shape[1]
         clock = state.cache.clock + 1
@@ -260,14 +260,14 @@ class _Steps(NamedTuple):
         return state._replace(cache=cache, logits_BV=logits_BV), drawn
 
     def make_room(self, state: State) -> State:
-        """Shortens the windows that are full."""
+        """Shortens the full windows."""
         full_B = state.cache.length_B >= state.ring_BS.shape[1]
         cache = slide(self.program.model, self.params, state.cache, state.ring_BS, full_B)
         return state._replace(cache=cache)
 
 
 def _none_drawn(B: int, alternatives: int) -> Drawn:
-    """Room for the tokens of one call."""
+    """Empty arrays for the tokens of one call."""
     return Drawn(
         jnp.zeros((B, ROOM), jnp.int32),
         jnp.zeros((B, ROOM)),
@@ -277,7 +277,7 @@ def _none_drawn(B: int, alternatives: int) -> Drawn:
 
 
 def _record(drawn: Drawn, place: Array, token_B: Array, logits_BV: Array) -> Drawn:
-    """Drawn with one more token; log probabilities only where alternatives were asked for."""
+    """Adds one token, and its log probabilities if the caller asked for alternatives."""
     ids_BK = drawn.ids_BK.at[:, place].set(token_B)
     alternatives = drawn.best_ids_BKN.shape[2]
     if alternatives == 0:

@@ -33,24 +33,24 @@ def generate(
     """Continues prompts, token by token.
 
     Args:
-        model: a GPT, which decodes with a cache, or any module of the same call, which does not.
-        prompt_BT: (B, T) ids, T at least 1.
-        key: a typed key. Row i draws from `fold_in(key, i)` and its token at position t from
-            `fold_in` of that with t, so a row does not depend on the rows beside it.
+        model: a GPT, which decodes with a cache, or a module with the same call, which does not.
+        prompt_BT: (B, T) ids, with T at least 1.
+        key: a typed key. Row i has the key `fold_in(key, i)`, and its token at position t the key
+            `fold_in(row_key, t)`. So a row does not depend on the other rows.
         max_new_tokens: at least 1.
-        prompt_lengths: how many of the T ids are each row's prompt; all, unless given.
-        window: what a token is conditioned on where the text is longer than block_size. `exact`:
+        prompt_lengths: the length of each row's prompt, at most T; None means T.
+        window: what a token is conditioned on when the text is longer than block_size. `exact`:
             the last block_size tokens, as in the lecture, re-encoded for each token. `chunked`:
             between block_size / 2 and block_size tokens, with the cache: when the window is full,
             its older half is dropped and the rest encoded again.
         sampling: fields of `Sampling` by name: temperature, top_k, top_p, min_p,
-            repetition_penalty. Without them, tokens are drawn from the model's own distribution.
+            repetition_penalty. By default, tokens are drawn from the model's own distribution.
 
     Returns:
-        (B, T + max_new_tokens) int32: each row's prompt, what follows, and zeros to the end.
+        (B, T + max_new_tokens) int32: each row's prompt, the new tokens, then zeros.
 
     Raises:
-        InputError: a setting is out of its range, or a prompt is empty.
+        InputError: a setting is out of range, or a prompt is empty.
     """
     prompt_BT = np.asarray(prompt_BT, np.int32)
     if prompt_BT.ndim != 2 or 0 in prompt_BT.shape:
@@ -82,18 +82,18 @@ def stream(
     rows: Sequence[int] | None = None,
     alternatives: int = 0,
 ) -> Iterator[Drawn]:
-    """The same, yielding tokens as they are generated: numpy arrays (B, K), K tokens per row.
+    """Like `generate`, but yields tokens as they are generated: numpy arrays (B, K).
 
     Args:
-        prompts: one array of ids for each row, none of them empty.
-        at_once: asked before each call of the program for the number of tokens to make, from 1 to
-            256; it changes nothing in the text.
-        rows: the number of each row, for its key; 0, 1, 2, ... unless given. Rows made in several
-            calls, or alone, are then the same.
-        alternatives: N of `Drawn`.
+        prompts: one array of ids for each row; none may be empty.
+        at_once: returns the number of tokens to generate in the next call of the program, from 1 to
+            256. It does not change the text.
+        rows: the number of each row's sample, for its key; by default 0, 1, 2, ... A row is the
+            same whether it is generated alone or with others.
+        alternatives: the N of `Drawn`.
 
     Raises:
-        InputError: a setting is out of its range, or a prompt is empty.
+        InputError: a setting is out of range, or a prompt is empty.
     """
     check_generation(max_new_tokens, window)
     prompts = [np.asarray(prompt, np.int32) for prompt in prompts]
@@ -113,10 +113,10 @@ def stream(
 
 
 def check_generation(max_new_tokens: int, window: str) -> None:
-    """Validates what is not a field of `Sampling`.
+    """Validates the settings that are not fields of `Sampling`.
 
     Raises:
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of range.
     """
     if max_new_tokens < 1:
         raise ConfigError("max_new_tokens", max_new_tokens, "must be at least 1")

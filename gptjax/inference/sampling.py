@@ -1,6 +1,6 @@
 """From logits to the next token: penalty, temperature, top-k, top-p, min-p, and the draw.
 
-In the order in which Hugging Face's `generate` applies them.
+The order is that of Hugging Face's `generate`.
 """
 
 import dataclasses
@@ -27,9 +27,8 @@ LEAST_TEMPERATURE = np.finfo(np.float32).tiny  # many processors round smaller n
 class Sampling:
     """How a token is drawn: by default, from the model's own distribution.
 
-    sample.py's flags, their help and their checks are made from these fields, and
-    `generate(..., top_k=40)` takes them by name. In the program they are traced numbers, by name
-    too: see `traced`.
+    sample.py makes flags, with help and checks, from these fields. `generate(..., top_k=40)` takes
+    them by name. The jitted program takes them as traced numbers; see `traced`.
 
     Attributes:
         temperature: divides the logits; 0 takes the likeliest token.
@@ -38,11 +37,11 @@ class Sampling:
             (nucleus sampling, Holtzman et al., "The curious case of neural text degeneration").
         min_p: draw among the tokens at least min_p times as probable as the likeliest (Nguyen et
             al., "Turning up the heat: min-p sampling").
-        repetition_penalty: divides the positive logits of the tokens that the text has, and
-            multiplies their negative ones (Keskar et al., "CTRL", section 4.1); 1 for none.
+        repetition_penalty: divides the positive logits of tokens that the text contains, and
+            multiplies their negative logits (Keskar et al., "CTRL", section 4.1); 1 for none.
 
     Raises:
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of range.
     """
 
     temperature: float = flag(1.0, "below 1 is more predictable; 0 is greedy")
@@ -70,7 +69,7 @@ class Sampling:
     def traced(self) -> dict[str, Any]:
         """The settings by name, as scalars for the jitted program: changing one never recompiles.
 
-        NumPy scalars, because JAX's would look for a device before we know that there is one.
+        They are NumPy scalars: making JAX scalars would initialize a device too early.
         """
         values: dict[str, Any] = {}
         for field in dataclasses.fields(self):
@@ -90,11 +89,11 @@ _FILTERS = {f.name: f.metadata["off"] for f in dataclasses.fields(Sampling) if f
 
 
 def penalize(logits_BV: Array, used_BV: Array, sampling: Mapping[str, Array]) -> Array:
-    """Logits with those of the tokens in use made smaller.
+    """Lowers the logits of tokens that the text already contains.
 
     Args:
-        used_BV: whether a row's text has a token.
-        sampling: `Sampling.traced()`, here and below.
+        used_BV: whether a row's text contains a token.
+        sampling: the result of `Sampling.traced()`, here and below.
     """
     penalty = sampling["repetition_penalty"]
     smaller_BV = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
@@ -102,18 +101,17 @@ def penalize(logits_BV: Array, used_BV: Array, sampling: Mapping[str, Array]) ->
 
 
 def filter_logits(logits_BV: Array, sampling: Mapping[str, Array]) -> Array:
-    """How far each logit is below its row's largest, over temperature: (B, V), none above 0.
+    """Each logit minus its row's largest, divided by the temperature: (B, V), at most 0.
 
-    It is -inf for the tokens that top-k, then top-p, then min-p drop. The likeliest token always
-    stays. Of equal logits the lower id ranks first, so that top_k = 1 is greedy, and exactly k
-    tokens stay.
+    Tokens that top-k, then top-p, then min-p drop get -inf. The likeliest token always stays. In a
+    tie, the lower id ranks first, so that top_k = 1 is greedy and exactly k tokens stay.
     """
-    # Subtract first: divided by a small temperature, several logits would become infinite.
+    # Subtract first: dividing by a small temperature could make several logits infinite.
     temperature = jnp.where(sampling["temperature"] > 0, sampling["temperature"], 1)
     below_BV = (logits_BV - logits_BV.max(-1, keepdims=True)) / temperature
     all_tokens = sampling["top_k"] >= logits_BV.shape[-1]
     sampling = {**sampling, "top_k": jnp.where(all_tokens, ALL, sampling["top_k"])}
-    # Sorting a large vocabulary costs more than a small model's step.
+    # Skip sorting if no filter is on: for a large vocabulary it costs more than a small model.
     is_on = jnp.any(jnp.stack([sampling[name] != off for name, off in _FILTERS.items()]))
     return jax.lax.cond(is_on, _drop, lambda x, *_: x, below_BV, logits_BV, sampling)
 
@@ -129,7 +127,7 @@ def _drop(below_BV: Array, logits_BV: Array, sampling: Mapping[str, Array]) -> A
     ranked_BV = jnp.where(rank_1V < sampling["top_k"], ranked_BV, -jnp.inf)
     probability_BV = nn.softmax(ranked_BV, axis=-1)
     before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
-    # By rounding, probabilities may add up to slightly more than 1, but a top_p of 1 means all.
+    # Because of rounding, probabilities may add up to more than 1, but top_p = 1 means all.
     within_BV = (before_BV < sampling["top_p"]) | (sampling["top_p"] == 1)
     stay_BV = within_BV & (rank_1V < sampling["top_k"])
     stay_BV = stay_BV & (probability_BV >= sampling["min_p"] * probability_BV[:, :1])

@@ -1,4 +1,4 @@
-"""The loss of a text under a model, each token seen with as much before it as fits."""
+"""The loss of a text under a model, each token with as much context as fits."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from gptjax.numerics import own_numerics
 
 
 class Score(NamedTuple):
-    """Summed loss in nats, over `tokens` tokens: all of a text's but the first."""
+    """The summed loss in nats over `tokens` tokens: all tokens of a text except the first."""
 
     nats: float
     tokens: int
@@ -25,16 +25,17 @@ def score(
 ) -> Score:
     """Sums the loss of every token after the first, once each.
 
-    Windows of block_size tokens begin `stride` tokens after one another, and of each only the
-    tokens that the one before it did not reach are counted. So a token is seen with between
-    block_size - stride and block_size tokens before it, but for those of the first window.
+    Windows of block_size tokens start every `stride` tokens. Each window counts only the tokens
+    that the previous one did not reach. So except in the first window, a token has between
+    block_size - stride and block_size tokens of context.
 
     Args:
-        ids: (N,) of a text.
-        stride: from 1, exact and slow, to block_size, as training's evaluation cuts the text.
+        ids: (N,) ids of a text.
+        stride: from 1, which is exact and slow, to block_size, which divides the text as the
+            evaluation in training does.
 
     Raises:
-        InputError: the text has fewer than two tokens, or the stride is out of its range.
+        InputError: the text has fewer than two tokens, or the stride is out of range.
     """
     T = config_of(model).block_size
     if not 1 <= stride <= T:
@@ -49,7 +50,7 @@ def score(
     total, reached = 0.0, 0
     for first in range(0, len(starts), batch_size):
         part = starts[first : first + batch_size]
-        part += part[-1:] * (batch_size - len(part))  # one shape, so one compile
+        part += part[-1:] * (batch_size - len(part))  # pad to one shape, which compiles once
         x_BT = np.stack([padded[s : s + T] for s in part])
         y_BT = np.stack([padded[s + 1 : s + T + 1] for s in part])
         counts_BT = np.zeros(y_BT.shape, bool)

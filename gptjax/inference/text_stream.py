@@ -1,4 +1,4 @@
-"""Tokens to text as they come, holding back what the next token may change."""
+"""Decodes tokens as they arrive, holding back text that the next token may change."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer(Protocol):
-    """What sampling needs of a tokenizer."""
+    """The part of a tokenizer that streaming uses."""
 
     start_id: int
 
@@ -23,18 +23,18 @@ class Tokenizer(Protocol):
 class TextStream:
     """One sample's text.
 
-    Held back are bytes that are not yet a character, and the beginning of what may become a stop
-    text. The first stop text that comes is left out, and everything after it.
+    It holds back bytes that are not yet a whole character, and the beginning of a possible stop
+    text. It removes the first stop text and everything after it.
 
     Attributes:
-        done: a stop text was met.
-        tokens: how many tokens the text took, those of the stop text included.
+        done: a stop text was reached.
+        tokens: the number of tokens in the text, including those of the stop text.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
-        # Tokens that end within a character, and how many characters of their text were used.
+        # Tokens that end within a character, and how many characters of their text were returned.
         self._open: list[int] = []
         self._used = 0
         self._held = ""
@@ -42,7 +42,7 @@ class TextStream:
         self.tokens = 0
 
     def feed(self, ids: Sequence[int]) -> str:
-        """Takes more tokens and returns the text that is certain now."""
+        """Adds tokens, and returns the text that can no longer change."""
         certain = ""
         for token in ids:
             if self.done:
@@ -52,7 +52,7 @@ class TextStream:
         return certain
 
     def finish(self) -> str:
-        """The rest of the text, when no token follows."""
+        """Returns the rest of the text after the last token."""
         broken = self._tokenizer.decode(self._open)[self._used :] if self._open else ""
         rest = self._held + broken if not self.done else ""
         self._open, self._used, self._held = [], 0, ""
@@ -71,10 +71,10 @@ class TextStream:
         return certain
 
     def _decode(self, token: int) -> str:
-        """The characters that a token completes; a token may end within the next one.
+        """Returns the characters that a token completes. A token may end within a character.
 
-        A character that is not complete is decoded to U+FFFD. It began in one of the last three
-        tokens, since a character of UTF-8 has at most four bytes. So decoding goes on from these.
+        An incomplete character decodes to U+FFFD. A UTF-8 character has at most four bytes, so it
+        began in one of the last three tokens. The next call decodes these again.
         """
         ids = [*self._open, token]
         text = self._tokenizer.decode(ids)
@@ -88,7 +88,7 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` are the beginning of `stop`."""
+    """The number of characters at the end of `text` with which `stop` begins."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if stop.startswith(text[-size:]):
             return size
@@ -96,9 +96,10 @@ def _overlap(text: str, stop: str) -> int:
 
 
 class Pace:
-    """How many tokens to make before the next look: few at first, then a twentieth of a second's.
+    """Decides how many tokens to generate before showing them.
 
-    Where nobody watches, as many as fit.
+    If somebody watches, it starts with 1 and grows to what takes a twentieth of a second. If not,
+    it is as many as fit.
     """
 
     def __init__(self, watched: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -119,11 +120,11 @@ class Pace:
 
 
 class SampleWriter:
-    """Writes samples one after another, the first unfinished one while it is generated.
+    """Writes samples in order, and streams the first unfinished one while it is generated.
 
     Args:
-        out: receives the text alone: of each sample its prompt, its text and a line of dashes.
-        keep_logprobs: remember what `logprobs` returns.
+        out: receives only the text: for each sample its prompt, its text and a line of dashes.
+        keep_logprobs: collect each token's log probability in `logprobs`.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class SampleWriter:
         self.logprobs: list[dict[str, Any]] = []
 
     def begin(self, batch: Sequence[tuple[int, int, str]]) -> None:
-        """Starts a batch: the number of each row's prompt, the number of its sample, the prompt."""
+        """Starts a batch. Each row has the prompt's number, the sample's number and the prompt."""
         self._samples = [
             _Sample(row, p, s, TextStream(self._tokenizer, self._stops), [prompt])
             for row, (p, s, prompt) in enumerate(batch)
@@ -147,8 +148,8 @@ class SampleWriter:
         self._write()
 
     def feed(self, drawn: Drawn) -> bool:
-        """Takes what was drawn for every row; whether all rows have met a stop text."""
-        for sample in self._samples:  # the ones that are not completely written yet
+        """Adds the drawn tokens; returns whether all rows have reached a stop text."""
+        for sample in self._samples:  # samples that are not completely written yet
             before = sample.text.tokens
             sample.unwritten.append(sample.text.feed(drawn.ids_BK[sample.row]))
             if self._keep_logprobs:
@@ -158,7 +159,7 @@ class SampleWriter:
         return all(sample.text.done for sample in self._samples)
 
     def end(self) -> None:
-        """Writes what was held back of the batch."""
+        """Writes the text of the batch that was held back."""
         for sample in self._samples:
             sample.unwritten.append(sample.text.finish())
             sample.text.done = True
