@@ -1,1 +1,1 @@
-"""Text in and out: corpora and files that a user names, a run's splits, commands to paste."""
+"""Text: corpora and the user's files, tokenizers, a run's splits, commands to paste."""

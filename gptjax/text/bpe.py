@@ -1,8 +1,8 @@
 """Byte-level BPE: learned from a text, or GPT-2's (Sennrich et al., 2016; Radford et al., 2019).
 
-A text is divided into words, each with the space before it, by GPT-2's regular expression. A word
-begins as bytes, and pairs of tokens are merged in the order in which they were learned. The package
-`tokenizers` does both; decoding needs no package.
+GPT-2's regular expression divides a text into words, each with the space before it. A word starts
+as bytes; pairs of tokens are then merged in the order in which they were learned. The package
+`tokenizers` learns and encodes; decoding needs no package.
 """
 
 import functools
@@ -17,16 +17,16 @@ from gptjax.errors import InputError
 from gptjax.text.byte_level import END_OF_TEXT, utf8, with_special
 from gptjax.text.packages import optional
 
-# Sizes of a vocabulary that can be learned: the 256 bytes and the token that ends a text are always
-# there, and what is longer than the second would not fit a run's tokenizer.json.
+# Sizes of a vocabulary that can be learned. It always has the 256 bytes and the end-of-text token.
+# One larger than MOST would not fit into a run's tokenizer.json.
 LEAST, MOST = 257, 2**18
 # A text is encoded in pieces of about this many characters, several at once.
 PIECE, AT_ONCE, AHEAD = 2**16, 64, 16
-# Between two words, and so between two pieces: a space after something else. No token of GPT-2's
-# expression goes on there, so the ids do not depend on where pieces end.
+# Where pieces may end: between words, before a space that follows something else. No token of
+# GPT-2's expression crosses such a place, so the ids do not depend on where pieces end.
 _BETWEEN = re.compile(r"(?<=\S)[ \n\r\t]")
 
-# What must be so for `BpeTokenizer` to give the ids of a folder's own tokenizer.
+# A folder's tokenizer must have these settings; `BpeTokenizer` then gives the same ids.
 _GPT2: dict[str, Any] = {
     "model": "BPE",
     "pre_tokenizer": "ByteLevel",
@@ -51,7 +51,7 @@ _BYTE_OF = {character: byte for byte, character in enumerate(byte_characters())}
 
 
 def pieces(text: str, size: int = PIECE) -> Iterator[str]:
-    """A text in parts of about `size` characters, each of which can be encoded alone."""
+    """Divides a text into parts of about `size` characters that can be encoded separately."""
     start = 0
     while start < len(text):
         end = piece_end(text, start, size)
@@ -60,8 +60,8 @@ def pieces(text: str, size: int = PIECE) -> Iterator[str]:
 
 
 def piece_end(text: str, start: int, size: int = PIECE) -> int:
-    """Where the piece that begins at `start` ends. It looks at most `AHEAD` times `size` ahead."""
-    # A "word" without an end is cut all the same, or a file of one line would be one piece.
+    """Finds the end of the piece that starts at `start`, at most `AHEAD` times `size` ahead."""
+    # Cut even within a very long "word"; otherwise a file with one line would be one piece.
     last = start + AHEAD * size
     found = _BETWEEN.search(text, start + size, last)
     return found.start() if found else min(last, len(text))
@@ -73,7 +73,7 @@ class BpeTokenizer:
     Attributes:
         kind: `bpe` if it was learned from a text here, `gpt2` if it was read from a folder.
         end_id: the token after each document.
-        start_id: the token that begins a text without a prompt: the newline, or `end_id`.
+        start_id: the token that starts a text if there is no prompt: the newline, or `end_id`.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class BpeTokenizer:
         special: Sequence[str] = (END_OF_TEXT,),
         start_id: int | None = None,
     ) -> None:
-        """Checks that the parts are a vocabulary which can encode every text.
+        """Checks that the vocabulary can encode every text.
 
         Args:
-            tokens: in the order of their ids, each of the characters that stand for its bytes.
-            merges: pairs of tokens with a space between, in the order in which they are merged.
-            special: tokens that no text is encoded to, but a prompt.
-            start_id: the newline's, if it is None.
+            tokens: in the order of their ids; each is written in the characters for its bytes.
+            merges: pairs of tokens, separated by a space, in the order in which they are merged.
+            special: tokens that occur only in prompts: `encode` never returns them.
+            start_id: None means the newline's id.
         """
         ids = {token: i for i, token in enumerate(tokens)}
         if len(ids) < len(tokens):
@@ -120,18 +120,18 @@ class BpeTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return len(self._tokens)
 
     def __contains__(self, character: object) -> bool:
-        """True for all characters but the byte order mark, which belongs to files, not texts."""
+        """True for all characters except the byte order mark, which belongs to files, not texts."""
         return character != "\ufeff"
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of a text: (N,) int32. Special tokens in it are plain text.
+        """Encodes a text: (N,) int32. Treats special tokens in it as plain text.
 
         Raises:
-            InputError: as `utf8`, or the package `tokenizers` is not installed.
+            InputError: as in `utf8`, or the package `tokenizers` is not installed.
         """
         utf8(text)
         found, batch = [np.empty(0, np.int32)], []
@@ -143,33 +143,33 @@ class BpeTokenizer:
         return np.concatenate(found + self.encode_batch(batch))
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """Ids of several texts without surrogates, computed on all cores."""
+        """Encodes several texts on all cores. They must not contain surrogates."""
         if not texts:
             return []
         encoded = self._model.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(one.ids, np.int32) for one in encoded]
 
     def encode_prompt(self, text: str) -> np.ndarray:
-        """Ids of a prompt, in which special tokens such as `<|endoftext|>` are one id each."""
+        """Encodes a prompt, in which each special token, such as `<|endoftext|>`, is one id."""
         return with_special(text, self._special, self._ids, self.encode)
 
     def decode(self, ids: Any) -> str:
-        """The text of a sequence of ids; bytes that are not UTF-8 become U+FFFD."""
+        """Decodes a sequence of ids. Bytes that are not UTF-8 become U+FFFD."""
         content = b"".join(self._bytes[i] for i in np.asarray(ids, np.int64).tolist())
         return content.decode("utf-8", "replace")
 
     def byte_lengths(self) -> np.ndarray:
-        """How many bytes of text each id stands for: (vocab_size,); special tokens are none."""
+        """The number of bytes of each id: (vocab_size,). Special tokens have 0."""
         special = set(self._special)
         pairs = zip(self._tokens, self._bytes, strict=True)
         return np.array([0 if token in special else len(content) for token, content in pairs])
 
     def starting_with(self, start_id: int) -> Self:
-        """The same tokenizer with another `start_id`."""
+        """Returns the same tokenizer with another `start_id`."""
         return type(self)(self.kind, self._tokens, self._merges, self._special, start_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """What tokenizer.json holds."""
+        """Returns the contents of tokenizer.json."""
         return {
             "type": self.kind,
             "tokens": self._tokens,
@@ -183,7 +183,7 @@ class BpeTokenizer:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: it is no byte-level BPE vocabulary.
+            InputError: `value` is not a byte-level BPE vocabulary.
         """
         lists = [value.get(name) for name in ("tokens", "merges", "special")]
         for found in lists:
@@ -195,7 +195,7 @@ class BpeTokenizer:
 
     @functools.cached_property
     def _model(self) -> Any:
-        """What encodes: special tokens are not in it, so that no text is encoded to one."""
+        """The encoder. It does not know the special tokens, so `encode` never returns them."""
         tokenizers = optional("tokenizers", f"--tokenizer {self.kind}")
         special = set(self._special)
         merges = [tuple(merge.split(" ")) for merge in self._merges]
@@ -209,8 +209,8 @@ def learn(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
     """Learns a vocabulary from texts. The same texts give the same vocabulary.
 
     Args:
-        vocab_size: all ids, the 256 bytes and the one that ends a text included. A small text may
-            give fewer: a pair that comes once is not merged.
+        vocab_size: number of ids, including the 256 bytes and the end-of-text token. A small text
+            may give fewer, because pairs that occur only once are not merged.
 
     Raises:
         InputError: the package `tokenizers` is not installed.
@@ -231,13 +231,13 @@ def learn(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
 
 
 def of_folder(model: Any) -> BpeTokenizer:
-    """The vocabulary of a GPT-2 folder.
+    """Converts the vocabulary of a GPT-2 folder.
 
     Args:
         model: a `tokenizers.Tokenizer`, in which special tokens are added tokens.
 
     Raises:
-        InputError: it divides or merges otherwise than GPT-2's.
+        InputError: it divides or merges text differently from GPT-2's.
     """
     whole = json.loads(model.to_str())
     stored = whole["model"]
@@ -262,10 +262,10 @@ def of_folder(model: Any) -> BpeTokenizer:
 
 
 def _merges(stored: dict[str, Any]) -> list[str]:
-    """The merges of a stored model: older versions of the package write a pair as one string."""
+    """Reads the merges of a stored model. Older versions of the package store pairs as strings."""
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in stored["merges"]]
 
 
 def _words(tokenizers: Any) -> Any:
-    """What divides a text into words, by GPT-2's regular expression."""
+    """The pre-tokenizer, which divides a text into words by GPT-2's regular expression."""
     return tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)

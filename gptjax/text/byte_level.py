@@ -1,4 +1,4 @@
-"""The tokenizer whose ids are bytes, and what the other byte-level tokenizers share with it."""
+"""The tokenizer whose ids are bytes, and functions that all byte-level tokenizers share."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def utf8(text: str) -> bytes:
-    """A text's bytes.
+    """Encodes a text as UTF-8.
 
     Raises:
-        InputError: it holds half of a surrogate pair, which is no character; the message says
-            where.
+        InputError: the text contains half of a surrogate pair, which is not a character; the
+            message says where.
     """
     try:
         return text.encode()
@@ -31,10 +31,10 @@ def utf8(text: str) -> bytes:
 def with_special(
     text: str, special: Sequence[str], id_of: dict[str, int], encode: Callable[[str], np.ndarray]
 ) -> np.ndarray:
-    """Ids of a prompt, in which each special token is one id: (N,) int32.
+    """Encodes a prompt, in which each special token is one id: (N,) int32.
 
     Args:
-        encode: ids of the plain text between special tokens.
+        encode: encodes the plain text between special tokens.
     """
     longest_first = sorted(special, key=len, reverse=True)
     parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
@@ -43,12 +43,12 @@ def with_special(
 
 
 class ByteTokenizer:
-    """The 256 bytes of UTF-8, and an id that ends a text.
+    """The 256 bytes of UTF-8, and an end-of-text id.
 
     Attributes:
-        kind: its name, as `--tokenizer` has it.
+        kind: its name for `--tokenizer`.
         end_id: the token after each document.
-        start_id: the token that begins a text without a prompt: the newline, or `end_id`.
+        start_id: the token that starts a text if there is no prompt: the newline, or `end_id`.
     """
 
     kind = "byte"
@@ -61,23 +61,23 @@ class ByteTokenizer:
         self.start_id = start_id
 
     def __contains__(self, character: object) -> bool:
-        """True for all characters but the byte order mark, which belongs to files, not texts."""
+        """True for all characters except the byte order mark, which belongs to files, not texts."""
         return character != "\ufeff"
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of a text: its bytes, (N,) int32.
+        """Encodes a text as its bytes: (N,) int32.
 
         Raises:
-            InputError: as `utf8`.
+            InputError: as in `utf8`.
         """
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
     def encode_prompt(self, text: str) -> np.ndarray:
-        """The same, but `<|endoftext|>` is `end_id`."""
+        """Like `encode`, but `<|endoftext|>` becomes `end_id`."""
         return with_special(text, [END_OF_TEXT], {END_OF_TEXT: self.end_id}, self.encode)
 
     def decode(self, ids: Any) -> str:
-        """The text of a sequence of ids; bytes that are not UTF-8 become U+FFFD."""
+        """Decodes a sequence of ids. Bytes that are not UTF-8 become U+FFFD."""
         ids = np.asarray(ids, np.int64)
         ends = (ids == self.end_id).nonzero()[0]
         parts = np.split(ids, ends)
@@ -86,15 +86,15 @@ class ByteTokenizer:
         return content.decode("utf-8", "replace")
 
     def byte_lengths(self) -> np.ndarray:
-        """How many bytes of text each id stands for: (vocab_size,); `end_id` is none."""
+        """The number of bytes of each id: (vocab_size,). `end_id` has 0."""
         return np.array([1] * 256 + [0])
 
     def starting_with(self, start_id: int) -> Self:
-        """The same tokenizer with another `start_id`."""
+        """Returns the same tokenizer with another `start_id`."""
         return type(self)(start_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """What tokenizer.json holds."""
+        """Returns the contents of tokenizer.json."""
         return {"type": self.kind, "start_id": self.start_id}
 
     @classmethod
@@ -102,6 +102,6 @@ class ByteTokenizer:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: `start_id` is no id.
+            InputError: `start_id` is not an id.
         """
         return cls(value.get("start_id", -1))

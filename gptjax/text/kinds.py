@@ -1,7 +1,8 @@
-"""Recognises files that are not UTF-8 text, and knows the command that converts them to text.
+"""Recognises files that are not UTF-8 text, and knows the commands that convert them to text.
 
-It is only asked about a file that cannot be decoded (or begins with `%PDF-`), so a text that begins
-with `BM` is still a text. It only looks at the bytes it is given, and opens or unpacks nothing.
+Callers use this only for files that cannot be decoded (or begin with `%PDF-`), so a text that
+begins with `BM` is still a text. This module looks only at the bytes that it gets: it opens and
+unpacks nothing.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from gptjax.text.shell import python, quoted
 
-# Compressed files by their first bytes: the name, and the command that decompresses to its output.
+# Compressed files by their first bytes: the name, and a command that decompresses to stdout.
 COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gzip -dc"),
     b"\x1f\x9d": ("compress", "gzip -dc"),
@@ -27,7 +28,7 @@ MARKS = {
     b"\xfe\xff": "UTF-16",
 }
 UNMARKED = ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")
-# Files without text, by their first bytes and the offset of these.
+# Files without text, by an offset and the bytes there.
 NO_TEXT = {
     (0, b"\x89PNG"): "a PNG image",
     (0, b"\xff\xd8\xff"): "a JPEG image",
@@ -46,7 +47,7 @@ NO_TEXT = {
     (0, b"MZ"): "a program",
     (0, b"\xcf\xfa\xed\xfe"): "a program",
 }
-# Files that contain text which another program must write out.
+# Files with text that only another program can extract.
 ELSEWHERE = {
     (0, b"\x93NUMPY"): ("a numpy array", "give the text that it was made from"),
     (8, b'{"'): ("weights in safetensors", "give the text that they were trained on"),
@@ -59,7 +60,7 @@ ELSEWHERE = {
     (0, b"Rar!"): ("a RAR archive", "unpack it (`unrar x`) and give one of its texts"),
 }
 PICKLE = "a Python pickle, which can run code and is never opened here"
-# Documents that are XML in a zip: bytes that identify them, and which of their files have the text.
+# Documents that are XML in a zip: bytes that identify them, and the files that have their text.
 DOCUMENTS = {
     b"word/": ("a Word document", r"word/document\.xml"),
     b"ppt/": ("a PowerPoint file", r"ppt/slides/slide\d+\.xml"),
@@ -79,17 +80,17 @@ CELLS = (
 
 
 class Source(NamedTuple):
-    """What the user named: its name for messages, and its path unless it is a stream."""
+    """The user's input: its name for messages, and its path unless it is a stream."""
 
     name: str
     path: Path | None
 
 
 def advice(source: Source, head: bytes) -> tuple[str, str] | None:
-    """What a file that is not UTF-8 looks like, and what to do; None if it is not recognised.
+    """Says what a file that is not UTF-8 looks like, and what to do; None if it is unknown.
 
     Args:
-        head: its first bytes, at least a few thousand, or all of them.
+        head: the file's first bytes, at least a few thousand, or all of them.
     """
     for magic, (name, command) in COMPRESSED.items():
         if head.startswith(magic):
@@ -139,7 +140,7 @@ def encoding_of(head: bytes) -> str | None:
         text = part.decode(name, "ignore")
         fits = len(text.encode(name)) >= len(part) - 2  # at most half a surrogate pair is missing
         if fits and all(x.isprintable() or x in "\t\n\r\f" for x in text):
-            # These end words and lines in every script. In the wrong byte order they do not occur.
+            # These end words and lines in every script. None occurs in the wrong byte order.
             score = sum(text.count(x) for x in " \n,.\u3001\u3002\uff0c")
             best = max(best, (score, name), key=lambda pair: pair[0])
     return best[1]
@@ -173,7 +174,7 @@ def unpacked(source: Source, command: str, after: str = "") -> str:
 
 
 def unused(path: Path) -> Path:
-    """A path beside `path`, not taken yet, for the converted text."""
+    """A path next to `path` that does not exist yet, for the converted text."""
     base = path.with_suffix("") if path.suffix else path
     ends = (".txt", ".utf-8.txt", *(f"-{number}.txt" for number in range(2, 1000)))
     names = [base.with_name(base.name + end) for end in ends]

@@ -26,7 +26,7 @@ def write_named(path: Path, content: bytes | str) -> None:
     descriptor of this process (/dev/stdout, a shell's `>(...)`) is written through that descriptor.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the path cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
     with naming(path):
@@ -52,7 +52,7 @@ def check_named(path: Path, flag: str) -> None:
     """Checks, before the work starts, that `write_named` will be able to write.
 
     Args:
-        flag: the flag that has this path, for the message.
+        flag: the flag that names this path, for the message.
 
     Raises:
         InputError: the path is a folder, or its folder does not exist.

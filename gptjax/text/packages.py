@@ -1,4 +1,4 @@
-"""Optional packages, imported where they are used."""
+"""Imports optional packages where they are used."""
 
 import importlib
 from typing import Any
@@ -18,10 +18,10 @@ def optional(name: str, what: str = "--from-huggingface") -> Any:
     """Imports a module.
 
     Args:
-        what: what needs it, for the message.
+        what: the flag or file that needs the package, for the message.
 
     Raises:
-        InputError: its package is not installed; the message has the command that installs it.
+        InputError: the package is not installed; the message has the command to install it.
     """
     try:
         return importlib.import_module(name)

@@ -1,8 +1,8 @@
 """Prepared text: train.bin and val.bin as nanoGPT writes them, read from a memory map.
 
-meta.json beside them says which tokenizer made them, how many tokens, bytes and documents they
-hold, and their sha256. nanoGPT's own folders have none: it is written by hand, or the tokenizer is
-named by a flag.
+meta.json in the same folder records the tokenizer, the number of tokens, bytes and documents in
+each file, and their sha256. nanoGPT's own folders have no meta.json: the user writes one, or names
+the tokenizer with a flag.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from gptjax.text.tokenizers import Tokenizer
 
 TRAIN, VAL, META, PICKLE = "train.bin", "val.bin", "meta.json", "meta.pkl"
 FORMAT = 1
-# Files of more bytes than this are not read as a whole before training: their size is checked, and
-# each batch is.
+# Larger files are not read completely before training. Instead, their size is checked, and each
+# batch is checked when it is read.
 VERIFIED = 2**32
 CHUNK = 2**22
-# What makes a meta.json of nanoGPT's meta.pkl, for the user to type.
+# A program for the user to run: it converts nanoGPT's meta.pkl to meta.json.
 CONVERT = (
     "import json,pickle,sys; m=pickle.load(open(sys.argv[1],'rb')); "
     "t={'type':'char','characters':''.join(m['itos'][i] for i in range(m['vocab_size']))}; "
@@ -36,9 +36,9 @@ class Prepared(NamedTuple):
     """A prepared text.
 
     Attributes:
-        sha256: of both files and the tokenizer.
+        sha256: hash of both files and the tokenizer.
         train, val: memory maps of ids, (N,).
-        bytes: of UTF-8 that each of the two stands for.
+        bytes: UTF-8 bytes of text in train and in val.
     """
 
     sha256: str
@@ -49,12 +49,12 @@ class Prepared(NamedTuple):
 
 
 def dtype_of(vocab_size: int) -> np.dtype[Any]:
-    """The dtype of the files: nanoGPT's uint16, as far as that holds the ids."""
+    """The dtype of the files: nanoGPT's uint16 if it can hold all ids, else uint32."""
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder holds prepared text, nanoGPT's or ours."""
+    """Whether a folder contains prepared text, from nanoGPT or from gptjax."""
     return (folder / TRAIN).is_file() or (folder / META).is_file()
 
 
@@ -71,16 +71,16 @@ def read_prepared(
     data_dir: Path,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
-    """Opens a prepared text, and checks that its files are what meta.json says.
+    """Opens a prepared text, and checks that its files match meta.json.
 
     Args:
-        named: `--tokenizer`, or None. A folder of nanoGPT's without meta.json needs it.
-        of_run: the tokenizer of the run that goes on with the text; None for a new one.
+        named: `--tokenizer`, or None. A nanoGPT folder without meta.json needs it.
+        of_run: the tokenizer of the run that continues with the text; None for a new run.
         data_dir, tell: as in `tokenizers.choose`.
 
     Raises:
-        InputError: a file is missing, truncated or another, holds an id that the vocabulary does
-            not have, or was made with another tokenizer.
+        InputError: a file is missing, truncated or replaced, contains an id that is not in the
+            vocabulary, or was made with another tokenizer.
     """
     for name in (TRAIN, VAL):
         if not (folder / name).is_file():
@@ -106,7 +106,7 @@ def _tokenizer(
     data_dir: Path,
     tell: Callable[[str], None],
 ) -> Tokenizer:
-    """The tokenizer of a prepared text: meta.json's, else the run's, else the one that is named."""
+    """The tokenizer of a prepared text: meta.json's, else the run's, else the one in `named`."""
     if meta:
         try:
             return tokenizers.from_dict(meta.get("tokenizer") or {})
@@ -130,9 +130,9 @@ def _tokenizer(
 
 
 def _open(path: Path, meta: dict[str, Any], tokenizer: Tokenizer) -> tuple[np.ndarray, int, str]:
-    """A file's ids, the bytes of UTF-8 that they stand for, and its sha256.
+    """Opens a file: returns its ids, the number of UTF-8 bytes of their text, and its sha256.
 
-    Of a very large file that meta.json describes, the size is checked alone.
+    If meta.json describes the file and it is very large, only its size is checked.
     """
     dtype = np.dtype("<u2") if not meta.get("dtype") else dtype_of(tokenizer.vocab_size)
     size = path.stat().st_size
@@ -167,13 +167,13 @@ def _open(path: Path, meta: dict[str, Any], tokenizer: Tokenizer) -> tuple[np.nd
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int, source: str, start: int = 0) -> None:
-    """Checks that the vocabulary has all ids.
+    """Checks that all ids are in the vocabulary.
 
     Args:
-        start: the place of the first one, for the message.
+        start: the index of the first id, for the message.
 
     Raises:
-        InputError: it lacks one; the message names it, and its place.
+        InputError: an id is not; the message names the id and its index.
     """
     if tokens.max(initial=0) >= vocab_size:
         at = int((tokens >= vocab_size).argmax())

@@ -1,7 +1,7 @@
-"""Prepares a corpus: encodes documents into train.bin and val.bin, at constant memory.
+"""Prepares a corpus: encodes documents into train.bin and val.bin, in constant memory.
 
-Until it is whole, a corpus is `train.bin.part`, `val.bin.part` and `preparing.json`, from which the
-same command goes on. meta.json comes last: without it a folder holds no corpus of ours.
+An unfinished corpus is `train.bin.part`, `val.bin.part` and `preparing.json`; the same command
+continues from these files. meta.json is written last: it marks a finished corpus.
 """
 
 import contextlib
@@ -37,9 +37,9 @@ from gptjax.text.tokenizers import Tokenizer
 from gptjax.version import __version__
 
 STATE, UNFINISHED = "preparing.json", ".part"
-# Pieces that are encoded at once, of 2**16 characters each, while the next ones are read.
+# Number of pieces, of 2**16 characters each, that are encoded while the next ones are read.
 AT_ONCE = 32
-# Seconds between two states on the disk, which a kill cannot lose.
+# Seconds between saves of the state. A kill loses at most this much work.
 SAVE_EVERY = 10.0
 
 
@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
 
 @dataclass
 class Split:
-    """What a split holds so far."""
+    """The size of a split so far."""
 
     tokens: int = 0
     bytes: int = 0
@@ -62,10 +62,10 @@ class Split:
 
 @dataclass
 class Progress:
-    """How far preparing is; preparing.json holds it.
+    """The progress of preparing, stored in preparing.json.
 
     Attributes:
-        pieces: how many pieces of the corpus were encoded.
+        pieces: number of pieces that have been encoded.
     """
 
     pieces: int = 0
@@ -73,7 +73,7 @@ class Progress:
     val: Split = field(default_factory=Split)
 
     def of(self, is_val: bool) -> Split:
-        """One of the two splits."""
+        """Returns one of the two splits."""
         return self.val if is_val else self.train
 
 
@@ -84,7 +84,7 @@ def make_tokenizer(
     data_dir: Path,
     tell: Callable[[str], None],
 ) -> Tokenizer:
-    """The tokenizer of a corpus. BPE learns from its training part alone."""
+    """Makes the tokenizer of a corpus. BPE learns only from its training split."""
     if wanted.tokenizer == "char":
         return characters(found)
 
@@ -92,14 +92,14 @@ def make_tokenizer(
         return learned_from(source, found, wanted.val_fraction)
 
     chosen = tokenizers.choose(wanted.tokenizer, texts, wanted.vocab_size, data_dir, tell)
-    # A text without a prompt begins as a document does, where there are several.
+    # With several documents, a text without a prompt starts like a document, after `end_id`.
     return chosen.starting_with(chosen.end_id) if found.documents > 1 else chosen
 
 
 def encoded(
     all_parts: Iterable[Part], tokenizer: Tokenizer
 ) -> Iterator[list[tuple[Part, np.ndarray]]]:
-    """The parts with their ids, some at once: they are encoded while the next ones are read."""
+    """Yields batches of parts with their ids, encoded while the next batch is read."""
     with ThreadPoolExecutor(1) as other:
         waiting = None
         for some in batched(all_parts):
@@ -112,11 +112,11 @@ def encoded(
 
 
 def batched(all_parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """The parts, as many at once as are encoded together, by their number and their length."""
+    """Yields batches of parts to encode together, limited by their number and length."""
     some, size = [], 0
     for part in all_parts:
         some.append(part)
-        size += 2**12 + len(part.text)  # many short ones cost time, too
+        size += 2**12 + len(part.text)  # many short parts take time, too
         if size >= AT_ONCE * 2**16:
             yield some
             some, size = [], 0
@@ -147,19 +147,20 @@ def prepare(
     show: Callable[[str, Progress], None] = lambda *_: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
-    """Prepares a corpus in the folder `out`, or goes on with one that was interrupted.
+    """Prepares a corpus in the folder `out`, or continues one that was interrupted.
 
     Args:
-        data_dir: where GPT-2's vocabulary lies, or is fetched to.
-        tell: receives lines for a person.
-        show: called after each batch: what is being done, and how far it is.
+        data_dir: the folder in which GPT-2's vocabulary is, or is downloaded to.
+        tell: receives lines to print.
+        show: called after each batch with the current activity and the progress.
 
     Returns:
-        What meta.json holds.
+        The contents of meta.json.
 
     Raises:
-        InputError: a file is no text, or `out` holds something else.
-        OSError: the disk is full, say. What was written before goes on from there.
+        InputError: a file is not text, or `out` contains something else.
+        OSError: a file cannot be written, for example because the disk is full. The same call
+            continues from what was written.
     """
     check_out(out)
     progress, stored = Progress(), None
@@ -202,17 +203,17 @@ def prepare(
                     save()
                     saved = clock()
         finally:
-            with contextlib.suppress(OSError):  # a full disk: the state before it holds
+            with contextlib.suppress(OSError):  # the disk is full: the previous state stays valid
                 _settle(files)
                 save()
     return _finish(out, tokenizer, found, wanted, progress)
 
 
 def check_out(out: Path) -> None:
-    """Checks that a corpus can be prepared in this folder, or go on there.
+    """Checks that a corpus can be prepared or continued in this folder.
 
     Raises:
-        InputError: it is a file, or holds a corpus that is whole, or one that is not ours.
+        InputError: the path is a file, or contains a finished corpus, or files from elsewhere.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give the path of a folder")
@@ -228,7 +229,7 @@ def check_out(out: Path) -> None:
 
 
 def remove_prepared(out: Path) -> None:
-    """Removes a corpus, whole or not, and nothing else; meta.json last, so that it stays ours."""
+    """Removes a corpus, finished or not, and nothing else. Removes meta.json last."""
     if (out / META).exists() or (out / STATE).exists():
         for name in (TRAIN, VAL, TRAIN + UNFINISHED, VAL + UNFINISHED, STATE, META):
             (out / name).unlink(missing_ok=True)
@@ -240,7 +241,7 @@ def _count(progress: Progress) -> str:
 
 @contextlib.contextmanager
 def _opened(out: Path, progress: Progress, itemsize: int) -> Iterator[dict[bool, IO[bytes]]]:
-    """The two unfinished files, each as long as `progress` says, opened to append."""
+    """Opens the two unfinished files for appending, cut to the length in `progress`."""
     with contextlib.ExitStack() as stack:
         files = {}
         for is_val, name in ((False, TRAIN), (True, VAL)):
@@ -259,7 +260,7 @@ def _opened(out: Path, progress: Progress, itemsize: int) -> Iterator[dict[bool,
 def _write(
     some: list[tuple[Part, np.ndarray]], files: dict[bool, IO[bytes]], progress: Progress
 ) -> None:
-    """Appends ids to their files, and counts them once they are written."""
+    """Appends ids to their files, and counts them after writing."""
     for is_val, file in files.items():
         mine = [(part, ids) for part, ids in some if part.is_val == is_val]
         with naming(Path(file.name)):
@@ -274,7 +275,7 @@ def _write(
 
 
 def _settle(files: dict[bool, IO[bytes]]) -> None:
-    """Has all that was written on the disk."""
+    """Flushes the files to disk."""
     for file in files.values():
         with naming(Path(file.name)):
             file.flush()
@@ -284,7 +285,7 @@ def _settle(files: dict[bool, IO[bytes]]) -> None:
 def _finish(
     out: Path, tokenizer: Tokenizer, found: Survey, wanted: Wanted, progress: Progress
 ) -> dict[str, Any]:
-    """Gives the files their names, and writes meta.json, which makes the folder a corpus."""
+    """Renames the files to their final names, and writes meta.json."""
     splits = {}
     for name, split in ((TRAIN, progress.train), (VAL, progress.val)):
         path = out / (name + UNFINISHED)

@@ -1,4 +1,4 @@
-"""Text files: their bytes, checked as they are read, and the text that the bytes encode."""
+"""Reads text files: checks their bytes while reading, and decodes them."""
 
 import contextlib
 import stat
@@ -12,7 +12,7 @@ from gptjax.text.kinds import Source, advice, by, note, through
 from gptjax.text.outputs import descriptor_of
 from gptjax.text.shell import python
 
-# A place in a text is an int32 on the device.
+# An index into a text is an int32 on the device.
 MAX_BYTES = 2**31 - 1
 CHUNK = 2**22
 STANDARD_INPUT = "-"
@@ -23,19 +23,19 @@ ENCODINGS = (
 
 
 def read_text(given: str) -> str:
-    """A UTF-8 file's text, its newlines as they are in the file.
+    """Reads a UTF-8 file's text, with the newlines of the file.
 
     Args:
-        given: its path, or `-` for standard input.
+        given: the file's path, or `-` for standard input.
 
     Raises:
-        InputError: as `read_bytes` and `decode`.
+        InputError: as in `read_bytes` and `decode`.
     """
     return decode(given, read_bytes(given))
 
 
 def like_the_corpus(text: str, characters: Container[str]) -> str:
-    """Removes what editors add to a text and the model's own text does not have.
+    """Removes what editors add to a text, if the model's own text does not have it.
 
     Args:
         characters: the model's vocabulary. If it lacks the byte order mark or the carriage return,
@@ -58,14 +58,14 @@ def is_stream(given: str) -> bool:
 
 
 def read_bytes(given: str, or_else: str = "") -> bytes:
-    """A text file's bytes.
+    """Reads a text file's bytes.
 
     Args:
-        given: its path, or `-` for standard input.
-        or_else: more options for the message about a missing file.
+        given: the file's path, or `-` for standard input.
+        or_else: other options, for the message about a missing file.
 
     Raises:
-        InputError: it is missing, a directory, unreadable, empty, binary or too large.
+        InputError: the file is missing, a directory, unreadable, empty, binary or too large.
     """
     content = bytearray()
     name = _name(given)
@@ -73,7 +73,7 @@ def read_bytes(given: str, or_else: str = "") -> bytes:
         with _open(given) as file:
             while chunk := file.read(CHUNK):
                 content += chunk
-                # Check each chunk at once: some devices never end.
+                # Check each chunk right away, because some devices never end.
                 nul = chunk.find(b"\0")
                 if nul >= 0:
                     place = len(content) - len(chunk) + nul
@@ -94,10 +94,10 @@ def read_bytes(given: str, or_else: str = "") -> bytes:
 
 
 def decode(given: str, content: bytes) -> str:
-    """The text of a file.
+    """Decodes a file's bytes.
 
     Raises:
-        InputError: it is not UTF-8, or a PDF; the message says how to convert it.
+        InputError: the file is a PDF or not UTF-8; the message says how to convert it.
     """
     if content.startswith(b"%PDF-"):
         raise _no_text(given, content, 0, "it begins with %PDF-")
@@ -163,7 +163,7 @@ def _without_nul(source: Source) -> str:
 
 
 def _from_encoding(source: Source, content: bytes | bytearray, at: int) -> str:
-    """How to convert a text whose encoding cannot be told from its bytes for certain."""
+    """Advice for a text whose encoding cannot be determined for certain."""
     text = content[:CHUNK].decode("utf-8", "replace")
     bad = text.count("\ufffd")
     high = sum(x >= 0x80 for x in content[:CHUNK])

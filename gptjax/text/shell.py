@@ -11,7 +11,7 @@ PROGRAM = "gptjax"
 
 
 class Commands(NamedTuple):
-    """What a user types to train, to sample and to write a page, for help and messages."""
+    """The commands that a user types to train, sample and write a page, for help and messages."""
 
     train: str
     sample: str
@@ -40,7 +40,7 @@ def joined(*words: str | Path) -> str:
 
 
 def python() -> str:
-    """What starts this Python: its name if the shell finds it by name, else its path."""
+    """The command that starts this Python: its name if the shell finds it, else its path."""
     return _typed(Path(sys.executable or "python"), ("python", "python3"))
 
 
@@ -48,7 +48,7 @@ def program(path: Path | None = None) -> str:
     """The command that starts `gptjax`.
 
     Args:
-        path: of the installed program; by default the one beside this Python, if there is one.
+        path: the installed program; by default the one in this Python's folder, if there is one.
     """
     beside = Path(sys.executable or "").with_name(PROGRAM)
     path = beside if path is None else path

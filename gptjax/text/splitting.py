@@ -1,4 +1,4 @@
-"""A run's text: read, split in two for training and validation, and made tokens of."""
+"""Reads a run's text, splits it for training and validation, and tokenizes it."""
 
 import glob
 import os
@@ -20,7 +20,7 @@ from gptjax.text.preparing import Wanted, encoded, make_tokenizer
 from gptjax.text.tokenizers import Tokenizer, choose
 from gptjax.tokenizer import CharTokenizer
 
-# How much of a text is kept as text, to find a prompt in, in characters.
+# Number of characters at the beginning that are kept, to find a prompt in.
 BEGINNING = 2**16
 
 
@@ -28,10 +28,10 @@ class Texts(NamedTuple):
     """A run's text as ids, in two splits.
 
     Attributes:
-        source: as `Text` has it.
-        sha256: of the text's bytes.
+        source: the `source` of `corpora.Text`.
+        sha256: hash of the text's bytes.
         beginning: the first characters of the text.
-        size: how much text it is, for a person.
+        size: the amount of text, to print.
         bytes_per_token: of the training split, and of the validation split.
     """
 
@@ -46,9 +46,9 @@ class Texts(NamedTuple):
 
 
 class Of(NamedTuple):
-    """The run that a text belongs to: its folder, and its tokenizer.
+    """The run that a text belongs to: its folder and its tokenizer.
 
-    A new run has one before it has a text if it starts from trained weights.
+    A new run that starts from trained weights has a tokenizer before it has a text (`is_new`).
     """
 
     path: Path
@@ -63,14 +63,13 @@ def read_texts(
     is_stored: bool = False,
     run: Of | None = None,
 ) -> Texts:
-    """Reads the text that `run_config` names: a file, several, or a folder of prepared text.
+    """Reads the text that `run_config` names: one file, several, or a folder of prepared text.
 
-    A file is split by characters, whatever the tokenizer, so that bits per byte compare.
+    A file is split by characters with every tokenizer, so that bits per byte are comparable.
 
     Args:
         data_dir, tell, is_stored: as in `load_text`.
-        run: the run that goes on, with the text and the tokenizer that it has; None for a new one
-            whose tokenizer is chosen here.
+        run: a run that already has a tokenizer; None for a new run, whose tokenizer is chosen here.
 
     Raises:
         InputError: the text cannot be read, is too short, or is not the run's.
@@ -91,10 +90,10 @@ def is_glob(data: str) -> bool:
 
 
 def check_same(run_config: RunConfig, sha256: str, run: Of | None) -> None:
-    """A run goes on with the text that it was trained on.
+    """Checks that a run continues with the text that it was trained on.
 
     Raises:
-        InputError: it is another text.
+        InputError: the text is another one.
     """
     if run is not None and not run.is_new and run_config.data_sha256 != sha256:
         raise InputError(
@@ -110,7 +109,7 @@ def _one(
     is_stored: bool,
     run: Of | None,
 ) -> Texts:
-    """A corpus by name, or one file, in memory."""
+    """Reads a corpus by name, or one file, into memory."""
     text = load_text(run_config.data, data_dir, tell, is_stored)
     check_same(run_config, text.sha256, run)
     train, val = split(text.text)
@@ -141,7 +140,7 @@ def _one(
 def _several(
     run_config: RunConfig, data_dir: Path, tell: Callable[[str], None], run: Of | None
 ) -> Texts:
-    """The files that a pattern names, in memory, divided as `prepare` divides them."""
+    """Reads the files that match a pattern into memory, and divides them as `prepare` does."""
     pattern = os.path.abspath(run_config.data)
     source = Documents(find([pattern], tell))
     found = survey(source, VAL_FRACTION)
@@ -174,7 +173,7 @@ def _several(
 def _prepared(
     run_config: RunConfig, data_dir: Path, tell: Callable[[str], None], run: Of | None
 ) -> Texts:
-    """A folder of prepared text, from a memory map."""
+    """Opens a folder of prepared text as memory maps."""
     folder, of_run = Path(os.path.abspath(run_config.data)), run.tokenizer if run else None
     named = run_config.tokenizer if run is None else None
     found = read_prepared(folder, named, of_run, data_dir, tell)
@@ -199,13 +198,13 @@ def _prepared(
 
 
 def _is_same(one: Tokenizer, other: Tokenizer) -> bool:
-    """Whether two tokenizers give the same ids. Where a text starts makes no difference."""
+    """Whether two tokenizers give the same ids. Their start tokens may differ."""
     name_and_start = {"type": None, "start_id": None}
     return one.to_dict() | name_and_start == other.to_dict() | name_and_start
 
 
 def with_text(run_config: RunConfig, texts: Texts) -> RunConfig:
-    """The configuration with what follows from the text: its name, its sha256, the vocabulary."""
+    """Adds to the configuration what the text determines: its name, its sha256, the vocabulary."""
     return run_config.replace(
         data=texts.source,
         data_sha256=texts.sha256,

@@ -1,4 +1,4 @@
-"""The tokenizers of a run: chosen by `--tokenizer`, and read from what a run stores."""
+"""Makes the tokenizer that `--tokenizer` names, or the one that a run stores."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -17,9 +17,9 @@ from gptjax.text.shell import joined
 from gptjax.tokenizer import CharTokenizer
 
 NAMES = ("char", "byte", "bpe", "gpt2")
-# The size of a vocabulary that is learned, unless --vocab-size is given.
+# The default of --vocab-size, for a vocabulary that is learned.
 BPE_SIZE = 4096
-# GPT-2's vocabulary: the files in a folder, their size and sha256, and where they are.
+# GPT-2's vocabulary: the names of its files, their size, sha256 and URL.
 GPT2 = {
     "vocab.json": (
         1_042_301,
@@ -35,12 +35,12 @@ GPT2 = {
 
 
 class Tokenizer(Protocol):
-    """What training, preparing and sampling need of a tokenizer.
+    """The interface of a tokenizer.
 
     Attributes:
         kind: one of `NAMES`.
-        vocab_size: how many ids there are.
-        start_id: the token that begins a text without a prompt.
+        vocab_size: the number of ids.
+        start_id: the token that starts a text if there is no prompt.
         end_id: the token that ends a document; None for characters.
     """
 
@@ -69,10 +69,10 @@ class Tokenizer(Protocol):
 
 
 def from_dict(value: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that a tokenizer.json describes.
+    """Makes the tokenizer that a tokenizer.json describes.
 
     Raises:
-        InputError: it is none of `NAMES`, or damaged.
+        InputError: its type is none of `NAMES`, or it is damaged.
     """
     match value.get("type"):
         case "char":
@@ -93,18 +93,18 @@ def choose(
     data_dir: Path,
     tell: Callable[[str], None],
 ) -> ByteTokenizer | bpe.BpeTokenizer:
-    """The tokenizer of a new run or a new prepared text, of any kind but characters.
+    """Makes the tokenizer of a new run or prepared text, of any kind except `char`.
 
     Args:
         name: `byte`, `bpe`, `gpt2`, or the path of a folder with a vocabulary like GPT-2's.
-        texts: returns the training text in pieces, from which `bpe` learns.
-        vocab_size: of the vocabulary that `bpe` learns.
-        data_dir: where GPT-2's vocabulary lies, or is fetched to.
-        tell: receives lines of progress.
+        texts: returns the pieces of the training text, from which `bpe` learns.
+        vocab_size: size of the vocabulary that `bpe` learns.
+        data_dir: the folder in which GPT-2's vocabulary is, or is downloaded to.
+        tell: receives lines about the progress.
 
     Raises:
-        InputError: there is no such tokenizer, a package is missing, or the vocabulary cannot be
-            read or fetched.
+        InputError: the tokenizer does not exist, a package is missing, or the vocabulary cannot be
+            read or downloaded.
     """
     if name == "byte":
         return ByteTokenizer()
@@ -122,8 +122,8 @@ def check_tokenizer(name: str | None, vocab_size: int | None) -> None:
     """Validates `--tokenizer` and `--vocab-size`, each None if it was not given.
 
     Raises:
-        InputError: the tokenizer is none of `NAMES` and no folder with a vocabulary, or the size
-            is not one that can be learned.
+        InputError: the tokenizer is neither one of `NAMES` nor a folder with a vocabulary, or a
+            vocabulary of this size cannot be learned.
     """
     if vocab_size is not None:
         if name != "bpe":
@@ -147,10 +147,10 @@ def check_tokenizer(name: str | None, vocab_size: int | None) -> None:
 
 
 def gpt2(folder: Path) -> bpe.BpeTokenizer:
-    """The vocabulary of a GPT-2 folder.
+    """Reads the vocabulary of a GPT-2 folder.
 
     Raises:
-        InputError: the folder has none, or one that divides texts otherwise than GPT-2's.
+        InputError: the folder has none, or one that divides texts differently from GPT-2's.
     """
     model = read_folder(folder, "--tokenizer gpt2", "give a folder that has them")
     try:
@@ -160,10 +160,10 @@ def gpt2(folder: Path) -> bpe.BpeTokenizer:
 
 
 def fetch_gpt2(data_dir: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of GPT-2's own vocabulary, fetched and verified unless it is there.
+    """Returns the folder of GPT-2's own vocabulary, after downloading it if it is missing.
 
     Raises:
-        InputError: it cannot be fetched, or what is there is something else.
+        InputError: the vocabulary cannot be downloaded, or an existing file is not GPT-2's.
     """
     folder = data_dir / "gpt2"
     for name, (size, sha256, url) in GPT2.items():
