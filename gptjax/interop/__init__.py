@@ -1,4 +1,4 @@
-"""Weights from and to other implementations: the lecture's, nanoGPT's, Hugging Face's GPT-2.
+"""Converts weights from and to the lecture's model, nanoGPT and Hugging Face's GPT-2.
 
 from gptjax.interop import from_lecture
 

@@ -1,7 +1,8 @@
-"""Folders that other implementations load: the files of each, from a model and a tokenizer.
+"""Makes the files that other implementations load, from a model and a tokenizer.
 
-Weights are safetensors, never a pickle. Where a format always has biases or its own output layer,
-zeros and copies stand in, which changes no result. What it cannot hold at all is refused.
+Weights are safetensors, never a pickle. If a format always has biases or a separate output layer,
+zeros and copies fill these in, which changes no result. A model that a format cannot represent is
+refused.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ WHOSE = {
     "nanogpt": "nanoGPT's model",
     "lecture": "the lecture's model",
 }
-# What each format cannot represent otherwise, as field, value and flag.
+# The fields that must have one value in each format: field, value and flag.
 REQUIRED: dict[str, list[tuple[str, Any, str]]] = {
     "huggingface": [("head_bias", False, "--no-head-bias")],
     "nanogpt": [
@@ -53,10 +54,10 @@ model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
 
 
 def check_format(to: Format, model_config: GPTConfig) -> None:
-    """Checks that a format can hold a model.
+    """Checks that a format can represent a model.
 
     Raises:
-        InputError: it cannot; the message names the flag that would have to differ.
+        InputError: the format cannot; the message names the flag that would have to differ.
     """
     for name, value, flag in REQUIRED[to]:
         found = getattr(model_config, name)
@@ -70,10 +71,10 @@ def check_format(to: Format, model_config: GPTConfig) -> None:
 def files_of(
     to: Format, model_config: GPTConfig, params: Any, tokenizer: Tokenizer
 ) -> dict[str, bytes | str]:
-    """The files of an exported folder, by name, all but a README.
+    """Returns the files of an exported folder by name, except the README.
 
     Raises:
-        InputError: a package is missing, or as `check_format`.
+        InputError: a package is missing, or as in `check_format`.
     """
     check_format(to, model_config)
     safetensors = optional("safetensors.numpy", f"--to {to}")
@@ -85,7 +86,7 @@ def files_of(
     }
     entries = write[to](held, params)
     if to == "huggingface":
-        if held.tie_embeddings:  # transformers ties them itself, and stores one
+        if held.tie_embeddings:  # transformers stores one table and ties it itself
             del entries["lm_head.weight"]
         config = _huggingface_config(held, tokenizer)
         vocabulary = vocabulary_files(tokenizer, held.block_size)
@@ -97,7 +98,7 @@ def files_of(
 
 
 def _nearest(to: Format, model_config: GPTConfig, params: Any) -> tuple[GPTConfig, Any]:
-    """The same function as a model that the format holds: biases of zero, a copied table."""
+    """Converts to an equal model that the format can hold: adds zero biases, copies the table."""
     has_any = model_config.bias or model_config.ln_bias or model_config.qkv_bias
     biases = has_any if to == "nanogpt" else True
     changes: dict[str, Any] = {"bias": biases, "ln_bias": biases}
@@ -121,7 +122,7 @@ def _nearest(to: Format, model_config: GPTConfig, params: Any) -> tuple[GPTConfi
 
 
 def _with_biases(block: Any, qkv: bool) -> Any:
-    """A block with a bias everywhere, of zeros where it had none."""
+    """Adds zero biases to a block's layers that have none."""
     attn = {**block["attn"], "proj": _with_bias(block["attn"]["proj"], "kernel")}
     if qkv:
         heads = block["attn"]["heads"]

@@ -15,28 +15,28 @@ class FolderTokenizer:
     """A byte-level BPE vocabulary.
 
     Attributes:
-        start_id: the token that begins a text without a prompt.
+        start_id: the token that starts a text if there is no prompt.
     """
 
     def __init__(self, tokenizer: Any, start_id: int, known: int) -> None:
         self._tokenizer = tokenizer
         self.start_id = start_id
-        self._known = known  # ids that the weights have
+        self._known = known  # the number of ids that the weights have
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return self._tokenizer.get_vocab_size()
 
     def __contains__(self, character: object) -> bool:
-        """True for all characters but the byte order mark, which belongs to files, not texts."""
+        """True for all characters except the byte order mark, which belongs to files, not texts."""
         return character != "\ufeff"
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of a text: (N,) int32. A byte-level vocabulary can encode every text.
+        """Encodes a text: (N,) int32. A byte-level vocabulary can encode every text.
 
         Raises:
-            InputError: the text holds a token that the weights do not have.
+            InputError: the text contains a token that the weights do not have.
         """
         found = self._tokenizer.encode(text, add_special_tokens=False)
         ids = np.array(found.ids, np.int32)
@@ -50,11 +50,11 @@ class FolderTokenizer:
         return ids
 
     def encode_prompt(self, text: str) -> np.ndarray:
-        """The same: special tokens are special in every text that is given to a GPT-2."""
+        """Equals `encode`: for a GPT-2, special tokens are special in every text."""
         return self.encode(text)
 
     def decode(self, ids: Any) -> str:
-        """The text of a sequence of ids."""
+        """Decodes a sequence of ids."""
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
 
 
@@ -65,8 +65,8 @@ def read_vocabulary(
 
     Args:
         start_id: bos_token_id of the folder's config.json.
-        known: how many tokens the weights have.
-        tell: receives a line if the vocabulary has more tokens than that.
+        known: the number of tokens that the weights have.
+        tell: receives a line if the vocabulary has more tokens than the weights.
 
     Raises:
         InputError: the folder has no vocabulary, or the vocabulary cannot be read.

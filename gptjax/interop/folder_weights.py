@@ -1,7 +1,7 @@
-"""The weights of a Hugging Face folder: one file or shards, real files or links into a cache.
+"""Reads the weights of a Hugging Face folder: one file or shards, which may be links into a cache.
 
-Only safetensors is read. Of other formats, which can run code when they are opened, an error says
-how to convert them.
+Only safetensors is read. Other formats can run code when they are opened; the error says how to
+convert them.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ CONVERT = (
 
 
 def download(folder: Path, *names: str) -> str:
-    """The command that downloads files of GPT-2 into `folder`, to put into a sentence."""
+    """The command that downloads files of GPT-2 into `folder`, for use in a message."""
     parts = folder.parts
     is_hub_id = len(parts) == 2 and not folder.is_absolute() and parts[0] not in ("..", "runs")
     repository = HUB.get(folder.name) or (str(folder) if is_hub_id else HUB["gpt2"])
@@ -43,8 +43,8 @@ def check_folder(folder: Path) -> None:
     """Checks that `folder` is the folder of a model.
 
     Raises:
-        InputError: it is missing, a file, or the hub's cache folder around the model's folder; the
-            message says what to give instead.
+        InputError: the folder is missing, is a file, or is the hub's cache, which contains the
+            model's folder; the message says what to give instead.
     """
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "no such folder"
@@ -59,10 +59,10 @@ def check_folder(folder: Path) -> None:
 
 
 def read_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """The path of the weights, for messages, and all entries.
+    """Returns the path of the weights, for messages, and all entries.
 
     Raises:
-        InputError: there are no weights, or they cannot be read; the message names the file.
+        InputError: the weights are missing or cannot be read; the message names the file.
     """
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS, _load(folder / WEIGHTS)
@@ -82,12 +82,12 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         return safetensors.load_file(path)
     except InputError:
         raise
-    except Exception as error:  # the package has its own exceptions, and numpy's pass through it
+    except Exception as error:  # the package raises its own exceptions, and numpy's
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _load_shards(folder: Path) -> dict[str, np.ndarray]:
-    """The entries of all shards that the index names. Each must be a file in the folder."""
+    """Loads the entries of all shards that the index names. Each must be a file in the folder."""
     path = folder / INDEX
     places: Any = read_json(path, links=True).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):

@@ -1,7 +1,7 @@
-"""A local folder of a Hugging Face GPT-2: its configuration, weights and vocabulary.
+"""Loads a local folder of a Hugging Face GPT-2: its configuration, weights and vocabulary.
 
-Files of such a folder may be links: the hub's cache keeps them elsewhere. The folder is one that
-the user trusts, unlike a run (SECURITY.md); it is read without pickle all the same.
+The files in the folder may be links, because the hub's cache stores them elsewhere. Unlike a run
+(SECURITY.md), the folder must be one that the user trusts. Even so, no pickle is read.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "relu": "relu",
 }
-# What a GPT-2 folder may set that changes the computation, and the value that ours has. Another
-# value is refused: the weights would load, and the text would quietly be wrong.
+# Settings of a GPT-2 folder that change the computation, with the values that our model has. Other
+# values are refused: the weights would load, but the text would be silently wrong.
 FIXED: dict[str, Any] = {
     "model_type": "gpt2",
     "layer_norm_epsilon": 1e-5,
@@ -35,7 +35,7 @@ FIXED: dict[str, Any] = {
 
 
 class Pretrained(NamedTuple):
-    """A model to sample from: the parts of a `Run` that a sampler reads."""
+    """A model to sample from, with the fields of `Run` that sampling uses."""
 
     model: GPT
     params: Any
@@ -49,8 +49,8 @@ def load_huggingface(folder: Path, tell: Callable[[str], None] = lambda _: None)
         tell: receives a line about tokens that cannot occur.
 
     Raises:
-        InputError: a package or a file is missing, or the folder holds another kind of model; the
-            message says which.
+        InputError: a package or a file is missing, or the folder contains another kind of model;
+            the message says which.
     """
     check_folder(folder)
     stored = read_json(folder / CONFIG, links=True)

@@ -1,8 +1,8 @@
-"""Which of our parameters is which entry of another implementation, in both directions.
+"""Maps our parameters to the entries of other implementations, and back.
 
-Ours are kernels (in, out), with the heads as an axis of their own: (H, C, D). PyTorch's linear
-layers are (out, in). The lecture has a module for each head; GPT-2 has query, key and value of all
-heads in one projection.
+Our kernels are (in, out), and heads have an axis of their own: (H, C, D). PyTorch's linear layers
+are (out, in). The lecture has a module for each head. GPT-2 has one projection for query, key and
+value of all heads.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ Arrays = tuple[np.ndarray, ...]
 
 
 class Slot(NamedTuple):
-    """Some of our parameters that are some of their entries.
+    """Some of our parameters, and the entries of a state dict that they correspond to.
 
     Attributes:
         ours: paths in the parameter tree, joined by `/`.
         theirs: names in the state dict, without prefix.
-        dump: our arrays to theirs, in these orders.
+        dump: converts our arrays to theirs, in the order of `ours` and `theirs`.
         load: the inverse.
     """
 
@@ -32,7 +32,7 @@ class Slot(NamedTuple):
 
 
 def same(ours: str, theirs: str) -> Slot:
-    """Tables, biases, LayerNorm's scales; and kernels of Hugging Face's Conv1D."""
+    """Equal arrays: tables, biases, LayerNorm's scales, and kernels of Hugging Face's Conv1D."""
     return Slot((ours,), (theirs,), lambda a: (a,), lambda a: (a,))
 
 
@@ -42,7 +42,7 @@ def flipped(ours: str, theirs: str) -> Slot:
 
 
 def head_list(ours: str, theirs: list[str]) -> Slot:
-    """(H, C, D) and H weights (D, C)."""
+    """A kernel (H, C, D) and H weights (D, C)."""
 
     def dump(kernel_HCD: np.ndarray) -> Arrays:
         return tuple(kernel_CD.T for kernel_CD in kernel_HCD)
@@ -54,7 +54,7 @@ def head_list(ours: str, theirs: list[str]) -> Slot:
 
 
 def fused_kernel(ours: tuple[str, str, str], theirs: str, n_head: int, conv1d: bool) -> Slot:
-    """Query, key and value (H, C, D) each, and one weight: (C, 3C) as Conv1D, else (3C, C)."""
+    """Three kernels (H, C, D) and one weight: (C, 3C) for Conv1D, else (3C, C)."""
 
     def dump(*kernels_HCD: np.ndarray) -> Arrays:
         C = kernels_HCD[0].shape[1]
@@ -70,7 +70,7 @@ def fused_kernel(ours: tuple[str, str, str], theirs: str, n_head: int, conv1d: b
 
 
 def fused_bias(ours: tuple[str, str, str], theirs: str, n_head: int) -> Slot:
-    """Query, key and value biases (H, D) each, and one vector (3C,)."""
+    """Three biases (H, D) and one vector (3C,)."""
 
     def dump(*biases_HD: np.ndarray) -> Arrays:
         return (np.concatenate([bias.reshape(-1) for bias in biases_HD]),)
@@ -82,7 +82,7 @@ def fused_bias(ours: tuple[str, str, str], theirs: str, n_head: int) -> Slot:
 
 
 def lecture_layout(model_config: GPTConfig) -> list[Slot]:
-    """The lecture's GPTLanguageModel."""
+    """The layout of the lecture's GPTLanguageModel."""
     slots = [
         same("wte/embedding", "token_embedding_table.weight"),
         same("wpe/embedding", "position_embedding_table.weight"),
@@ -101,7 +101,7 @@ def lecture_layout(model_config: GPTConfig) -> list[Slot]:
 
 
 def gpt2_layout(model_config: GPTConfig, conv1d: bool) -> list[Slot]:
-    """The GPT of nanoGPT, or with `conv1d` Hugging Face's; an output layer if it is not tied."""
+    """The layout of nanoGPT's GPT or, with `conv1d`, of Hugging Face's."""
     slots = [same("wte/embedding", "wte.weight"), same("wpe/embedding", "wpe.weight")]
     for i in range(model_config.n_layer):
         ours, theirs = f"block_{i}", f"h.{i}"

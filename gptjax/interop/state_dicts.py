@@ -1,7 +1,7 @@
-"""State dicts: names with prefixes, shapes that must fit, and errors that name the entry.
+"""Reads and writes state dicts: strips prefixes, checks shapes, names the entry in errors.
 
-weights.py says what the originals are, layouts.py which entry is which parameter; here is what
-holds for all of them.
+This module is the same for all originals. weights.py describes each original, and layouts.py maps
+its entries to our parameters.
 """
 
 import functools
@@ -19,20 +19,21 @@ from gptjax.interop.layouts import Slot
 from gptjax.model import GPT
 from gptjax.training import init_params
 
-# Prefixes that wrappers add (DDP, Lightning, a language model around its transformer), in any
-# number and order.
+# Prefixes that wrappers add (DDP, Lightning, a language model around its transformer). There may be
+# several, in any order.
 PREFIXES = re.compile(r"^((module|model|transformer)\.)+")
-# Parts that torch.compile, FSDP and activation checkpointing insert, for the model or one block.
+# Parts of names that torch.compile, FSDP and activation checkpointing insert.
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Causal masks that were saved among the weights.
 BUFFERS = re.compile(r"\.tril$|\.attn\.(bias|masked_bias)$")
 
 
 def read_entries(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict without prefixes and masks, as float32 arrays.
+    """Returns the state dict without prefixes and masks, as float32 arrays.
 
     Raises:
-        InputError: two names are one without their prefixes, or an entry is no array of floats.
+        InputError: two names are equal without their prefixes, or an entry is not an array of
+            floats.
     """
     inner = [name for name, value in state_dict.items() if isinstance(value, Mapping)]
     if inner:
@@ -53,7 +54,7 @@ def read_entries(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _float32(name: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):  # a PyTorch tensor, on any device and of any float type
+    if hasattr(value, "detach"):  # a PyTorch tensor, on any device and with any float dtype
         value = value.detach().float().cpu().numpy()
     array = np.asarray(value)
     if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
@@ -64,10 +65,10 @@ def _float32(name: str, value: Any) -> np.ndarray:
 def table_sizes(
     entries: dict[str, np.ndarray], tokens: str, positions: str
 ) -> tuple[int, int, int]:
-    """Vocabulary, width and context, from the tables of tokens and of positions.
+    """Returns vocabulary size, width and context, from the token table and the position table.
 
     Raises:
-        InputError: a table is missing, as in another architecture, or is no table.
+        InputError: a table is missing, as in another architecture, or has another number of axes.
     """
     for name in (tokens, positions):
         if name not in entries:
@@ -79,7 +80,7 @@ def table_sizes(
 
 
 def count(entries: dict[str, np.ndarray], pattern: str) -> int:
-    """How many different numbers the names hold where the pattern has its group.
+    """Counts the different numbers that the pattern's group matches in the names.
 
     Raises:
         InputError: no name matches.
@@ -93,10 +94,10 @@ def count(entries: dict[str, np.ndarray], pattern: str) -> int:
 def to_params(
     model_config: GPTConfig, layout: list[Slot], entries: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Our parameter tree, once every entry is known to be there, to fit and to be expected.
+    """Converts entries to our parameter tree, after checking that exactly these are expected.
 
     Raises:
-        InputError: an entry is missing, misshapen or unknown; it names the entry.
+        InputError: an entry is missing, unknown or of the wrong shape; the message names it.
     """
     shapes = _shapes(model_config)
     ours: dict[str, Any] = {}
@@ -118,10 +119,10 @@ def to_params(
 
 
 def to_entries(model_config: GPTConfig, layout: list[Slot], params: Any) -> dict[str, np.ndarray]:
-    """Their entries, once the tree is known to be the configuration's.
+    """Converts our parameter tree to entries, after checking that it fits the configuration.
 
     Raises:
-        InputError: a parameter is missing, misshapen or unknown; it names the parameter.
+        InputError: a parameter is missing, unknown or of the wrong shape; the message names it.
     """
     ours = {p: np.asarray(a) for p, a in traverse_util.flatten_dict(params, sep="/").items()}
     shapes = _shapes(model_config)
@@ -134,7 +135,7 @@ def to_entries(model_config: GPTConfig, layout: list[Slot], params: Any) -> dict
     entries: dict[str, np.ndarray] = {}
     for slot in layout:
         arrays = slot.dump(*(ours[path] for path in slot.ours))
-        # Transposed views would keep their strides in PyTorch and trip safetensors.
+        # Copy transposed views: PyTorch would keep their strides, and safetensors would fail.
         contiguous = (np.array(array, order="C") for array in arrays)
         entries |= dict(zip(slot.theirs, contiguous, strict=True))
     return entries
@@ -142,7 +143,7 @@ def to_entries(model_config: GPTConfig, layout: list[Slot], params: Any) -> dict
 
 @functools.lru_cache(maxsize=8)
 def _shapes(model_config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Our parameters' shapes by path."""
+    """The shapes of our parameters by path."""
     tree: Any = jax.eval_shape(lambda key: init_params(GPT(model_config), key), jax.random.key(0))
     flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
     return {path: x.shape for path, x in flat.items()}

@@ -1,4 +1,4 @@
-"""A vocabulary as the files that the packages `tokenizers` and `transformers` read."""
+"""Writes a vocabulary as the files that the packages `tokenizers` and `transformers` read."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from gptjax.text.tokenizers import Tokenizer
 
 
 def vocabulary_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
-    """tokenizer.json and tokenizer_config.json: the same ids for every text.
+    """Returns tokenizer.json and tokenizer_config.json, which give the same ids for every text.
 
-    A character that the vocabulary lacks is an error there too.
+    In these packages, too, a character that is not in the vocabulary is an error.
 
     Raises:
         InputError: the package `tokenizers` is missing.
@@ -30,7 +30,7 @@ def vocabulary_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
 
 
 def _model(tokenizers: Any, stored: dict[str, Any]) -> Any:
-    """The vocabulary that `stored`, a tokenizer's `to_dict`, describes."""
+    """Makes the `tokenizers` model of `stored`, the result of a tokenizer's `to_dict`."""
     models, before, after = tokenizers.models, tokenizers.pre_tokenizers, tokenizers.decoders
     if stored["type"] == "char":
         ids = {character: i for i, character in enumerate(stored["characters"])}

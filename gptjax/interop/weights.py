@@ -1,7 +1,7 @@
-"""What each implementation is in our configuration, and its weights read and written.
+"""Reads and writes the weights of each implementation, and describes it in our configuration.
 
 A state dict is a mapping of the original's parameter names to arrays or PyTorch tensors. Names may
-carry the prefixes that wrappers add (`transformer.`, `module.`, `_orig_mod.`). Causal masks that
+have the prefixes that wrappers add (`transformer.`, `module.`, `_orig_mod.`). Causal masks that
 were saved among the weights are ignored. Each `to_*` is the inverse of its `from_*`.
 """
 
@@ -15,7 +15,7 @@ from gptjax.errors import InputError
 from gptjax.interop.layouts import gpt2_layout, lecture_layout
 from gptjax.interop.state_dicts import count, read_entries, table_sizes, to_entries, to_params
 
-# What each original is, in our configuration; what is not named here, weights do not tell.
+# The settings of our configuration that describe the lecture's model.
 LECTURE: dict[str, Any] = {
     "activation": "relu",
     "qkv_bias": False,
@@ -31,13 +31,13 @@ HUGGINGFACE_ACTIVATION: Activation = "gelu_tanh"
 def from_lecture(
     state_dict: Mapping[str, Any], *, dropout: float = 0.0
 ) -> tuple[GPTConfig, dict[str, Any]]:
-    """Weights of the lecture's GPTLanguageModel, whose heads are a list of modules.
+    """Reads weights of the lecture's GPTLanguageModel, whose heads are a list of modules.
 
     Args:
-        dropout: for training on; weights do not tell it.
+        dropout: for further training; it cannot be read from the weights.
 
     Raises:
-        InputError: an entry is unknown, missing or of the wrong shape; it names the entry.
+        InputError: an entry is unknown, missing or of the wrong shape; the message names it.
     """
     entries = read_entries(state_dict)
     V, C, T = table_sizes(
@@ -62,17 +62,17 @@ def from_nanogpt(
     activation: Activation = NANOGPT_ACTIVATION,
     dropout: float = 0.0,
 ) -> tuple[GPTConfig, dict[str, Any]]:
-    """Weights of nanoGPT's GPT, with or without biases, its output layer tied or absent.
+    """Reads weights of nanoGPT's GPT, with or without biases; its output layer is tied or absent.
 
     Args:
-        n_head: heads per block, which the fused projection does not show.
-        activation: `gelu`, nanoGPT's, or `gelu_tanh`, which build-nanogpt's weights are trained
-            with. It cannot be told from the weights.
-        dropout: for training on; weights do not tell it.
+        n_head: heads per block; the fused projection does not show their number.
+        activation: nanoGPT's `gelu`, or `gelu_tanh`, with which build-nanogpt's weights are
+            trained. It cannot be read from the weights.
+        dropout: for further training; it cannot be read from the weights.
 
     Raises:
-        InputError: as `from_lecture`; or n_head does not divide the width, or the activation is
-            neither.
+        InputError: as in `from_lecture`; or n_head does not divide the width, or the activation is
+            another.
     """
     _check_gelu(activation)
     return _from_gpt2(state_dict, n_head, activation, dropout, conv1d=False)
@@ -85,24 +85,25 @@ def from_huggingface(
     activation: Activation = HUGGINGFACE_ACTIVATION,
     dropout: float = 0.0,
 ) -> tuple[GPTConfig, dict[str, Any]]:
-    """Weights of Hugging Face's GPT2LMHeadModel, whose linear layers are (in, out).
+    """Reads weights of Hugging Face's GPT2LMHeadModel, whose linear layers are (in, out).
 
     Args:
-        n_head: heads per block, which the fused projection does not show.
-        activation: GPT-2's own unless the folder's config.json says otherwise.
-        dropout: for training on; weights do not tell it.
+        n_head: heads per block; the fused projection does not show their number.
+        activation: GPT-2's own, unless the folder's config.json has another.
+        dropout: for further training; it cannot be read from the weights.
 
     Raises:
-        InputError: as `from_nanogpt`.
+        InputError: as in `from_nanogpt`.
     """
     return _from_gpt2(state_dict, n_head, activation, dropout, conv1d=True)
 
 
 def to_lecture(model_config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
-    """A state dict for the lecture's GPTLanguageModel, its masks (`tril`) included.
+    """Makes a state dict for the lecture's GPTLanguageModel, including its masks (`tril`).
 
     Raises:
-        InputError: the lecture's model cannot be of this configuration, or the parameters are not.
+        InputError: the lecture's model cannot have this configuration, or the parameters do not
+            fit it.
     """
     _require(model_config, "the lecture's model", **LECTURE)
     entries = to_entries(model_config, lecture_layout(model_config), params)
@@ -116,13 +117,13 @@ def to_lecture(model_config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
 def to_nanogpt(
     model_config: GPTConfig, params: Any, *, activation: Activation = NANOGPT_ACTIVATION
 ) -> dict[str, np.ndarray]:
-    """A state dict for nanoGPT's GPT.
+    """Makes a state dict for nanoGPT's GPT.
 
     Args:
         activation: of the model that will load the state dict, as in `from_nanogpt`.
 
     Raises:
-        InputError: as `to_lecture`.
+        InputError: as in `to_lecture`.
     """
     _check_gelu(activation)
     _require(
@@ -137,10 +138,10 @@ def to_nanogpt(
 
 
 def to_huggingface(model_config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
-    """A state dict for Hugging Face's GPT2LMHeadModel.
+    """Makes a state dict for Hugging Face's GPT2LMHeadModel.
 
     Raises:
-        InputError: as `to_lecture`.
+        InputError: as in `to_lecture`.
     """
     _require(
         model_config,
@@ -154,10 +155,10 @@ def to_huggingface(model_config: GPTConfig, params: Any) -> dict[str, np.ndarray
 
 
 def to_torch(model_config: GPTConfig, params: Any) -> dict[str, np.ndarray]:
-    """The names of nanoGPT for a GPT of any configuration: what compare/torch_gpt.py loads.
+    """Makes a state dict with nanoGPT's names for any GPT; compare/torch_gpt.py loads it.
 
     Raises:
-        InputError: the parameters are not of this configuration.
+        InputError: the parameters do not fit the configuration.
     """
     return _to_gpt2(model_config, params, conv1d=False)
 

@@ -4,7 +4,7 @@ training_set   encode, split, the examples inside one block, batches
 averaging      four ways to average the past; the last of them is self-attention
 attention      the lecture's notes on attention, each as a function to try
 positions      how alike positions look in a learned table, and in the Transformer paper's sinusoids
-ladder         the lecture's models, `gptjax.rungs` and the GPT, trained with several seeds at once
+ladder         trains the lecture's models, `gptjax.rungs` and the GPT, with several seeds at once
 
-`python -m gptjax.lecture` climbs the ladder; docs/lecture.md is the index of the notebooks.
+`python -m gptjax.lecture` trains the whole ladder; docs/lecture.md is the index of the notebooks.
 """

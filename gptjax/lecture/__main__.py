@@ -35,15 +35,15 @@ from gptjax.tokenizer import CharTokenizer
 
 DEFAULTS: dict[str, Any] = {"seeds": 5, "out": "runs/lecture", "data": "shakespeare"}
 DATA_DIR = Path("data")
-PLAIN_WIDTH = 160  # of the table in a file or a pipe, so that nothing in it is wrapped
-FIRST_SEED = 1337  # the lecture's, and train.py's default
+PLAIN_WIDTH = 160  # of the table in a file or a pipe, so that no line is wrapped
+FIRST_SEED = 1337  # the lecture's seed, and train.py's default
 
 
 def main(argv: list[str] | None = None, *, command: str = "python -m gptjax.lecture") -> int:
     """Trains the lecture's models, or draws its pictures, as the flags say.
 
     Args:
-        argv: the flags; None is the process's own.
+        argv: the flags; None means the process's arguments.
         command: what the user typed, for help and errors.
 
     Returns:
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None, *, command: str = "python -m gptjax.lect
 
 
 def run(argv: list[str], command: str) -> int:
-    """The body; raises what `run_script` turns into a line."""
+    """The command's body. `run_script` turns the errors it raises into one line."""
     flags = DEFAULTS | parse(argv, command)
     out = Path(flags["out"])
     if out.exists() and not out.is_dir():
@@ -74,7 +74,7 @@ def run(argv: list[str], command: str) -> int:
 
 
 def parse(argv: list[str], command: str) -> dict[str, Any]:
-    """Flags to values; absent when not given."""
+    """Parses the flags: values by name, without the flags that were not given."""
     parser = FlagParser(command, (__doc__ or "").replace("python -m gptjax.lecture", command))
     parser.add("seeds", int, "seeds for each rung, trained together", DEFAULTS["seeds"])
     parser.add(
@@ -92,7 +92,7 @@ def parse(argv: list[str], command: str) -> dict[str, Any]:
 def climb_all(
     out: Path, chosen: list[str], flags: dict[str, Any], warn: Callable[[str], None]
 ) -> int:
-    """Trains the chosen rungs, each kept as soon as it is done."""
+    """Trains the chosen rungs, and saves each as soon as it is finished."""
     console = make_console(sys.stdout)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
@@ -172,7 +172,7 @@ def _table(done: list[Climbed]) -> Table:
 
 
 def draw_pictures(out: Path, flags: dict[str, Any]) -> int:
-    """Draws averages and sinusoids, and with --run what a trained model attends to."""
+    """Draws averages and sinusoids and, with --run, the attention of a trained model."""
     if "text" in flags and "run" not in flags:
         raise InputError("--text is what the model of --run reads: add --run")
     loaded = runs.load_run(Path(flags["run"])) if "run" in flags else None
@@ -195,12 +195,12 @@ def draw_pictures(out: Path, flags: dict[str, Any]) -> int:
 
 
 def ids_to_read(loaded: runs.Run, text: str | None) -> np.ndarray:
-    """The tokens that a model's attention is drawn for: (T,) ids, at most block_size.
+    """The tokens for which a model's attention is drawn: (T,) ids, at most block_size.
 
-    Without a text, the model writes a line itself, so that every vocabulary has one.
+    Without a text, the model generates a line itself, which works with every vocabulary.
 
     Raises:
-        InputError: the text is empty, longer than the block, or not of the model's vocabulary.
+        InputError: the text is empty, longer than block_size, or has an unknown character.
     """
     pictures.check_has_attention(loaded.model, loaded.params)
     block_size = loaded.config.model.block_size

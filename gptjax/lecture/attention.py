@@ -1,7 +1,7 @@
-"""The lecture's notes on attention, each as something to try.
+"""The lecture's notes on attention, each as a function to try.
 
-`attend` is attention with every choice left open. The GPT's own, `gptjax.model.attention_weights`,
-masks the future, and its keys and values come from the sequence itself.
+`attend` is attention with every choice left open. In the GPT, `gptjax.model.attention_weights`
+masks the future, and keys and values come from the sequence itself.
 """
 
 import jax
@@ -21,12 +21,12 @@ def attend(
 ) -> Array:
     """Each of T positions takes a weighted average of S values.
 
-    The mask and the source of keys and values decide which kind of attention it is. One sequence
-    and a causal mask: a decoder's. One sequence without a mask: an encoder's. Keys and values from
-    another sequence: cross-attention.
+    The mask and the source of keys and values decide the kind of attention. One sequence with a
+    causal mask is a decoder's attention. One sequence without a mask is an encoder's. Keys and
+    values from another sequence are cross-attention.
 
     Args:
-        mask_TS: True where position t may look at s; without a mask, all may be looked at.
+        mask_TS: True where position t may look at s; without a mask, t may look at all of them.
         scaled: divide the scores by sqrt(D).
 
     Returns:
@@ -46,7 +46,7 @@ def edges(mask_TS: Array) -> list[tuple[int, int]]:
 
 
 def score_variance(key: Array, head_size: int, scaled: bool) -> float:
-    """Variance of the scores of queries and keys whose entries are N(0, 1)."""
+    """Variance of the scores if the entries of queries and keys are N(0, 1)."""
     q_key, k_key = jax.random.split(key)
     q_TD = jax.random.normal(q_key, (512, head_size))
     k_SD = jax.random.normal(k_key, (512, head_size))

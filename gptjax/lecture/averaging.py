@@ -1,8 +1,8 @@
 """The mathematical trick in self-attention: four ways to average the past.
 
-Each function takes x_BTC and returns, for every position, the mean of itself and the positions
-before. The first three are equal. In the last, the tokens decide how much each counts; with queries
-of zero it is the plain average again.
+Each function takes x_BTC and returns, for every position, the mean of this and all earlier
+positions. The first three give equal results. In the last, the tokens decide how much each counts;
+if the queries are zero, it is the plain average again.
 """
 
 import jax
@@ -28,17 +28,17 @@ def triangular_weights(T: int) -> Array:
 
 
 def average_matrix(x_BTC: Array) -> Array:
-    """Version 2: the averages are weighted sums, and a matrix product is all of them at once."""
+    """Version 2: averages are weighted sums, and one matrix product computes all of them."""
     return triangular_weights(x_BTC.shape[1]) @ x_BTC
 
 
 def softmax_weights(T: int) -> Array:
-    """Affinities of zero, the future at minus infinity, and softmax over each row: (T, T)."""
+    """Softmax over each row of zero affinities, with the future at minus infinity: (T, T)."""
     return nn.softmax(jnp.where(causal_mask(T), jnp.zeros((T, T)), -jnp.inf), axis=-1)
 
 
 def average_softmax(x_BTC: Array) -> Array:
-    """Version 3: the same weights, from affinities that need not stay zero."""
+    """Version 3: the same weights, but from affinities, which can be other than zero."""
     return softmax_weights(x_BTC.shape[1]) @ x_BTC
 
 
@@ -48,8 +48,9 @@ def average_by_affinity(
     """Version 4, self-attention: queries are compared with keys to weight the values.
 
     Args:
-        query_CD: what each token looks for; `key_CD`: what it contains; `value_CD`: what it passes
-            on to the tokens that look at it.
+        query_CD: projects to what each token looks for.
+        key_CD: projects to what each token contains.
+        value_CD: projects to what each token passes on to the tokens that look at it.
 
     Returns:
         The weighted averages of the values, (B, T, D), and the weights, (B, T, T).

@@ -1,7 +1,7 @@
-"""Climbing the lecture's ladder: every rung trained with several seeds in one program.
+"""Trains the lecture's models, the rungs of a ladder, with several seeds in one program.
 
-A seed's run is that of `python train.py --preset <rung> --seed <seed>`: the same parameters,
-batches and updates, one more array axis in front (`jax.vmap`).
+Each seed's run equals `python train.py --preset <rung> --seed <seed>`: the parameters, batches and
+updates are the same. `jax.vmap` adds a leading axis of seeds.
 """
 
 import time
@@ -36,9 +36,9 @@ from gptjax.training import (
 
 Array = jax.Array
 
-# The lecture's estimate: the mean over so many random batches of a split.
+# The lecture estimates a loss by the mean over this many random batches of a split.
 ESTIMATE_BATCHES = 200
-# A dispatch is kept about this short, in seconds, so that Ctrl-C is answered and progress moves.
+# A dispatch takes about this many seconds: short enough to respond to Ctrl-C and show progress.
 DISPATCH_SECONDS = 1.0
 SAMPLE_TOKENS = 400
 
@@ -47,10 +47,10 @@ class Rung(NamedTuple):
     """A model of the ladder.
 
     Attributes:
-        adds: what it has that the rung before it has not.
-        lecture: the validation loss that the lecture reaches, nats per character; None for what
-            the lecture does not try.
-        preset: how it is trained, if not by the preset of its own name.
+        adds: what this model adds to the previous one.
+        lecture: the validation loss that the lecture reaches, in nats per character; None if the
+            lecture does not train this model.
+        preset: the preset to train it with, if its name is not the rung's.
     """
 
     adds: str
@@ -58,7 +58,7 @@ class Rung(NamedTuple):
     preset: str = ""
 
 
-# In the lecture's order, by preset. The last figure is the log of its notebook.
+# In the lecture's order, by preset. The last figure comes from the log in the lecture's notebook.
 LADDER = {
     "bigram": Rung("a table of what follows what", 2.50),
     "head": Rung("positions, one head of self-attention", 2.40),
@@ -68,7 +68,7 @@ LADDER = {
     "layernorm": Rung("LayerNorm: the GPT, small", 2.06),
     "notebook": Rung("64 wide, 4 blocks, contexts of 32", 1.8226),
 }
-# Beside the ladder: what the walk-through compares with a rung. Climbed only when asked for.
+# Variants of rungs, for comparison. They are trained only if --rungs names them.
 BESIDE = {
     "head-normal": Rung("head, from N(0, 0.02)", preset="head"),
     "multihead-normal": Rung("multihead, from N(0, 0.02)", preset="multihead"),
@@ -84,10 +84,10 @@ class Climbed(NamedTuple):
     """One rung with all its seeds. Losses are nats per character.
 
     Attributes:
-        losses: of the whole validation split, one per seed.
-        estimates: of 200 random batches of it, as the lecture estimates, one per seed.
-        seconds: spent on all seeds together, compilation included.
-        sample: text of the first seed's model.
+        losses: over the whole validation split, one per seed.
+        estimates: over 200 random batches of that split, as in the lecture, one per seed.
+        seconds: time for all seeds together, including compilation.
+        sample: text that the first seed's model generated.
     """
 
     name: str
@@ -100,10 +100,10 @@ class Climbed(NamedTuple):
 
 
 def choose(names: str) -> list[str]:
-    """The rungs of a comma-separated list, in the ladder's order.
+    """Parses a comma-separated list of rungs, and returns it in the ladder's order.
 
     Raises:
-        InputError: a name is not a rung's, or no name is given.
+        InputError: a name is unknown, or the list is empty.
     """
     asked = [name.strip() for name in names.split(",") if name.strip()]
     for name in asked:
@@ -115,7 +115,7 @@ def choose(names: str) -> list[str]:
 
 
 def rung_config(name: str, vocab_size: int, max_iters: int | None = None) -> RunConfig:
-    """The preset of a rung for a text of `vocab_size` characters, possibly cut short."""
+    """The configuration of a rung for a text with `vocab_size` different characters."""
     preset = ALL[name].preset
     run_config = PRESETS[preset].replace(model_name=name) if preset else PRESETS[name]
     run_config = run_config.replace(vocab_size=vocab_size)
@@ -131,12 +131,12 @@ def climb(
     tokenizer: CharTokenizer,
     stepped: Callable[[int], None] = lambda _: None,
 ) -> Climbed:
-    """Trains one rung with every seed at once and looks at what came out.
+    """Trains one rung with all seeds at once, evaluates it, and generates a sample.
 
     Args:
-        seeds: of `train.py --seed`; all differ in parameters and batches.
-        tokenizer: of the text; its start token begins the sample.
-        stepped: told the number of updates done, after each dispatch.
+        seeds: as in `train.py --seed`; each gives other parameters and batches.
+        tokenizer: the text's tokenizer; its start token starts the sample.
+        stepped: called after each dispatch with the number of updates so far.
 
     Raises:
         RunError: a seed's loss is not finite.
@@ -168,7 +168,7 @@ def climb(
 def init_seeds(
     model: nn.Module, run_config: RunConfig, seeds: list[int]
 ) -> tuple[TrainState, Keys]:
-    """Fresh states and keys, each array with a first axis of seeds."""
+    """Initializes states and keys. Each array has a leading axis of seeds."""
     keys = [make_keys(seed) for seed in seeds]
     keys_S = Keys(*(jnp.stack(parts) for parts in zip(*keys, strict=True)))
     return jax.jit(jax.vmap(lambda key: init_state(model, run_config, key)))(keys_S.params), keys_S
@@ -177,15 +177,15 @@ def init_seeds(
 def make_seeds_loop(
     model: nn.Module, run_config: RunConfig
 ) -> Callable[[TrainState, Array, Keys, int], tuple[TrainState, Metrics]]:
-    """Many updates of all seeds in one dispatch.
+    """Makes a function that runs many updates of all seeds in one dispatch.
 
-    On an accelerator the seeds cost little more than one, because one small model leaves most of
-    it idle. On a CPU they cost about what they would cost one after another, and what is gained
-    is that there is one program, one compilation, and no loop over seeds.
+    On an accelerator, all seeds together take little longer than one, because one small model
+    leaves most of the device idle. On a CPU, they take about as long as one after another; the gain
+    is one program, one compilation, and no loop over seeds.
 
     Returns:
-        loop(states, tokens, keys, updates) -> (states, metrics), jitted, `states` donated;
-        `metrics` are the last update's.
+        loop(states, tokens, keys, updates) -> (states, metrics), jitted, with `states` donated;
+        `metrics` are those of the last update.
     """
     step = make_train_step(model, run_config)
 
@@ -234,7 +234,7 @@ def _train(
     tokens: Array,
     stepped: Callable[[int], None],
 ) -> TrainState:
-    """All updates, in dispatches of about a second."""
+    """Runs all updates, in dispatches of about a second."""
     loop = make_seeds_loop(model, run_config)
     done, updates = 0, 1
     while done < run_config.train.max_iters:
@@ -249,7 +249,7 @@ def _train(
             )
         stepped(done)
         seconds = (time.monotonic() - began) / updates
-        # The first dispatch includes compiling, so its time says little: grow step by step.
+        # The first dispatch includes compiling, so its time is misleading: increase step by step.
         updates = min(updates_within(DISPATCH_SECONDS, seconds), 10 * updates)
         updates = min(updates, run_config.train.max_iters - done)
     return states

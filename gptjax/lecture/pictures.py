@@ -17,16 +17,16 @@ from gptjax.rungs import sinusoids
 from gptjax.text.outputs import write_named
 
 Array = jax.Array
-TOKENS = 16  # that a model writes for the picture of its attention
+TOKENS = 16  # number of tokens that a model generates for the picture of its attention
 INCHES_PER_TOKEN = 0.16  # a letter and its margin, legible where a page is 900 pixels wide
 DPI = 100
 
 
 def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
-    """What every head of a GPT attends to, block by block.
+    """Computes the attention weights of every head of a GPT, block by block.
 
-    The model is not asked: its blocks' normalised inputs are captured, and the heads' own queries
-    and keys are applied to them once more.
+    The model does not return its attention weights. So this function captures each block's
+    normalised inputs, and applies the heads' queries and keys to them again.
 
     Returns:
         One weights_BHTT per block, float32.
@@ -36,7 +36,7 @@ def attention_maps(model: nn.Module, params: Any, x_BT: Any) -> list[Array]:
     """
     model_config = config_of(model)
     check_has_attention(model, params)
-    applied: Any = model.apply(  # with a capture, two values
+    applied: Any = model.apply(  # with a capture, `apply` returns two values
         {"params": params},
         x_BT,
         deterministic=True,
@@ -70,7 +70,7 @@ def _project(x_BTC: Array, layer: dict[str, Array]) -> Array:
 
 @matplotlib_defaults()
 def draw_averaging(path: Path, T: int = 8) -> Path:
-    """The weights of the averages: two that are equal, and one that the tokens decide."""
+    """Draws the weights of three averages: two equal ones, and one that the tokens decide."""
     x_key, *keys = jax.random.split(jax.random.key(1337), 4)
     x_BTC = jax.random.normal(x_key, (1, T, 32))
     query_CD, key_CD, value_CD = (jax.random.normal(k, (32, 16)) * 0.3 for k in keys)
@@ -92,13 +92,13 @@ def draw_averaging(path: Path, T: int = 8) -> Path:
 
 
 def draw_sinusoids(path: Path, T: int = 64, C: int = 32) -> Path:
-    """The Transformer paper's table."""
+    """Draws the Transformer paper's table of positions."""
     return _draw_table(path, sinusoids(T, C), "sinusoids", 1.0)
 
 
 @matplotlib_defaults()
 def draw_positions(path: Path, table_TC: np.ndarray) -> Path:
-    """A learned table, and how alike its rows are: what training made of positions."""
+    """Draws a learned table of positions, and the similarity of its rows."""
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     height = float(np.abs(table_TC).max())
@@ -119,10 +119,10 @@ def draw_positions(path: Path, table_TC: np.ndarray) -> Path:
 def draw_attention(
     path: Path, model: nn.Module, params: Any, ids: np.ndarray, labels: list[str]
 ) -> Path:
-    """A map for every head, a row for every block.
+    """Draws a map for every head, with a row for every block.
 
     Args:
-        ids: (T,) of the text, T at most block_size.
+        ids: (T,) ids of the text, with T at most block_size.
         labels: the text of each token.
     """
     maps = [np.asarray(weights[0]) for weights in attention_maps(model, params, ids[None])]

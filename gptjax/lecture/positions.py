@@ -1,7 +1,7 @@
-"""Positions: what the rows of a table of positions have in common.
+"""Positions: how similar the rows of a table of positions are.
 
-The models are rungs: the GPT has a learned table, `gptjax.rungs.Sinusoids` the Transformer paper's,
-and `gptjax.rungs.WithoutPositions` none.
+The GPT has a learned table, `gptjax.rungs.Sinusoids` has the Transformer paper's, and
+`gptjax.rungs.WithoutPositions` has none.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ def similarity(table_TC: np.ndarray) -> np.ndarray:
 
 
 def turns(table_TC: np.ndarray, k: int) -> np.ndarray:
-    """How each pair of channels moves in k positions: the dot products, (T - k, C / 2).
+    """How each pair of channels turns in k positions: dot products, (T - k, C / 2).
 
-    Channels 2i and 2i + 1 are read as a point in the plane. In a table of sinusoids all points lie
-    on the unit circle, and the dot product is the cosine of an angle that depends on k and on the
-    pair, but not on the position.
+    Channels 2i and 2i + 1 are the coordinates of a point in the plane. In a table of sinusoids, all
+    points lie on the unit circle. The dot product is then the cosine of an angle that depends on k
+    and on the pair, but not on the position.
     """
     pairs_TP2 = table_TC.reshape(len(table_TC), -1, 2)
     return (pairs_TP2[k:] * pairs_TP2[: len(pairs_TP2) - k]).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""What a climb leaves behind: ladder.json, ladder.md and ladder.png, and what a resume reads."""
+"""Writes the ladder's results: ladder.json, ladder.md, ladder.png, and a file to resume from."""
 
 import dataclasses
 from pathlib import Path
@@ -13,14 +13,14 @@ from gptjax.text.shell import quoted
 from gptjax.version import __version__
 
 JSON, PAGE, PICTURE = "ladder.json", "ladder.md", "ladder.png"
-# The rungs done so far, of a climb that is not at its end; resumed from, then removed.
+# The rungs that an unfinished climb has trained. A resume reads the file; the end removes it.
 UNFINISHED = "ladder.unfinished.json"
 LINE = 56
 
 
 @dataclasses.dataclass(frozen=True)
 class Climb:
-    """What a climb is of; two that are equal in this would come to the same losses."""
+    """The settings that determine the losses of a climb, which trains all chosen rungs."""
 
     data: str
     data_sha256: str
@@ -28,24 +28,24 @@ class Climb:
     max_iters: int | None
 
     def record(self) -> dict[str, Any]:
-        """As it is stored; another version's rungs are not taken over either."""
+        """The settings as stored, with the version: rungs of another version are not reused."""
         return {"version": __version__, **dataclasses.asdict(self)}
 
 
 def save_unfinished(out: Path, climb: Climb, done: list[Climbed]) -> None:
-    """Keeps the rungs done so far."""
+    """Saves the rungs that are finished."""
     write_named(out / UNFINISHED, _record(climb, done))
 
 
 def load_unfinished(out: Path, climb: Climb) -> list[Climbed]:
-    """The rungs that an interrupted climb of the same kind has done; none if there was none."""
+    """The rungs that an interrupted climb with the same settings has finished."""
     if not (out / UNFINISHED).is_file():
         return []
     try:
         stored = read_json(out / UNFINISHED, links=True)
         rungs = [Climbed(**rung) for rung in stored.pop("rungs")]
     except (InputError, KeyError, TypeError):
-        return []  # torn or foreign: the rungs are climbed again
+        return []  # damaged, or from elsewhere: train the rungs again
     return rungs if stored == climb.record() else []
 
 
@@ -61,31 +61,31 @@ def _record(climb: Climb, done: list[Climbed]) -> str:
 
 
 def mean(losses: list[float]) -> float:
-    """The plain mean."""
+    """The arithmetic mean."""
     return sum(losses) / len(losses)
 
 
 def spread(losses: list[float]) -> str:
-    """Mean, and lowest to highest seed: `2.413 (2.398 to 2.424)`."""
+    """Formats the mean, and the lowest to the highest seed: `2.413 (2.398 to 2.424)`."""
     if len(losses) == 1:
         return f"{losses[0]:.3f}"
     return f"{mean(losses):.3f} ({min(losses):.3f} to {max(losses):.3f})"
 
 
 def figure(loss: float | None) -> str:
-    """The lecture's figure, to the digits it gives."""
+    """Formats the lecture's loss with the digits that the lecture gives."""
     return "" if loss is None else f"{loss:.2f}"
 
 
 def sample_line(text: str) -> str:
-    """One line of a sample: the first of some length, cut."""
+    """Picks one line of a sample, the first that is long enough, and shortens it."""
     lines = [line.strip() for line in text.splitlines()]
     line = next((line for line in lines if len(line) >= LINE // 2), max(lines or [""], key=len))
     return line[:LINE]
 
 
 def page(climb: Climb, done: list[Climbed]) -> str:
-    """ladder.md: the table, and how to make it again."""
+    """Returns ladder.md: the table, and the command that makes it."""
     minutes = sum(rung.seconds for rung in done) / 60
     arguments = f" --seeds {len(climb.seeds)}"
     if [rung.name for rung in done] != list(LADDER):

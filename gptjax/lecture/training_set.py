@@ -9,7 +9,7 @@ from gptjax.tokenizer import CharTokenizer
 
 
 class TrainingSet(NamedTuple):
-    """A text as the lecture prepares it; both splits are ids, (N,), of the smallest type."""
+    """A text as the lecture prepares it. Both splits are ids, (N,), in the smallest dtype."""
 
     tokenizer: CharTokenizer
     train: np.ndarray
@@ -26,8 +26,8 @@ def prepare(text: str) -> TrainingSet:
 def examples(chunk: np.ndarray) -> list[tuple[list[int], int]]:
     """The T examples in a chunk of T + 1 tokens: each context, of 1 to T tokens, and its target.
 
-    A model learns from all of them at once. That is efficient, and it trains the model on contexts
-    of every length up to block_size, which it meets when it generates.
+    A model learns from all of them at once. That is efficient, and it trains the model for contexts
+    of every length up to block_size, as they occur when it generates text.
     """
     ids = [int(i) for i in chunk]
     return [(ids[: t + 1], ids[t + 1]) for t in range(len(ids) - 1)]
