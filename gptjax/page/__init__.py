@@ -1,1 +1,1 @@
-"""The page of a run: HTML, CSS and JavaScript, and the functions that fill them with a run."""
+"""The page of a run: HTML, CSS and JavaScript, and functions that fill them with the run's data."""

@@ -1,4 +1,4 @@
-// What the views ask of the model: attention, losses, the stream by depth, one token's numbers.
+// Computes what the views show: attention, losses, the stream by depth, one token's numbers.
 
 import { softmax } from "./layers.mjs";
 import { likeliest, lossOf, probabilities } from "./sampling.mjs";
@@ -16,8 +16,8 @@ function read(model, ids, options, visit = () => {}) {
 }
 
 /**
- * Each head's weights over a text: attention[layer][head] is T rows of T, row after row; and the
- * losses of all tokens but the first, and the likeliest tokens after each.
+ * Returns each head's weights over a text (attention[layer][head] has T rows of T weights), the
+ * losses of all tokens except the first, and the likeliest tokens after each.
  */
 export function look(model, ids, off) {
   const T = ids.length;
@@ -48,9 +48,10 @@ export function meanLoss(model, ids, off) {
 }
 
 /**
- * Where each head looks: the share of its weights that lies on the position itself, one to three
- * before, the last space, the line's first character, the last place of the same token, and the
- * token after that place (an induction head, Olsson et al.), over the positions that have one.
+ * Where each head looks: the share of its weights on the position itself, on one to three positions
+ * before, on the last space, on the line's first character, on the last occurrence of the same
+ * token, and on the token after that (an induction head, Olsson et al.). Each share is a mean over
+ * the positions for which such a place exists.
  */
 export function habits(attention, ids, pieces) {
   const T = ids.length;
@@ -61,7 +62,7 @@ export function habits(attention, ids, pieces) {
       for (const [name, place] of Object.entries(targets)) {
         let sum = 0;
         let count = 0;
-        // The first positions see so little that any head looks anywhere.
+        // Skip the first positions: they see so few tokens that their weights say little.
         for (let t = Math.min(4, T - 1); t < T; t++) {
           if (place[t] < 0) continue;
           sum += weights[t * T + place[t]];
@@ -74,7 +75,7 @@ export function habits(attention, ids, pieces) {
   );
 }
 
-/** By name, the position that a head of that habit would look at from each position; -1 for none. */
+/** For each habit, the position that a head looks at from each position; -1 for none. */
 function targetsOf(ids, pieces) {
   const places = { itself: [], before: [], twoBefore: [], threeBefore: [], space: [], line: [] };
   const targets = { ...places, same: [], afterSame: [] };
@@ -86,7 +87,7 @@ function targetsOf(ids, pieces) {
     targets.before.push(t - 1);
     targets.twoBefore.push(t - 2);
     targets.threeBefore.push(t - 3);
-    targets.space.push(space < t - 1 ? space : -1); // else it is the position before
+    targets.space.push(space < t - 1 ? space : -1); // otherwise it is `before`
     targets.line.push(line < t - 1 ? line : -1);
     const same = last.get(id) ?? -1;
     targets.same.push(same);
@@ -102,8 +103,8 @@ function targetsOf(ids, pieces) {
 const norm = (x) => Math.sqrt(x.reduce((sum, value) => sum + value * value, 0));
 
 /**
- * The residual stream by depth, at each position: what the output layer makes of it (the logit
- * lens, nostalgebraist 2020), the stream's norm, and the norms of what each part adds.
+ * The residual stream by depth, at each position: the prediction that the output layer reads from
+ * it (the logit lens, nostalgebraist 2020), its norm, and the norms of what each part adds.
  */
 export function follow(model, ids) {
   const positions = ids.map(() => ({ lens: [], stream: [], attention: [], feedforward: [] }));
@@ -123,7 +124,7 @@ export function follow(model, ids) {
   return positions;
 }
 
-/** Every number on the way of the last token of `ids` through one layer and one head. */
+/** All numbers that the last token of `ids` passes through in one layer and one head. */
 export function numbers(model, ids, layer, head) {
   const found = { parts: {}, keys: [], values: [] };
   let now = 0;

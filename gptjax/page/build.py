@@ -1,8 +1,8 @@
-"""One HTML file that shows a run and runs its model: `build_page`.
+"""Builds one HTML file that shows a run and runs its model: `build_page`.
 
-Nothing is fetched when it is opened: weights, tokenizer, code and style are in it, and its
-Content-Security-Policy forbids every request. Scripts are allowed by their hashes, so that no text
-of a run can become one.
+The page makes no requests: weights, tokenizer, code and style are in the file, and its
+Content-Security-Policy forbids every request. The policy allows scripts only by their hashes, so
+text from a run can never run as a script.
 """
 
 import base64
@@ -21,12 +21,12 @@ from gptjax.page.data import describe
 from gptjax.page.weights import PageDtype, pack
 from gptjax.store import runs
 
-# Of the weights, which are nearly all of a page. A browser opens it in a few seconds; a much larger
-# page can fail.
+# Limit for the weights, which are nearly all of a page. A browser opens such a page in a few
+# seconds; a much larger page can fail.
 MAX_BYTES = 64 * 10**6
 
-# ES modules, so that editors, linters and Node read them as such. In the page each list is one
-# script, in this order, without the lines that import and export.
+# The files are ES modules, so that editors, linters and Node understand them. In the page, each
+# list becomes one script, in this order, without imports and exports.
 WORKER = (
     *("names.mjs", "layers.mjs", "model.mjs", "sampling.mjs", "weights.mjs"),
     *("analysis.mjs", "worker.mjs"),
@@ -41,13 +41,13 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
 def build_page(path: Path, run: runs.Run, dtype: PageDtype = "float16") -> str:
-    """The page of a run.
+    """Builds the page of a run.
 
     Args:
         path: the run's folder, for its metrics and samples.
-        run: as `runs.load_run` reads it, float32 parameters.
-        dtype: of the weights in the page; float16 halves it. The page computes with the rounded
-            weights in float32.
+        run: the run from `runs.load_run`, with float32 parameters.
+        dtype: dtype of the weights in the page; float16 halves its size. The page computes in
+            float32 with the rounded weights.
 
     Raises:
         InputError: a weight is not finite, or the weights are larger than `MAX_BYTES`.
@@ -68,10 +68,10 @@ def build_page(path: Path, run: runs.Run, dtype: PageDtype = "float16") -> str:
 
 
 def check_size(parameters: int, dtype: PageDtype) -> None:
-    """Checks that a page of so many parameters is not larger than browsers can open.
+    """Checks that browsers can open a page with this many parameters.
 
     Raises:
-        InputError: it is.
+        InputError: the page would be too large.
     """
     size = parameters * np.dtype(dtype).itemsize * 4 // 3  # base64
     if size > MAX_BYTES:
@@ -84,7 +84,7 @@ def check_size(parameters: int, dtype: PageDtype) -> None:
 
 
 def policy(script: str, style: str) -> str:
-    """The Content-Security-Policy: this script, this style and a worker made by it; no request."""
+    """The Content-Security-Policy: allows this script, its worker, this style, and no requests."""
     return (
         "default-src 'none'; "
         f"script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
@@ -93,7 +93,7 @@ def policy(script: str, style: str) -> str:
 
 
 def joined(names: tuple[str, ...]) -> str:
-    """Modules as one script."""
+    """Joins modules into one script."""
     modules = (source(name) for name in names)
     return "".join(_EXPORT.sub("", _IMPORT.sub("", text)) for text in modules)
 
@@ -104,13 +104,13 @@ def source(name: str) -> str:
 
 
 def as_script_data(value: Any) -> str:
-    """JSON that no HTML parser takes for markup, whatever is in its strings."""
+    """Encodes JSON so that no HTML parser takes its strings for markup."""
     text = json.dumps(value, allow_nan=False)  # in ASCII
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def filled(template: str, **values: str) -> str:
-    """The template with each `{{name}}` replaced; what is filled in is not searched again."""
+    """Replaces each `{{name}}` in the template. The values are not searched again."""
     return _PLACE.sub(lambda place: values[place[1]], template)
 
 

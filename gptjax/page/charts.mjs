@@ -2,7 +2,7 @@
 
 import { el, number, percent, svg, visible } from "./dom.mjs";
 
-/** Red, green and blue of a custom property of the style, which is written as `r g b`. */
+/** Red, green and blue of a custom CSS property, which is written as `r g b`. */
 function color(name) {
   return getComputedStyle(document.documentElement)
     .getPropertyValue(name)
@@ -29,7 +29,7 @@ if (typeof matchMedia === "function") {
   });
 }
 
-/** The likeliest next tokens as bars; `taken` is the id that came, `before` other probabilities. */
+/** The likeliest next tokens as bars; `taken` is the actual id, `before` the old probabilities. */
 export function bars(best, tokenizer, { taken = null, before = null } = {}) {
   const list = el("ol", { class: "bars" });
   for (const { id, probability } of best) {
@@ -55,7 +55,7 @@ export function bars(best, tokenizer, { taken = null, before = null } = {}) {
   return list;
 }
 
-/** A matrix of numbers from 0 to 1 as a picture, one pixel each; the page scales it. */
+/** A matrix of numbers from 0 to 1 as a picture with one pixel per number; CSS scales it. */
 export function matrix(values, rows, columns, label) {
   const canvas = el("canvas", { width: columns, height: rows, class: "matrix", role: "img" });
   canvas.setAttribute("aria-label", label);
@@ -64,7 +64,7 @@ export function matrix(values, rows, columns, label) {
     const image = context.createImageData(columns, rows);
     const [r, g, b] = color("--accent-rgb");
     for (let i = 0; i < values.length; i++) {
-      // The root shows small weights too.
+      // The square root makes small weights visible.
       image.data.set([r, g, b, 255 * Math.sqrt(Math.min(1, values[i]))], 4 * i);
     }
     context.putImageData(image, 0, 0);
@@ -88,7 +88,7 @@ export function strip(values, label) {
   });
 }
 
-/** "Nice" places for the ticks of an axis from `low` to `high`. */
+/** Round values for the ticks of an axis from `low` to `high`. */
 function ticks(low, high, count = 5) {
   const span = high - low || 1;
   const rough = span / count;
@@ -107,11 +107,11 @@ const short = (value) =>
     : `${Number(value.toPrecision(3))}`;
 
 /**
- * Curves over one axis of steps, with their values at the pointer.
+ * Draws curves over steps, and shows their values at the pointer.
  *
  * @param {{name: string, points: number[][], kind: string}[]} series kind is a class of the style.
  * @param {{label: string, levels?: {name: string, loss: number}[], width?: number}} options levels are
- *   dotted lines; width is in pixels, so that letters have the size of the text.
+ *   dotted lines; width is in pixels, so that the labels have the size of the page's text.
  */
 export function curves(series, { label, levels = [], width = 640, height = 260 }) {
   const [left, right, top, bottom] = [46, 12, 12, 28];
@@ -166,7 +166,7 @@ export function curves(series, { label, levels = [], width = 640, height = 260 }
   return hovering(picture, series, { x, x0, x1, width, left, right, top, bottom, height, label });
 }
 
-/** A figure that says the values under the pointer, or those that the arrow keys move to. */
+/** A figure whose caption shows the values at the pointer, which the arrow keys move too. */
 function hovering(picture, series, place) {
   const line = svg("line", { y1: place.top, y2: place.height - place.bottom, class: "pointer" });
   picture.append(line);

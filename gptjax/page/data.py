@@ -1,4 +1,4 @@
-"""What the page knows of a run, as plain values for JSON."""
+"""The data about a run that the page contains, as plain values for JSON."""
 
 import math
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from gptjax.tokenizer import CharTokenizer
 from gptjax.version import __version__
 
 CURVES = ("train_loss", "val_loss", "learning_rate", "tokens_per_second")
-MAX_POINTS = 1000  # of a curve: more than a screen has pixels to show
+MAX_POINTS = 1000  # per curve; a screen does not have pixels for more
 MAX_SAMPLES = 64
 
-# Losses that a reader can compare with, in nats per character of tiny Shakespeare: the first from
-# counting the text's characters, the others from README's table.
+# Losses for comparison, in nats per character of tiny Shakespeare. The first is computed from the
+# text's characters; the others are from README's table.
 SHAKESPEARE = (
     ("how frequent each character is", 3.35),
     ("the lecture's bigram", 2.49),
@@ -29,13 +29,13 @@ SHAKESPEARE = (
 
 
 def describe(path: Path, run: runs.Run) -> dict[str, Any]:
-    """Everything about a run but its parameters.
+    """Returns everything about a run except its parameters.
 
-    The text's path is cut to its last part: the page may be passed on, and a path can name its
-    owner.
+    Of the text's path, it keeps only the file name, because users may share the page and a path can
+    contain their name.
 
     Raises:
-        InputError: metrics.jsonl or samples.jsonl is no regular file.
+        InputError: metrics.jsonl or samples.jsonl is not a regular file.
     """
     settings = run.config.to_dict()
     text = settings["data"] if settings["data"] in ("-",) else Path(settings["data"]).name
@@ -62,7 +62,7 @@ def describe(path: Path, run: runs.Run) -> dict[str, Any]:
 
 
 def curves(lines: Iterable[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """Points of each curve, (step, value), at most `MAX_POINTS`; the last is always there."""
+    """The points (step, value) of each curve: at most `MAX_POINTS`, always including the last."""
     kept = {name: Thinned(MAX_POINTS) for name in CURVES}
     last: dict[str, tuple[float, float]] = {}
     for line in lines:
@@ -77,14 +77,14 @@ def curves(lines: Iterable[dict[str, Any]]) -> dict[str, list[tuple[float, float
 
 
 def spread(values: list[Any], limit: int) -> list[Any]:
-    """At most `limit` of some values, evenly spread, the first and the last among them."""
+    """At most `limit` evenly spaced values, including the first and the last."""
     if len(values) <= limit:
         return values
     return [values[round(i * (len(values) - 1) / (limit - 1))] for i in range(limit)]
 
 
 def scale(run: runs.Run) -> list[tuple[str, float]]:
-    """Losses for comparison, the largest first: what knowing nothing costs, and known models'."""
+    """Losses for comparison, largest first: of knowing nothing, and of known models."""
     nothing = [("knowing nothing", math.log(run.config.model.vocab_size))]
     is_known = run.config.data_sha256 == CORPORA["shakespeare"].sha256
     by_character = isinstance(run.tokenizer, CharTokenizer)
@@ -92,7 +92,7 @@ def scale(run: runs.Run) -> list[tuple[str, float]]:
 
 
 def _from_bottom_to_top(part: str) -> tuple[int, int, str]:
-    """Sorts the parts of a model: embeddings, blocks by number, what comes after them."""
+    """Sort key for the parts of a model: embeddings, blocks by number, the parts after them."""
     order = ["wte", "wpe", "table", "head", "attn", "mlp", "block", "trunk", "ln_f", "lm_head"]
     name, _, number = part.partition("_") if part.startswith("block_") else (part, "", "0")
     return order.index(name) if name in order else len(order), int(number), part

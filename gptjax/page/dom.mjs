@@ -1,6 +1,6 @@
-// Elements from plain values. Text always becomes text nodes, never markup.
+// Makes elements from plain values. Text always becomes text nodes, never markup.
 
-/** An element: properties by name (`class`, `text`, `on...`; all others are attributes), children. */
+/** Makes an element. Properties are `text`, `on...` for listeners, and attributes. */
 export function el(tag, properties = {}, ...children) {
   return filled(document.createElement(tag), properties, children);
 }
@@ -25,7 +25,7 @@ function filled(element, properties, children) {
 export const field = (label, control, hint) =>
   el("label", { class: "field", title: hint }, el("span", { text: label }), control);
 
-/** A button; `name` is what a screen reader says where the text alone says little. */
+/** A button. */
 export const button = (text, onclick, properties = {}) =>
   el("button", { type: "button", text, onclick, ...properties });
 
@@ -33,7 +33,7 @@ export const number = (value, digits = 3) => (Number.isFinite(value) ? value.toF
 export const whole = (value) => value.toLocaleString("en-US");
 export const percent = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
 
-/** A token's text with what is invisible made visible. */
+/** A token's text, with visible signs for invisible characters. */
 export function visible(piece) {
   if (piece === "") return "∅";
   return [...piece].map(visibleCharacter).join("");

@@ -1,4 +1,4 @@
-// Follow: the residual stream by depth, and what would be predicted if the model ended there.
+// Follow: the residual stream by depth, and the predictions if the model ended there.
 
 import { bars, quantities } from "./charts.mjs";
 import { el, number, percent, visible } from "./dom.mjs";

@@ -1,4 +1,4 @@
-// The layers of a model, for one token at a time. Sums are float64, what is stored is float32.
+// The layers of a model, for one token at a time. Sums are float64; arrays are float32.
 
 import { headName, partName } from "./names.mjs";
 
@@ -18,7 +18,7 @@ export class Dense {
     const whole = inputs - (inputs % 4);
     for (let o = 0; o < outputs; o++) {
       const start = o * inputs;
-      // Four sums, so that an addition need not wait for the one before it.
+      // Four sums, so that an addition does not wait for the previous one.
       let a = 0;
       let b = 0;
       let c = 0;
@@ -45,7 +45,7 @@ export function transposed(kernel, inputs, outputs, bias) {
   return new Dense(rows, inputs, outputs, bias);
 }
 
-/** LayerNorm: zero mean and unit variance, then a scale and perhaps a bias of its own. */
+/** LayerNorm: zero mean and unit variance, then a learned scale and an optional bias. */
 export class LayerNorm {
   constructor(scale, bias) {
     this.scale = scale;
@@ -84,7 +84,7 @@ export const ACTIVATIONS = {
   gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
 };
 
-/** Shares that add up to 1, in place. */
+/** Replaces scores by weights that add up to 1. */
 export function softmax(scores) {
   let most = -Infinity;
   for (const score of scores) most = Math.max(most, score);
@@ -99,7 +99,7 @@ export function add(x, y) {
   return x;
 }
 
-/** Heads side by side, and what follows them; every part but the heads may be null. */
+/** Heads side by side, and the parts after them. All parts except the heads may be null. */
 export class Layer {
   constructor(parts, model) {
     Object.assign(this, parts);
@@ -108,7 +108,7 @@ export class Layer {
     this.T = model.T;
   }
 
-  /** What each head gathers for the newest token, side by side: (H * D). */
+  /** The outputs of all heads for the newest token, side by side: (H * D). */
   heads(h, cache, t, off, trace) {
     const { H, D } = this;
     const width = H * D;
@@ -118,8 +118,8 @@ export class Layer {
       const q = this.query[head].apply(h);
       const k = this.key[head].apply(h, cache.keys.subarray(at + head * D, at + head * D + D));
       const v = this.value[head].apply(h, cache.values.subarray(at + head * D, at + head * D + D));
-      // A score for each position so far: this one and those before it. The mask of a whole
-      // matrix is here simply the end of the loop.
+      // A score for this position and each earlier one. Here the causal mask is simply the end of
+      // the loop.
       const scores = new Float32Array(t + 1);
       for (let s = 0; s <= t; s++) {
         let score = 0;

@@ -1,4 +1,4 @@
-// Look: what each head attends to, what heads do by habit, and the model with some turned off.
+// Look: what each head attends to, the habits of heads, and the model with some parts turned off.
 
 import { bars, matrix, painted } from "./charts.mjs";
 import { arrowKeys, button, el, number, percent, visible } from "./dom.mjs";
@@ -16,12 +16,12 @@ const HABITS = {
   same: "at the last same token",
   afterSame: "after the last same token",
 };
-// A head has a habit if so much of its weight goes to one place; an even spread gives less.
+// A head has a habit if at least this share of its weight goes to one place.
 const HABIT = 0.3;
-// A table of more tokens than this has no room for their names.
+// A table with more tokens than this has no room for their names.
 const MOST_NAMED = 100;
 
-/** The habit of a head: the name of the place and the share of the weights on it, or null. */
+/** A head's habit: the name of the place, and its share of the weights; null if it has none. */
 function habitOf(shares) {
   const [name, share] = Object.entries(shares).reduce((a, b) => (b[1] > a[1] ? b : a));
   return share >= HABIT ? { name: HABITS[name], share } : null;
@@ -34,7 +34,7 @@ export function lookView({ service, tokenizer, shared, written }) {
   const outcome = el("section", { "aria-live": "polite" });
   const picker = textPicker(shared, written);
 
-  /** The attention of the chosen head, as it is with the heads that are off. */
+  /** The attention of the chosen head, with the parts that are off left out. */
   const weights = () => state.seen.attention[state.layer][state.head];
 
   const refresh = newestOnly(async () => {
@@ -46,7 +46,7 @@ export function lookView({ service, tokenizer, shared, written }) {
     if (ids.length === shared.ids.length) render();
   });
 
-  /** The head to begin with: the one of the strongest habit. */
+  /** Chooses the head to show first: the one with the strongest habit. */
   function chooseByHabit() {
     state.hasChosen = true;
     const strengths = state.whole.habits.flatMap((heads, layer) =>
@@ -158,7 +158,7 @@ export function lookView({ service, tokenizer, shared, written }) {
     );
   }
 
-  /** The two tokens that get most of a row of weights, in words. */
+  /** Describes the two tokens with the largest weights in a row. */
   function strongest(row) {
     const order = row.map((weight, at) => ({ weight, at })).sort((a, b) => b.weight - a.weight);
     return order
@@ -252,12 +252,12 @@ export function lookView({ service, tokenizer, shared, written }) {
   return { element, show: refresh };
 }
 
-/** Whether a model's layers add to a stream, so that one can be left out. */
+/** Whether a model has a residual stream, so that layers can be turned off. */
 function hasResidual({ tensors }) {
   return tensors.some(({ path }) => path.endsWith("attn/proj/kernel"));
 }
 
-/** A square picture with names along its rows and columns, where they are large enough to read. */
+/** A square picture with names along its rows and columns, if these are large enough to read. */
 function labelled(canvas, names) {
   if (names.length > MOST_NAMED) return canvas;
   const axis = (kind) =>
@@ -277,7 +277,7 @@ function rowMark(t, T) {
   return mark;
 }
 
-/** The bigram model is one table: the probabilities of the next token after each. */
+/** The bigram model is one table: for each token, the probabilities of the next one. */
 export function tableView({ service, tokenizer }) {
   const V = service.stored.config.vocab_size;
   const said = el("p", { class: "hint", "aria-live": "polite" });

@@ -31,7 +31,7 @@ export class Model {
     this.V = config.vocab_size;
     this.tensors = tensors;
     this.isBigram = this.name === "bigram";
-    this.hasCache = this.name === "gpt"; // the others re-encode their window, as decoding.py does
+    this.hasCache = this.name === "gpt"; // the others re-encode their window, as in decoding.py
     if (this.isBigram) {
       this.table = tensors.get("table/embedding").data;
       this.C = this.V;
@@ -47,11 +47,11 @@ export class Model {
     this.ln_f = this.layerNorm(`${trunk}ln_f`);
     this.lm_head = this.dense(`${trunk}lm_head`);
     if (!this.lm_head) {
-      // Tied: the token table (V, C) is the matrix already, by output.
+      // Tied: the token table (V, C) already is the output matrix, with a row per output.
       const bias = tensors.get("lm_head/bias")?.data ?? null;
       this.lm_head = new Dense(this.wte, this.C, this.V, bias);
     }
-    this.tensors = null; // what is needed of them has been copied
+    this.tensors = null; // the layers have copies
   }
 
   makeLayers(trunk) {
@@ -67,7 +67,7 @@ export class Model {
     return layers;
   }
 
-  /** A layer whose heads lie under `heads`, and whose other parts lie under `block`. */
+  /** Makes a layer from the heads under the path `heads` and the other parts under `block`. */
   layer(index, heads, block, residual) {
     const mlp = this.dense(`${block}mlp`);
     const parts = {
@@ -85,7 +85,7 @@ export class Model {
     return new Layer(parts, this);
   }
 
-  /** One Dense for each head of a kernel (H, C, D); a single head may come as (C, D). */
+  /** One Dense for each head of a kernel (H, C, D). A single head may have the shape (C, D). */
   denseOfHeads(path) {
     const { shape, data } = this.tensors.get(`${path}/kernel`);
     const bias = this.tensors.get(`${path}/bias`)?.data ?? null;
@@ -108,7 +108,7 @@ export class Model {
     return new LayerNorm(scale.data, this.tensors.get(`${path}/bias`)?.data ?? null);
   }
 
-  /** An empty cache, for up to block_size tokens. */
+  /** An empty cache for up to block_size tokens. */
   begin() {
     const caches = this.layers.map(({ H, D }) => ({
       keys: new Float32Array(this.T * H * D),
@@ -118,12 +118,13 @@ export class Model {
   }
 
   /**
-   * Reads one token more: the logits of what follows it.
+   * Reads one more token, and returns the logits for the next one.
    *
-   * @param {object} state from `begin`; it is changed.
-   * @param {{off?: Set<string>, trace?: object}} options what is turned off, by headName and
-   *   partName; and who is told of the numbers on the way: `embedded(token, position, x)`,
-   *   `head(layer, head, numbers)`, `part(layer, name, numbers)`, `stream(depth, x)`.
+   * @param {object} state from `begin`; `step` changes it.
+   * @param {{off?: Set<string>, trace?: object}} options `off` has the parts that are turned off,
+   *   by headName and partName; `trace` has functions that receive intermediate numbers:
+   *   `embedded(token, position, x)`, `head(layer, head, numbers)`, `part(layer, name, numbers)`,
+   *   `stream(depth, x)`.
    */
   step(state, id, { off = null, trace = null } = {}) {
     const t = state.length++;
@@ -141,13 +142,13 @@ export class Model {
     return this.readout(x);
   }
 
-  /** Logits of a state of the residual stream: after the last block the model's own. */
+  /** The logits for a state of the residual stream; after the last block, the model's output. */
   readout(x) {
     return this.lm_head.apply(this.ln_f ? this.ln_f.apply(x) : x);
   }
 }
 
-/** A text that grows: its ids, and the cache of its window. */
+/** A growing text: its ids, and the cache of its window. */
 export class Session {
   constructor(model, ids = []) {
     this.model = model;
@@ -169,8 +170,8 @@ export class Session {
   }
 
   /**
-   * Takes one token more. A window that is full first loses its older half, as generation.py's
-   * `chunked` has it; a model without a cache there keeps the last block_size tokens always.
+   * Adds one token. If the window is full, a model with a cache first drops the older half, as
+   * `chunked` does in generation.py; a model without a cache drops only the oldest token.
    */
   push(id) {
     const { model } = this;
@@ -178,7 +179,7 @@ export class Session {
       const kept = model.hasCache ? Math.floor(model.T / 2) : model.T - 1;
       this.restart(kept ? this.window.slice(-kept) : []);
     }
-    if (model.isBigram) this.window = []; // it looks back one token, and needs no room
+    if (model.isBigram) this.window = []; // it needs only the last token
     this.read(id);
     this.ids.push(id);
   }

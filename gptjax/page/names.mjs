@@ -1,7 +1,7 @@
-// How parts of the model are called where they are turned off.
+// The names of the model's parts, for turning them off.
 
-/** A head: layer and number, both from 0. */
+/** The name of a head: its layer and its number, both from 0. */
 export const headName = (layer, head) => `${layer}.${head}`;
 
-/** A whole part of a block: `attention` or `feedforward`. */
+/** The name of a part of a block: `attention` or `feedforward`. */
 export const partName = (layer, part) => `${layer}.${part}`;

@@ -48,7 +48,7 @@ export function start() {
   );
 }
 
-/** A line of a sample as the prompt to begin with: a speaker's name, or else the first. */
+/** The first prompt, from a sample: a speaker's name, or else its first line. */
 function promptOf(sample) {
   const lines = sample.split("\n").filter((line) => line.trim().length > 2);
   return (lines.find((line) => line.endsWith(":")) ?? lines[0] ?? "").slice(0, 24);
@@ -71,7 +71,7 @@ function heading({ name, step, config, parameters, curves }) {
   ].join(" · ");
 }
 
-/** One tab for each view; the address remembers which is open. */
+/** Makes one tab for each view. The address stores which tab is open. */
 function tabs(views) {
   const bar = document.getElementById("tabs");
   const main = document.getElementById("main");
@@ -108,7 +108,7 @@ function tabs(views) {
   open();
 }
 
-/** `window.gptjax`: the model for programs, and for the curious in the console. */
+/** Makes `window.gptjax`: the model for programs and for the console. */
 function offer(service, tokenizer) {
   const { block_size: T, vocab_size: V } = service.stored.config;
   const checked = (ids, most = Infinity) => {
@@ -127,7 +127,7 @@ function offer(service, tokenizer) {
   window.gptjax = {
     ready: service.opened.then(() => true),
     config: service.stored.config,
-    /** Ids of a text; throws where it holds what the model does not know. */
+    /** The ids of a text. Throws if the text has characters that the model does not know. */
     encode(text) {
       const { ids, unknown } = tokenizer.encode(text);
       if (unknown.length)
@@ -135,15 +135,15 @@ function offer(service, tokenizer) {
       return ids;
     },
     decode: (ids) => tokenizer.decode(Array.from(ids)),
-    /** V logits of what follows the ids, of which the last block_size count. */
+    /** The V logits for the token after the ids; the model sees the last block_size of them. */
     logits: async (ids) => Array.from(await service.call("logits", { ids: checked(ids) })),
-    /** attention[layer][head][t][s] of at most block_size ids. */
+    /** attention[layer][head][t][s] for at most block_size ids. */
     attention: async (ids) => service.call("attention", { ids: checked(ids, T) }),
-    /** The n likeliest ids that follow, one after the other; past block_size as `--window chunked`. */
+    /** Continues greedily by n ids; past block_size like `--window chunked`. */
     greedy: async (ids, n) => service.call("greedy", { ids: checked(ids), count: n }),
     /**
-     * Mean loss in nats of the ids after the first. `off` turns parts off: "0.2" is layer 0's head
-     * 2, "0.attention" and "0.feedforward" what that layer adds to the stream.
+     * The mean loss in nats of all ids except the first. `off` turns parts off: "0.2" is head 2 of
+     * layer 0, "0.attention" and "0.feedforward" are what layer 0 adds to the stream.
      */
     loss: async (ids, { off = [] } = {}) => service.call("loss", { ids: checked(ids, T), off }),
   };

@@ -1,11 +1,11 @@
-// Parts: the diagram of the model, each box opening the numbers of the chosen token.
+// Parts: a diagram of the model, whose boxes open to show the numbers of the chosen token.
 
 import { bars, strip } from "./charts.mjs";
 import { el, field, number, percent, visible, whole } from "./dom.mjs";
 import { newestOnly } from "./service.mjs";
 import { textPicker } from "./text.mjs";
 
-const WRITTEN_OUT = 24; // numbers of a vector that are written out
+const WRITTEN_OUT = 24; // this many numbers of a vector are written out
 
 export function partsView({ service, tokenizer, shared, written }) {
   const { config, tensors } = service.stored;
@@ -39,7 +39,7 @@ export function partsView({ service, tokenizer, shared, written }) {
     if (ids.length === shared.position + 1) render(found);
   });
 
-  /** One box: its name, the shape of what comes out, and its numbers, made when it is opened. */
+  /** One box: its name, the shape of its output, and its numbers, which are made on opening. */
   function box(id, name, shapes, formula, content) {
     const body = el("div", { class: "numbers" });
     const fill = () =>
@@ -65,7 +65,7 @@ export function partsView({ service, tokenizer, shared, written }) {
     return details;
   }
 
-  /** A vector: as a strip, and its first numbers written out. */
+  /** A vector as a strip, with its first numbers written out. */
   function vector(name, values) {
     if (!values) return [];
     const shown = Array.from(values.slice(0, WRITTEN_OUT), (value) => number(value, 3));

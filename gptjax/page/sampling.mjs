@@ -2,7 +2,7 @@
 
 import { softmax } from "./layers.mjs";
 
-/** Numbers in [0, 1) that follow from a seed (sfc32 by Chris Doty-Humphrey; mixed by splitmix32). */
+/** Random numbers in [0, 1) from a seed (sfc32 by Chris Doty-Humphrey, seeded by splitmix32). */
 export class Random {
   constructor(seed) {
     let mixed = seed | 0;
@@ -29,7 +29,7 @@ export class Random {
   }
 }
 
-/** The id of the largest logit; of equals the first. */
+/** The id of the largest logit; in a tie, the first. */
 export function argmax(logits) {
   let best = 0;
   for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
@@ -47,7 +47,7 @@ export function lossOf(logits, id) {
   return Math.log(sum) + most - logits[id];
 }
 
-/** The n largest of some probabilities, the largest first, of equals the lower id first. */
+/** The n largest probabilities, largest first; in a tie, the lower id first. */
 export function likeliest(values, n) {
   const found = [];
   for (let id = 0; id < values.length; id++) {
@@ -60,7 +60,7 @@ export function likeliest(values, n) {
   return found;
 }
 
-/** The token drawn by a number in [0, 1): {temperature, topK, topP, minP} say among which. */
+/** Draws a token, by a number in [0, 1), among those that the settings leave. */
 export function draw(logits, { temperature, topK, topP, minP }, number) {
   if (temperature === 0) return argmax(logits);
   const most = logits[argmax(logits)];

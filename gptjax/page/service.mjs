@@ -1,6 +1,6 @@
-// The page's end of the worker: calls that return promises.
+// The page's side of the worker: calls that return promises.
 
-/** Starts the worker with the model; `call(name, argument)` answers when the worker has. */
+/** Starts the worker with the model. `call(name, argument)` returns a promise of its answer. */
 export function startService() {
   const text = (id) => document.getElementById(id).textContent;
   const address = URL.createObjectURL(new Blob([text("worker")], { type: "text/javascript" }));
@@ -28,7 +28,7 @@ export function startService() {
   const stored = JSON.parse(text("data"));
   const { config, tensors, dtype } = stored;
   const opened = call("open", { stored: { config, tensors, dtype }, base64: text("weights") });
-  // The texts are no longer needed, and the weights' is the largest thing on the page.
+  // Free the text of the weights, which is most of the page.
   opened.finally(() => {
     URL.revokeObjectURL(address);
     document.getElementById("weights").remove();
@@ -36,7 +36,7 @@ export function startService() {
   return { call, opened, stored };
 }
 
-/** Runs the newest of some calls only: while one is under way, all but the last are left out. */
+/** Runs one call at a time. Of the calls made meanwhile, it runs only the newest. */
 export function newestOnly(run) {
   let busy = false;
   let next = null;

@@ -1,11 +1,11 @@
-// The text that Look, Follow and Parts share: its tokens, and the one that is looked at.
+// The text that Look, Follow and Parts share: its tokens, and the chosen one.
 
 import { button, el, field, visible } from "./dom.mjs";
 
-// More tokens than this are too small to be seen in a matrix, and slow to compute on a phone.
+// More tokens than this would be too small in a matrix, and slow on a phone.
 const MOST = 64;
 
-/** A text of at most block_size tokens with one of them chosen, and who wants to know of changes. */
+/** A text of at most block_size tokens, the chosen token, and listeners for changes. */
 export class SharedText {
   constructor(tokenizer, blockSize, ids) {
     this.tokenizer = tokenizer;
@@ -17,7 +17,7 @@ export class SharedText {
   set(ids) {
     const kept = ids.slice(-this.most);
     this.ids = kept.length ? kept : [this.tokenizer.startId];
-    this.position = Math.max(0, this.ids.length - 2); // what comes next is known there
+    this.position = Math.max(0, this.ids.length - 2); // the next token is known there
     this.pieces = this.ids.map((id) => this.tokenizer.piece(id));
     for (const listener of this.listeners) listener("text");
   }
@@ -30,7 +30,7 @@ export class SharedText {
   }
 }
 
-/** What is wrong with a typed text, as elements that mark it; null where nothing is. */
+/** Elements that show what is wrong with a typed text; null if nothing is. */
 export function complaint(tokenizer, text) {
   const { unknown } = tokenizer.encode(text);
   if (!unknown.length) return null;
@@ -53,7 +53,7 @@ export function complaint(tokenizer, text) {
   );
 }
 
-/** A row of tokens to choose from, with the field that changes the text. */
+/** A row of tokens to choose from, with a field to change the text. */
 export function textPicker(shared, written) {
   const row = el("div", { class: "tokens", role: "listbox", tabindex: 0 });
   row.setAttribute("aria-label", "Tokens of the text: choose one with the arrow keys");

@@ -1,8 +1,9 @@
-// Text to ids and back, as the tokenizers of Python do it.
+// Converts text to ids and back, like the tokenizers in Python.
 //
-// Each has `encode(text)`: the ids, and the pieces of the text that have none; `decode(ids)`;
-// `piece(id)`, a token's text for labels; `stream()`, a function that returns the text which each id
-// of a growing text completes; `unit`, what a token is called; and `startId`.
+// Each tokenizer has `encode(text)`, which returns the ids and the characters that have no id;
+// `decode(ids)`; `piece(id)`, a token's text for labels; `stream()`, which returns a function that
+// takes the ids of a growing text and returns the text that each completes; `unit`, the name of a
+// token; and `startId`.
 
 /** One id for each character, in sorted order. */
 class CharTokenizer {
@@ -38,10 +39,10 @@ class CharTokenizer {
 }
 
 const END_OF_TEXT = "<|endoftext|>";
-// A byte order mark is a character like others, as it is in Python.
+// Keep a byte order mark as a character, as Python does.
 const utf8 = (options) => new TextDecoder("utf-8", { ignoreBOM: true, ...options });
 
-/** What tokenizers over bytes share: `bytes[id]` are a token's, `special` the texts of one id. */
+/** The base of byte-level tokenizers: `bytes[id]`, and `special`, the texts with one id. */
 class ByteLevelTokenizer {
   constructor(bytes, special, startId) {
     this.bytes = bytes;
@@ -49,7 +50,7 @@ class ByteLevelTokenizer {
     this.startId = startId;
   }
 
-  /** As Python's encode_prompt: each special token in the text is one id. */
+  /** Like encode_prompt in Python: each special token in the text is one id. */
   encode(text) {
     const unknown = [...text].filter((character) => /^\p{Surrogate}$/u.test(character));
     if (unknown.length) return { ids: [], unknown };
@@ -76,7 +77,7 @@ class ByteLevelTokenizer {
     try {
       return utf8({ fatal: true }).decode(this.bytes[id]);
     } catch {
-      // Part of a character: its bytes.
+      // An incomplete character: show its bytes.
       return Array.from(this.bytes[id], (byte) => `‹${byte.toString(16)}›`).join("");
     }
   }
@@ -87,7 +88,7 @@ class ByteLevelTokenizer {
   }
 }
 
-/** The 256 bytes of UTF-8, and an id that ends a text. */
+/** The 256 bytes of UTF-8, and an end-of-text id. */
 class ByteTokenizer extends ByteLevelTokenizer {
   constructor({ start_id: startId }) {
     const bytes = Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
@@ -101,12 +102,12 @@ class ByteTokenizer extends ByteLevelTokenizer {
   }
 }
 
-// GPT-2's words: a contraction, or letters, digits or other characters with the space before them,
-// or whitespace, of which the last before a word is left to it.
+// GPT-2's words: a contraction; or letters, digits or other characters, with the space before them;
+// or whitespace, except the last one before a word.
 const WORDS =
   /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 
-/** The character that stands for each byte in a vocabulary, as bpe.py has them. */
+/** The character that stands for each byte in a vocabulary, as in bpe.py. */
 function byteCharacters() {
   const isShown = (x) => (x >= 33 && x <= 126) || (x >= 0xa1 && x <= 0xff && x !== 0xad);
   let next = 0x100;
@@ -130,7 +131,7 @@ class BpeTokenizer extends ByteLevelTokenizer {
     this.characters = characters;
     this.ids = ids;
     this.ranks = new Map(merges.map((merge, rank) => [merge, rank]));
-    this.words = new Map(); // the ids of words that were met
+    this.words = new Map(); // a cache: the ids of words seen so far
   }
 
   encodePlain(text) {
@@ -163,7 +164,7 @@ const TOKENIZERS = {
   gpt2: BpeTokenizer,
 };
 
-/** The tokenizer that a run's tokenizer.json describes. */
+/** Makes the tokenizer that a run's tokenizer.json describes. */
 export function makeTokenizer(stored) {
   return new TOKENIZERS[stored.type](stored);
 }

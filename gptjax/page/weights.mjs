@@ -1,9 +1,9 @@
-// The parameters of a run, from the text that the page holds them in.
+// Reads the parameters of a run from the text in the page.
 
-/** Bytes of a base64 text. */
+/** Decodes base64. */
 export function fromBase64(text) {
   const bytes = new Uint8Array(Math.floor((text.length * 3) / 4));
-  const piece = 2 ** 16; // characters at once: a multiple of 4
+  const piece = 2 ** 16; // characters decoded at once, a multiple of 4
   let at = 0;
   for (let start = 0; start < text.length; start += piece) {
     const decoded = atob(text.slice(start, start + piece));
@@ -12,13 +12,13 @@ export function fromBase64(text) {
   return bytes.subarray(0, at);
 }
 
-/** float32 of float16: sign, 5 bits of exponent, 10 of fraction. */
+/** Converts a float16: sign, 5 bits of exponent, 10 of fraction. */
 function half(bits) {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;
   const fraction = bits & 1023;
   if (exponent === 0) return sign * 2 ** -14 * (fraction / 1024);
-  return sign * 2 ** (exponent - 15) * (1 + fraction / 1024); // the page holds no infinities
+  return sign * 2 ** (exponent - 15) * (1 + fraction / 1024); // the page contains no infinities
 }
 
 /**

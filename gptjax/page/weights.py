@@ -1,4 +1,4 @@
-"""The parameters of a run as bytes for the page."""
+"""Packs the parameters of a run into bytes for the page."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ PageDtype = Literal["float16", "float32"]
 
 
 def pack(params: Any, dtype: PageDtype) -> tuple[list[dict[str, Any]], bytes]:
-    """Each tensor's path and shape, in the order of their bytes; and the bytes, little endian.
+    """Returns the tensors' paths and shapes, and their bytes, little endian, in the same order.
 
     Raises:
         InputError: a number is not finite, or too large for float16.
@@ -19,7 +19,7 @@ def pack(params: Any, dtype: PageDtype) -> tuple[list[dict[str, Any]], bytes]:
     flat = {"/".join(path): np.asarray(x) for path, x in flatten_dict(params).items()}
     tensors, parts = [], []
     for path in sorted(flat):
-        with np.errstate(over="ignore"):  # the check below names what overflows
+        with np.errstate(over="ignore"):  # the check below names the tensor that overflows
             array = flat[path].astype(np.dtype(dtype).newbyteorder("<"))
         if not np.isfinite(flat[path]).all():
             raise InputError(f"{path} holds numbers that are not finite: choose another --step")
@@ -31,7 +31,7 @@ def pack(params: Any, dtype: PageDtype) -> tuple[list[dict[str, Any]], bytes]:
 
 
 def rounded(params: Any) -> Any:
-    """Parameters as a page of float16 has them, in float32 again."""
+    """Rounds parameters to float16 as the page does, and converts them back to float32."""
 
     def round_one(x: Any) -> Any:
         if isinstance(x, dict):

@@ -1,14 +1,14 @@
-// The model's side of the page, in a worker: it answers calls by name, one after the other.
+// The model, in a worker: it answers the page's calls by name, one after the other.
 
 import { follow, habits, look, meanLoss, numbers, SHOWN } from "./analysis.mjs";
 import { Model, Session } from "./model.mjs";
 import { argmax, draw, likeliest, lossOf, probabilities, Random } from "./sampling.mjs";
 import { fromBase64, readTensors } from "./weights.mjs";
 
-// A call that generates answers after so many milliseconds, so that the page can stop it.
+// A call that generates text returns after this many milliseconds, so that the page can stop it.
 const PATIENCE = 30;
 
-/** The calls, over one model and one text that grows. */
+/** The calls, for one model and one growing text. */
 export class Service {
   /** @param {{config: object, tensors: object[], dtype: string}} stored of the page's data. */
   constructor(stored, base64) {
@@ -18,12 +18,12 @@ export class Service {
     this.random = null;
   }
 
-  /** What follows a text: V logits after its last token. */
+  /** The V logits after the last token of a text. */
   logits({ ids }) {
     return Float32Array.from(new Session(this.model, ids).logits);
   }
 
-  /** attention[layer][head] of a text that fits block_size: T rows of T weights. */
+  /** attention[layer][head] of a text of at most block_size tokens: T rows of T weights. */
   attention({ ids, off }) {
     const rows = (matrix) =>
       ids.map((_, t) => Array.from(matrix.subarray(t * ids.length, (t + 1) * ids.length)));
@@ -40,7 +40,7 @@ export class Service {
     return meanLoss(this.model, ids, setOf(off));
   }
 
-  /** Begins a text; tells of each token what `describe` says. */
+  /** Starts a text, and describes each of its tokens. */
   begin({ ids, seed }) {
     this.random = new Random(seed);
     this.session = new Session(this.model);
@@ -52,7 +52,7 @@ export class Service {
     return told;
   }
 
-  /** Draws up to `count` tokens more, as many as a moment allows. */
+  /** Draws up to `count` more tokens, until PATIENCE has passed. */
   advance({ count, settings }) {
     const told = [];
     const end = performance.now() + PATIENCE;
@@ -64,10 +64,10 @@ export class Service {
     return told;
   }
 
-  /** What the model expected in the place of a token that is about to come. */
+  /** Describes a token before it is added: its loss, and what the model expected instead. */
   describe(id) {
     const { logits } = this.session;
-    if (!logits) return { id, loss: null, best: [] }; // nothing comes before it
+    if (!logits) return { id, loss: null, best: [] }; // no token precedes it
     return { id, loss: lossOf(logits, id), best: likeliest(probabilities(logits), SHOWN) };
   }
 
@@ -84,7 +84,7 @@ export class Service {
     return numbers(this.model, ids, layer, head);
   }
 
-  /** The bigram's table as probabilities: row i is what follows token i. */
+  /** The bigram's table as probabilities: row i is for the token after token i. */
   table() {
     const { V } = this.model;
     return Array.from({ length: V }, (_, id) =>
@@ -95,7 +95,7 @@ export class Service {
 
 const setOf = (names) => (names?.length ? new Set(names) : null);
 
-/** Answers the messages of a page: {number, name, argument}, the first of which is `open`. */
+/** Answers the page's messages {number, name, argument}. The first must be `open`. */
 export function serve(scope) {
   let service = null;
   scope.onmessage = ({ data: { number, name, argument } }) => {

@@ -1,15 +1,15 @@
-// Write: a prompt, and the text that grows after it, token by token.
+// Write: a prompt, and the text that the model generates after it, token by token.
 
 import { bars } from "./charts.mjs";
 import { button, el, field, number, visible } from "./dom.mjs";
 import { complaint } from "./text.mjs";
 
-// Older tokens leave the page, so that its memory stays flat however long it writes.
+// The page drops older tokens, so that its memory does not grow with the text.
 const KEPT = 2000;
-const OPENING = 200; // tokens that the page writes when it opens
+const OPENING = 200; // number of tokens that the page generates when it opens
 const MAX_SEED = 2 ** 31 - 1;
 
-/** The settings of sampling, with their controls. */
+/** The sampling settings and their controls. */
 function settingsOf(vocabSize) {
   const slider = (name, value, min, max, step, hint) => {
     const input = el("input", { type: "range", min, max, step, value, "aria-label": name });
@@ -43,7 +43,7 @@ function settingsOf(vocabSize) {
   };
 }
 
-/** The view, and `ids()` of what is written. */
+/** The view, and `ids()` of the written text. */
 export function writeView({ service, tokenizer, prompt }) {
   const settings = settingsOf(service.stored.config.vocab_size);
   const input = el("textarea", { rows: 3, spellcheck: "false", text: prompt });
@@ -133,7 +133,7 @@ export function writeView({ service, tokenizer, prompt }) {
     ];
   }
 
-  /** Starts over with the prompt; false if it holds what the model does not know. */
+  /** Starts over with the prompt. Returns false if it has characters without an id. */
   async function begin() {
     const problem = complaint(tokenizer, input.value);
     wrong.replaceChildren(...(problem ? [problem] : []));
@@ -151,7 +151,7 @@ export function writeView({ service, tokenizer, prompt }) {
     return true;
   }
 
-  /** Writes `count` tokens more, until it is stopped. */
+  /** Generates `count` more tokens, unless stopped. */
   async function write(count) {
     if (state.running) return;
     state.running = true;
@@ -175,7 +175,7 @@ export function writeView({ service, tokenizer, prompt }) {
     }
   }
 
-  /** What the page does when it opens: it writes, and explains the last token. */
+  /** Generates text when the page opens, and describes the last token. */
   async function open() {
     await write(OPENING);
     choose(state.dropped + state.tokens.length - 1);
