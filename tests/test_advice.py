@@ -13,7 +13,7 @@ import pytest
 import sample
 import train
 from gptjax.app import verify
-from gptjax.app.train import parse
+from gptjax.app.train_flags import parse
 from gptjax.lecture import __main__ as lecture
 from gptjax.store.lock import locked
 from gptjax.text.shell import found

@@ -10,7 +10,7 @@ import pytest
 
 import sample
 import train
-from gptjax.app.train import parse
+from gptjax.app.train_flags import parse
 from gptjax.errors import InputError
 from gptjax.text import corpora
 from gptjax.text.reading import read_text

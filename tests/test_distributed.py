@@ -8,7 +8,7 @@ import pytest
 
 import sample
 import train
-from gptjax.app.train import OPTIONS, check_options
+from gptjax.app.train_flags import OPTIONS, check_options
 from gptjax.backends import distributed
 from gptjax.backends.distributed import ALONE, Peers, first, first_of_any
 from gptjax.errors import InputError, RunError

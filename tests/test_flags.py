@@ -8,7 +8,7 @@ import sample
 import train
 from gptjax.app import foreign_flags, sample_flags
 from gptjax.app.flags import FlagParser
-from gptjax.app.train import new_config, parse
+from gptjax.app.train_flags import new_config, parse
 from gptjax.errors import InputError
 from gptjax.presets import PRESETS, changed
 from gptjax.store import runs
@@ -33,7 +33,7 @@ def parser_of(script: str) -> FlagParser:
             return super().parse(argv)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("gptjax.app.train", "gptjax.app.sample_flags"):
+        for module in ("gptjax.app.train_flags", "gptjax.app.sample_flags"):
             patch.setattr(f"{module}.FlagParser", Caught)
         (parse if script == "train" else sample_flags.parse)([], found())
     return caught[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import train
-from gptjax.app.train import parse
+from gptjax.app.train_flags import parse
 from gptjax.store import runs
 from gptjax.text import fetching
 from gptjax.text.corpora import CORPORA

@@ -16,51 +16,33 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gptjax.app import dry_run, foreign_flags, hints, machines
+from gptjax.app import dry_run, hints
 from gptjax.app.beginning import begin, folder_of, go_on
-from gptjax.app.budget import check_minutes
-from gptjax.app.flags import FlagParser
 from gptjax.app.loop import Loop, Reporter, Result, Silent
-from gptjax.app.machines import Ending, describe_mesh, parts_of, taking_part
+from gptjax.app.machines import Ending, describe_mesh, taking_part
 from gptjax.app.page import write_page
 from gptjax.app.report import Report, duration, loss_text
 from gptjax.app.resume import is_finished, record, restored
 from gptjax.app.script import run_script, warner
 from gptjax.app.signals import StopRequest
-from gptjax.app.source import PRESET, Source, first_state, read_source, starting_from
+from gptjax.app.source import first_state, read_source
+from gptjax.app.train_flags import OPTIONS, check_options, new_config, parse
 from gptjax.backends import sharding
-from gptjax.backends.devices import describe, make_deterministic, platform, use_compilation_cache
-from gptjax.backends.distributed import ALONE, Peers
-from gptjax.backends.execution import describe_attention, suited, with_micro_batches
+from gptjax.backends.devices import describe, platform, use_compilation_cache
+from gptjax.backends.distributed import Peers
+from gptjax.backends.execution import describe_attention, suited
 from gptjax.backends.feeding import evaluate, is_on_device, to_validate
 from gptjax.config import RunConfig
-from gptjax.errors import InputError
 from gptjax.inference.generation import generate
 from gptjax.model import num_params
-from gptjax.optimizer import trained_mask
 from gptjax.page.build import check_size
-from gptjax.presets import PRESETS, changed, preset_for
 from gptjax.store import runs
 from gptjax.text import shell
 from gptjax.text.reading import STANDARD_INPUT
 from gptjax.text.splitting import Texts
-from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
 from gptjax.training import TrainState
 
-HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
-
-{train}                                    the preset that suits this machine
-{train} --data my.txt --n-layer 4 --n-embd 128
-{train} --resume                           continue the newest run
-"""
 SAMPLE_TOKENS = 200
-
-# Flags that are not fields of a run's configuration.
-OPTIONS = [
-    *"resume rewarm overwrite eval_only out_dir budget_minutes mesh page dry_run".split(),
-    "dry_run_tokens",
-    *machines.FLAGS,
-]
 
 
 class Start(NamedTuple):
@@ -157,107 +139,6 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
         start = Start(state, step, skipped)
         result = train_and_show(path, run_config, texts, start, mesh, peers, warn)
     return conclude(path, run_config, texts, result, commands, bool(options["page"]))
-
-
-def parse(argv: list[str], commands: shell.Commands) -> dict[str, Any]:
-    """Parses the flags: values by field name, without the flags that were not given."""
-    # The preset decides the other flags' defaults, and so what --help shows. A first parser
-    # therefore reads only the flags that choose the preset.
-    peek = FlagParser(commands.train, "", add_help=False)
-    peek.add("preset", str, "")
-    peek.add("init_from", Path, "")
-    typed = peek.parse_some(argv)
-    name = typed.get("preset") or (PRESET if "init_from" in typed else "")
-    defaults = PRESETS.get(name) or preset_for(platform())
-    help = HELP.format(**commands._asdict())
-    parser = FlagParser(commands.train, help, foreign=foreign_flags.TRAIN)
-    parser.add("preset", str, f"settings to start from: {', '.join(PRESETS)}", defaults.preset)
-    parser.add("out_dir", Path, "folder of the run [runs/<preset>-<date>-<time>]")
-    for name, what in {
-        "resume": "continue the run in --out-dir, or the newest",
-        "rewarm": "with --resume: restart the schedule from there, with a warm-up",
-        "overwrite": "replace the run in --out-dir",
-        "page": "at the end write page.html, which runs the model in a browser",
-        "dry_run": "print what the run would need, for GPUs and TPUs by name, and do nothing else",
-        "eval_only": "print the validation loss of the run in --out-dir, or of the newest",
-    }.items():
-        parser.add(name, bool, what)
-    parser.add(
-        "budget_minutes", float, "choose max_iters so that the run takes this long on this machine"
-    )
-    parser.add("dry_run_tokens", int, "with --dry-run: tokens to train on [those of max_iters]")
-    machines.add_flags(parser)
-    parser.add("vocab_size", int, f"ids of the vocabulary that --tokenizer bpe learns [{BPE_SIZE}]")
-    parser.add_config(with_micro_batches(defaults, platform()))
-    return parser.parse(argv)
-
-
-def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) -> None:
-    """Validates combinations of flags.
-
-    Raises:
-        InputError: two flags exclude each other, or a flag needs another that is missing.
-    """
-    if options["out_dir"] == "":
-        raise InputError("--out-dir is empty: give the path of a folder")
-    goes_on = options["resume"] or options["eval_only"]
-    if options["overwrite"] and goes_on:
-        raise InputError(
-            "--overwrite starts from step 0, so it cannot go with --resume or --eval-only"
-        )
-    if options["overwrite"] and "init_from" in given:
-        places = [os.path.realpath(x) for x in (given["init_from"], options["out_dir"] or "")]
-        if places[0] == places[1]:
-            raise InputError(
-                f"--overwrite would remove the weights that --init-from {given['init_from']} "
-                "starts from: give another --out-dir"
-            )
-    dry_run.check(options, given, peers)
-    if options["rewarm"] and not options["resume"]:
-        raise InputError("--rewarm is for a run that goes on: add --resume, or leave it out")
-    if options["budget_minutes"] is not None:
-        check_minutes(options["budget_minutes"])
-        if goes_on or "max_iters" in given:
-            raise InputError(
-                "--budget-minutes chooses --max-iters of a new run: leave out one of them, and "
-                "with --resume or --eval-only this one (--max-minutes ends a run sooner)"
-            )
-        if peers.count > 1:
-            raise InputError(
-                "--budget-minutes measures one process alone: give --max-iters or --max-minutes"
-            )
-    if options["page"] and options["eval_only"]:
-        raise InputError("--eval-only writes nothing: leave out --page")
-    if options["page"] and peers.count > 1:
-        raise InputError("--page is for one process: leave it out, and write the page afterwards")
-    if peers.count > 1 and given.get("data") == STANDARD_INPUT:
-        raise InputError("--data -: each process must read the text: give the path of a file")
-
-
-def new_config(
-    given: dict[str, Any],
-    mesh: str | None = None,
-    peers: Peers = ALONE,
-    source: Source | None = None,
-) -> RunConfig:
-    """Returns the configuration of a new run: its preset, changed by the flags.
-
-    Args:
-        source: the weights that the run starts from; their model replaces the preset's.
-    """
-    if given.get("deterministic"):
-        make_deterministic()
-    check_tokenizer(given.get("tokenizer"), given.get("vocab_size"))
-    if given.get("tokenizer") == "bpe":
-        given = {"vocab_size": BPE_SIZE} | given
-    preset = preset_for(platform(), given.get("preset") or (PRESET if source else None))
-    run_config = starting_from(source, preset, given) if source else changed(preset, given)
-    if "micro_batch_size" not in given:
-        parts = parts_of(mesh, run_config.train.batch_size, peers)
-        run_config = with_micro_batches(run_config, platform(), parts)
-    if run_config.train.trainable != "all":  # fails if it names an unknown parameter
-        trained_mask(runs.abstract_params(runs.make_model(run_config)), run_config.train.trainable)
-    return run_config
 
 
 def report_evaluation(
