@@ -1,21 +1,21 @@
-"""The same GPT four ways, compared by experiment: `python -m compare`.
+"""The same GPT implemented four ways and compared by experiment: `python -m compare`.
 
 To read, in this order:
 
     linen_gpt.py   this project's own modules: values in, values out
     nnx_gpt.py     Flax NNX: objects that hold their state, in JAX
     torch_gpt.py   PyTorch: objects that hold their state, one operation at a time
-    plain_gpt.py   JAX and a dict, without a library; plain_library.py is what one would bring
-    sampling.py    the loop by which the three on JAX generate text
+    plain_gpt.py   JAX and a dict, without a library; plain_library.py replaces the library
+    sampling.py    the loop with which the three on JAX generate text
     tuned.py       this project's CPU products and attention, injected into the three on JAX
     ease/          short programs: what each design makes easy or hard
 
 Each of the four has the same functions: make, forward, loss, train_step, generate, save, load. None
-of them imports another. What compares them:
+imports another. The code that compares them:
 
-    contestants.py, drive/   who takes part, behind one interface
-    weights.py, trees.py     one set of weights, under each one's own names
-    figures.py               medians, spreads, and an order where there is one
-    measuring/               equality, counted products, times in turns
+    contestants.py, drive/   the contestants, behind one interface
+    weights.py, trees.py     one set of weights, converted to each contestant's names
+    figures.py               medians, spreads, and the order of the contestants
+    measuring/               equality, counts of products, times measured in turns
     report/                  docs/comparison.md and its pictures
 """

@@ -1,4 +1,4 @@
-"""Compares the same GPT written four ways: checks that they agree, and measures them.
+"""Compares the same GPT written four ways: checks that the four agree, and measures them.
 
 python -m compare                          everything, under 12 minutes on 2 cores; writes docs/
 python -m compare --quick                  a small model and few repetitions, under 2 minutes
@@ -26,25 +26,25 @@ from gptjax.files import write_json, write_whole
 from gptjax.version import __version__
 
 PRESET, QUICK_PRESET = "shakespeare-cpu", "notebook"
-QUICK_LAYERS = 1  # a quick run mostly compiles, and the time for that grows with the layers
+QUICK_LAYERS = 1  # a quick run mostly compiles, and compile time grows with the layers
 # The contestants of a quick run, unless --only names others.
 QUICK = ("linen", "nnx", "plain", "torch")
 DOCS, ELSEWHERE = Path("docs"), Path("runs/comparison")
-# In a quick run the proofs and the short programs are compiled without optimization, which halves
-# its time. The processes that are measured are compiled as always.
+# In a quick run, the proofs and the short programs are compiled without optimization, which halves
+# its time. The processes that are measured are compiled as usual.
 UNOPTIMIZED = "--xla_backend_optimization_level=0"
-if jax.__version__.startswith("0.10."):  # compiles faster; later releases do not know this flag
+if jax.__version__.startswith("0.10."):  # compiles faster; later releases reject this flag
     UNOPTIMIZED += " --xla_cpu_use_fusion_emitters=false"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 failed or not equal, 2 wrong input, 130 Ctrl-C."""
+    """Returns the exit status: 0 done, 1 failed or not equal, 2 wrong input, 130 Ctrl-C."""
     return run_script("python -m compare", run, argv)
 
 
 def run(argv: list[str]) -> int:
-    """The body; raises what `run_script` turns into a line."""
-    # 1. What is asked for.
+    """The command's body. `run_script` turns the errors it raises into one line."""
+    # 1. Read the flags.
     flags = parse(argv)
     begun, quick = time.perf_counter(), flags.get("quick", False)
     out = Path(flags["out"]) if "out" in flags else (ELSEWHERE if argv else DOCS)
@@ -60,13 +60,13 @@ def run(argv: list[str]) -> int:
     run_config = experiment.configure(preset)
     if quick:
         run_config = run_config.replace(n_layer=min(run_config.model.n_layer, QUICK_LAYERS))
-    # 2. This process computes as the contestants' own ones do.
+    # 2. Make this process compute like the contestants' processes.
     if jax.config.jax_platforms is None:  # type: ignore[attr-defined]
         jax.config.update("jax_platforms", "cpu")
     run_config, x, y = experiment.load_batches(run_config)
     if quick and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {UNOPTIMIZED}".strip()
-    # 3. Everything is measured, then written.
+    # 3. Measure everything, then write the results.
     results = experiment.compare(names, run_config, x, y, quick)
     results |= {
         "version": __version__,
@@ -84,7 +84,7 @@ def run(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> dict[str, Any]:
-    """Flags to values; absent when not given."""
+    """Parses the flags: values by name, without the flags that were not given."""
     parser = FlagParser("python -m compare", __doc__ or "")
     parser.add("preset", str, f"the model and its training [{PRESET}; {QUICK_PRESET} with --quick]")
     parser.add("only", str, f"joined by commas, from {','.join(CONTESTANTS)} [all of them]")
@@ -103,10 +103,10 @@ def parse(argv: list[str]) -> dict[str, Any]:
 
 
 def choose(text: str) -> tuple[list[str], list[str]]:
-    """The contestants that take part, and a line for each one that cannot.
+    """Returns the contestants that take part, and a line for each one that cannot.
 
     Raises:
-        InputError: a name is unknown, or nobody is left.
+        InputError: a name is unknown, or no contestant is left.
     """
     asked = [name.strip() for name in text.split(",") if name.strip()]
     for name in asked:
@@ -126,10 +126,10 @@ def choose(text: str) -> tuple[list[str], list[str]]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Stored results.
+    """Reads stored results.
 
     Raises:
-        InputError: there are none.
+        InputError: the file does not exist.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: run python -m compare --out {path.parent} first")
@@ -137,9 +137,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(out: Path, results: dict[str, Any]) -> None:
-    """Writes the page, its pictures and the numbers that both are made of.
+    """Writes the page, its pictures, and the numbers from which both are made.
 
-    If the folder holds the results of another release, `page.OTHER_JSON`, they are on the page too.
+    If the folder contains results of another release, `page.OTHER_JSON`, the page shows them too.
     """
     out.mkdir(parents=True, exist_ok=True)
     other = read(out / page.OTHER_JSON) if (out / page.OTHER_JSON).is_file() else None

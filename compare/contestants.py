@@ -1,6 +1,6 @@
-"""Who takes part, and the one interface through which all of them are measured and compared.
+"""The contestants, and the interface through which all of them are measured and compared.
 
-Importing this file imports none of them, so that a contestant's process loads only its own library.
+Importing this file imports no contestant, so a contestant's process loads only its own library.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class About(NamedTuple):
-    """What the page says of a contestant.
+    """The description of a contestant on the page.
 
     Attributes:
-        title: in tables and pictures.
-        design: `linen`, `nnx`, `plain` or `torch`: which file, and which names of the weights.
-        functional: values in, values out; otherwise objects that hold their state.
-        tuned: trains with gptjax's CPU products and attention injected (tuned.py).
+        title: its name in tables and pictures.
+        design: `linen`, `nnx`, `plain` or `torch`; decides the file and the names of the weights.
+        functional: True for values in, values out; False for objects that hold their state.
+        tuned: whether it trains with gptjax's CPU products and attention (tuned.py).
         needs: modules that must be installed.
     """
 
@@ -36,7 +36,7 @@ class About(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Where it is written."""
+        """The file that implements it."""
         return f"{self.design}_gpt.py"
 
     @property
@@ -56,26 +56,26 @@ CONTESTANTS = {
     "torch": About("PyTorch", "torch", False, needs=TORCH),
     "torch-compile": About("compiled PyTorch", "torch", False, needs=TORCH),
 }
-# One of each design. The others sample and save with the same code, and start with it.
+# One of each design. The others sample, save and start with the same code.
 BASIC = ("linen", "nnx", "plain", "torch")
 INSTALL = 'pip install -e ".[compare]"'
 
 
 def missing(name: str) -> str | None:
-    """Why a contestant cannot take part, with the way out; None if it can."""
+    """Why a contestant cannot take part, and what to install; None if it can."""
     for module in CONTESTANTS[name].needs:
         if importlib.util.find_spec(module) is None:
             return f"{CONTESTANTS[name].title} is left out: {module} is not installed ({INSTALL})"
     return None
 
 
-# How text is generated: with a cache; without one, by a whole forward pass for each token; with a
-# cache and the heads' weights packed for it; by gptjax.generate, which users call.
+# Ways to generate text: with a cache; without one, by a whole forward pass for each token; with a
+# cache and packed weights of the heads; with gptjax.generate, which users call.
 CACHED, WHOLE, PACKED, SERVED = "cached", "whole", "packed", "served"
 
 
 def ways_to_sample(name: str) -> tuple[str, ...]:
-    """Those that a contestant has of its own; none, if it samples with another one's code."""
+    """The ways to sample to measure for a contestant; none if it samples with another's code."""
     if name not in BASIC:
         return ()
     packed = (PACKED,) if CONTESTANTS[name].on_jax else ()
@@ -83,15 +83,15 @@ def ways_to_sample(name: str) -> tuple[str, ...]:
 
 
 class Contestant(Protocol):
-    """A model, its optimizer's state and how to drive them. Ids are NumPy int32, (B, T)."""
+    """A model, its optimizer's state, and functions that use them. Ids are NumPy int32, (B, T)."""
 
-    def set_weights(self, arrays: Arrays) -> None: ...  # native names; the optimizer starts fresh
+    def set_weights(self, arrays: Arrays) -> None: ...  # by native names; resets the optimizer
     def weights(self) -> Arrays: ...
     def logits(self, x_BT: np.ndarray) -> np.ndarray: ...
     def gradient(self, x_BT: np.ndarray, y_BT: np.ndarray) -> Arrays: ...
-    def put(self, x: np.ndarray, y: np.ndarray) -> Any: ...  # a batch, or N of them, in its memory
+    def put(self, x: np.ndarray, y: np.ndarray) -> Any: ...  # a batch, or N batches, in its memory
     def step(self, batch: Any) -> Any: ...  # one update; the loss, perhaps not computed yet
-    def steps(self, batches: Any) -> Any: ...  # N updates, on JAX in one dispatch; the losses
+    def steps(self, batches: Any) -> Any: ...  # N updates, in one dispatch on JAX; the losses
     def generate(  # greedy
         self, prompt_BT: np.ndarray, max_new_tokens: int, way: str = CACHED
     ) -> np.ndarray: ...
@@ -100,22 +100,22 @@ class Contestant(Protocol):
 
 
 class Compiled(Contestant, Protocol):
-    """A contestant on JAX: its programs can be looked at."""
+    """A contestant on JAX, whose programs can be inspected."""
 
     def trace_step(self, batch: Any) -> Any: ...  # a jax.stages.Traced of `step`
     def trace_sampling(self, prompt_BT: np.ndarray, max_new_tokens: int) -> Any: ...
     def flatten_state(self) -> None: ...  # what the host does with the state at each step
-    def other_ways(self) -> dict[str, Any]: ...  # to call the step: functions of a batch, by name
+    def other_ways(self) -> dict[str, Any]: ...  # to call the step: functions of a batch
 
 
 def build(name: str, run_config: RunConfig) -> Any:
-    """A contestant with fresh weights: a `Contestant`, those on JAX also `Compiled`.
+    """Builds a contestant with new weights: a `Contestant`, and on JAX also a `Compiled`.
 
     Args:
-        run_config: a RunConfig, or for all but Linen anything hashable with its fields.
+        run_config: a RunConfig or, except for Linen, anything hashable with its fields.
 
     Raises:
-        ConfigError: it asks for what only this project's own training has.
+        ConfigError: only this project's own training supports a setting.
     """
     about = CONTESTANTS[name]
     has = {"gradient_accumulation_steps": 1, "optimizer": "adamw"}

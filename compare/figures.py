@@ -1,4 +1,4 @@
-"""Medians, spreads, and an order of the contestants where there is one; how they are shown."""
+"""Computes and formats medians, spreads, and the order of the contestants."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ FEW = 5  # with fewer measurements, the spread is their whole range
 
 
 class Measure(NamedTuple):
-    """What is measured.
+    """A quantity that is measured.
 
     Attributes:
-        title: in tables.
-        unit: of what is shown.
-        scale: from the stored number (seconds, MB, tokens per second) to that unit.
-        more_is_better: true for tokens per second.
+        title: its name in tables.
+        unit: the unit that is shown.
+        scale: converts the stored number (seconds, MB, tokens per second) to that unit.
+        more_is_better: True for tokens per second.
     """
 
     title: str
@@ -61,7 +61,7 @@ def spread(values: list[float], scale: float = 1.0) -> Spread:
 
 
 def spreads(measured: dict[str, dict[str, list[float]]], measure: str) -> dict[str, Spread]:
-    """By contestant, for those that were measured."""
+    """The spreads by contestant, for those that were measured."""
     scale = MEASURES[measure].scale
     return {
         name: spread(found[measure], scale) for name, found in measured.items() if measure in found
@@ -71,8 +71,9 @@ def spreads(measured: dict[str, dict[str, list[float]]], measure: str) -> dict[s
 def order(found: dict[str, Spread], more_is_better: bool = False) -> list[list[str]]:
     """The contestants from best to worst, in groups.
 
-    Two are in different groups only if their spreads do not overlap, directly or through a chain of
-    others between them. A contestant that was measured once has no spread, so it has no place.
+    Two contestants are in different groups only if their spreads do not overlap, directly or
+    through a chain of others between them. A contestant that was measured once has no spread, and
+    so no place in the order.
     """
     ranked = [name for name in found if found[name].repeats > 1]
     ranked.sort(key=lambda name: found[name].median)
@@ -89,7 +90,7 @@ def order(found: dict[str, Spread], more_is_better: bool = False) -> list[list[s
 
 
 def show(value: float) -> str:
-    """Three digits, and whole numbers from a hundred on."""
+    """Formats a number with three digits, and without decimals from 100 on."""
     if value == 0:
         return "0"
     digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
@@ -97,14 +98,14 @@ def show(value: float) -> str:
 
 
 def show_spread(found: Spread) -> str:
-    """`152 (148 to 160)`; for a single measurement `152 (once)`."""
+    """Formats a spread: `152 (148 to 160)`, or `152 (once)` for a single measurement."""
     if found.repeats == 1:
         return f"{show(found.median)} (once)"
     return f"{show(found.median)} ({show(found.low)} to {show(found.high)})"
 
 
 def show_order(groups: list[list[str]]) -> str:
-    """`PyTorch, then Linen`; or that there is no order."""
+    """Formats an order: `PyTorch, then Linen`, or that there is none."""
     if len(groups) < 2:
         return "no order: the spreads overlap" if groups and len(groups[0]) > 1 else "no order"
     return ", then ".join(" = ".join(title(name) for name in group) for group in groups)

@@ -1,14 +1,14 @@
 """The GPT of gptjax: modules without state, and functions from values to values.
 
-Nothing here holds state. `make` returns the parameters and the optimizer's numbers as one value,
-`train_step` takes it and returns the next one, and whoever calls keeps it.
+Nothing here holds state. `make` returns the parameters and the optimizer's state as one value.
+`train_step` takes this value and returns the next one. The caller keeps it.
 
     state = make(run_config, seed=0)
     state, loss = train_step(run_config, state, x_BT, y_BT, key)
     tokens = generate(run_config, state.params, prompt_BT, key, Settings(max_new_tokens=100))
 
-`execution` injects a backend's own products and attention into the model; by default both are
-plain. `train.py` trains with those of its backend, `gptjax.generate` samples with the plain ones.
+`execution` injects a backend's products and attention into the model; the defaults are plain JAX.
+`train.py` trains with those of its backend, and `gptjax.generate` samples with the plain ones.
 """
 
 from functools import partial
@@ -33,7 +33,7 @@ Params = Any
 
 @partial(jax.jit, static_argnums=(0, 1))
 def make(run_config: RunConfig, seed: int) -> training.TrainState:
-    """Fresh parameters, and the optimizer's state before the first update."""
+    """Initializes the parameters and the optimizer's state."""
     return training.init_state(gptjax.GPT(run_config.model), run_config, jax.random.key(seed))
 
 
@@ -45,7 +45,7 @@ def forward(
     dropout_key: Array | None = None,
     execution: Execution = PLAIN,
 ) -> Array:
-    """Logits (B, T, V), float32; dropout only where a key is given."""
+    """Logits (B, T, V), float32; with dropout only if a key is given."""
     return model.forward(gptjax.GPT(run_config.model, execution), params, x_BT, dropout_key)
 
 
@@ -73,14 +73,14 @@ def update(
     """The state after one update, and the loss before it. Not jitted.
 
     Args:
-        key: of the run; the step derives its own from its number.
+        key: the run's key; each step derives its own key from its number.
     """
     step = training.make_train_step(gptjax.GPT(run_config.model, execution), run_config)
     state, metrics = step(state, Batch(x_BT, y_BT), key)
     return state, metrics.loss
 
 
-# The old state's memory is taken over.
+# Donation reuses the old state's memory.
 train_step = jax.jit(update, static_argnames=("run_config", "execution"), donate_argnames="state")
 
 
@@ -106,10 +106,10 @@ def train_steps(
 def generate(
     run_config: RunConfig, params: Params, prompt_BT: Array, key: Array, settings: Settings
 ) -> Array:
-    """The prompts and what follows, (B, T + max_new_tokens).
+    """The prompts and the new tokens, (B, T + max_new_tokens).
 
-    `gptjax.generate` has more: a sampler's settings, rows of different lengths, a stream of tokens.
-    This is its cache in the loop that the other contestants have.
+    `gptjax.generate` has more: sampling settings, rows of different lengths, streaming. This is its
+    cache in the loop that the other contestants use.
     """
     gpt = gptjax.GPT(run_config.model)
     reader = Reader(
@@ -121,7 +121,7 @@ def generate(
 
 
 def save(path: Path, state: training.TrainState) -> None:
-    """Orbax, a sha256 of every file, a flush to the disk, a rename: what this project does."""
+    """Saves as this project does: Orbax, a sha256 of every file, a flush to disk, a rename."""
     path.mkdir(parents=True, exist_ok=True)
     saver = checkpoint.Saver(path, keep=1)
     saver.save(state, val_loss=None)
@@ -129,6 +129,6 @@ def save(path: Path, state: training.TrainState) -> None:
 
 
 def load(path: Path, run_config: RunConfig) -> training.TrainState:
-    """The state that was saved last; the sha256 of each file is checked."""
+    """Loads the state that was saved last, and checks the sha256 of each file."""
     found, _ = listing.list_checkpoints(path)
     return checkpoint.load_state(found[-1].path, jax.eval_shape(partial(make, run_config, 0)))

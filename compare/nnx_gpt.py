@@ -4,8 +4,8 @@
     loss = train_step(model, optimizer, x_BT, y_BT)     # changes both in place
     tokens = generate(model, prompt_BT, key, Settings(max_new_tokens=100))
 
-It is gptjax.model line by line in another style: the same parameters, the same products, the same
-attention. So what differs from it is the design. tuned.py injects the CPU's own products.
+It follows gptjax.model line by line in another style, with the same parameters, products and
+attention. So only the design differs. tuned.py injects the CPU's own products.
 
 Arrays carry their shape in their name: Batch, Time, S positions attended to, Channels, Heads,
 D per head, Vocabulary.
@@ -38,7 +38,7 @@ ACTIVATIONS = {
 
 
 def attention(q_HBTD: Array, k_HBTD: Array, v_HBTD: Array, drop: Callable[[Array], Array]) -> Array:
-    """Causal attention of all heads, (H, B, T, D); `drop` is the dropout of its weights."""
+    """Causal attention of all heads, (H, B, T, D); `drop` applies dropout to the weights."""
     T, scale = q_HBTD.shape[2], q_HBTD.shape[-1] ** -0.5
     scores_HBTS = jnp.einsum("hbtd,hbsd->hbts", q_HBTD, k_HBTD).astype(jnp.float32) * scale
     visible_TS = jnp.tril(jnp.ones((T, T), bool))
@@ -47,7 +47,7 @@ def attention(q_HBTD: Array, k_HBTD: Array, v_HBTD: Array, drop: Callable[[Array
 
 
 class MultiHeadAttention(nnx.Module):
-    """Causal self-attention of all heads at once: (B, T, C) to itself."""
+    """Causal self-attention of all heads at once: (B, T, C) to (B, T, C)."""
 
     def __init__(self, cfg: GPTConfig, rngs: nnx.Rngs) -> None:
         C, H = cfg.n_embd, cfg.n_head
@@ -61,7 +61,7 @@ class MultiHeadAttention(nnx.Module):
             rngs=rngs,
         )
         self.query, self.key, self.value = project(), project(), project()
-        self.attention: Callable[..., Array] = attention  # where nothing is cached
+        self.attention: Callable[..., Array] = attention  # without a cache
         self.proj = linear(cfg, C, C, cfg.bias, rngs, residual=True)
         self.att_dropout = nnx.Dropout(cfg.dropout, rngs=rngs)
         self.dropout = nnx.Dropout(cfg.dropout, rngs=rngs)
@@ -79,7 +79,7 @@ class MultiHeadAttention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """C to 4C, activation, back to C, at each position alone."""
+    """C to 4C, activation, back to C, at each position separately."""
 
     def __init__(self, cfg: GPTConfig, rngs: nnx.Rngs) -> None:
         C = cfg.n_embd
@@ -108,7 +108,7 @@ class Block(nnx.Module):
 
 
 class NnxGPT(nnx.Module):
-    """Token ids (B, T) to the logits of the next token at every position, (B, T, V), float32."""
+    """Token ids (B, T) to logits for the next token at every position, (B, T, V), float32."""
 
     def __init__(self, cfg: GPTConfig, rngs: nnx.Rngs) -> None:
         C, V = cfg.n_embd, cfg.vocab_size
@@ -136,7 +136,7 @@ class NnxGPT(nnx.Module):
     def with_past(
         self, x_BT: Array, past: Sequence[Past] | None = None, start: Any = 0
     ) -> tuple[Array, list[tuple[Array, Array]]]:
-        """Logits of positions from `start`, and each block's keys and values, (H, B, T, D)."""
+        """Logits at the positions from `start`, and each block's keys and values, (H, B, T, D)."""
         x_BTC = self.dropout(self.wte(x_BT) + self.wpe(start + jnp.arange(x_BT.shape[1]))[None])
         kv = []
         for i, block in enumerate(self.blocks):
@@ -152,7 +152,7 @@ class NnxGPT(nnx.Module):
 def linear(
     cfg: GPTConfig, n_in: int, n_out: int, bias: bool, rngs: nnx.Rngs, residual: bool = False
 ) -> nnx.Linear:
-    """Starts at N(0, init_std), smaller where it writes into the residual stream, if so asked."""
+    """Starts at N(0, init_std), or smaller for a residual projection if the config asks for it."""
     scale = (2 * cfg.n_layer) ** -0.5 if residual and cfg.scaled_residual_init else 1.0
     init = nnx.initializers.normal(cfg.init_std * scale)
     dtype = jnp.dtype(cfg.dtype)
@@ -160,7 +160,7 @@ def linear(
 
 
 def layer_norm(cfg: GPTConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """PyTorch's epsilon, and the variance without cancellation."""
+    """LayerNorm with PyTorch's epsilon, and a variance computed without cancellation."""
     return nnx.LayerNorm(
         cfg.n_embd,
         epsilon=1e-5,
@@ -173,7 +173,7 @@ def layer_norm(cfg: GPTConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 @nnx.jit(static_argnames=("run_config", "seed"))  # one program instead of hundreds of small ones
 def make(run_config: RunConfig, seed: int) -> tuple[NnxGPT, nnx.Optimizer]:
-    """A fresh model in training mode, and its optimizer."""
+    """Makes a new model in training mode, and its optimizer."""
     model = NnxGPT(run_config.model, nnx.Rngs(seed))
     return model, nnx.Optimizer(model, make_optimizer(run_config.train), wrt=nnx.Param)
 
@@ -190,7 +190,7 @@ def make_optimizer(train_config: TrainConfig) -> optax.GradientTransformation:
             peak, length, train_config.min_lr / peak if peak else 0.0
         )
 
-    def decays(params: Any) -> Any:  # kernels and embeddings, not biases and scales
+    def decays(params: Any) -> Any:  # kernels and embeddings, but not biases and scales
         def is_matrix(path: Any, _: Any) -> bool:
             names = {getattr(entry, "key", None) for entry in path}
             return bool(names & {"kernel", "embedding"})
@@ -210,7 +210,7 @@ def make_optimizer(train_config: TrainConfig) -> optax.GradientTransformation:
 
 @nnx.jit
 def forward(model: NnxGPT, x_BT: Array) -> Array:
-    """Logits (B, T, V); dropout where `model.train()` was called last."""
+    """Logits (B, T, V); with dropout if the model is in training mode."""
     return model(x_BT)
 
 
@@ -221,7 +221,7 @@ def loss(model: NnxGPT, x_BT: Array, y_BT: Array) -> Array:
 
 
 def update(model: NnxGPT, optimizer: nnx.Optimizer, x_BT: Array, y_BT: Array) -> Array:
-    """One update of model and optimizer, in place; the loss before it. Not jitted."""
+    """Updates model and optimizer in place; returns the loss before the update. Not jitted."""
     value, grads = nnx.value_and_grad(loss)(model, x_BT, y_BT)
     optimizer.update(model, grads)
     return value
@@ -232,7 +232,7 @@ train_step = nnx.jit(update, donate_argnames=("model", "optimizer"))
 
 @nnx.jit(donate_argnames=("model", "optimizer"))
 def train_steps(model: NnxGPT, optimizer: nnx.Optimizer, x_NBT: Array, y_NBT: Array) -> Array:
-    """N updates in one dispatch, in place; the losses, (N,)."""
+    """Does N updates in one dispatch, in place; returns the losses, (N,)."""
 
     @nnx.scan(in_axes=(nnx.Carry, 0, 0), out_axes=(nnx.Carry, 0))
     def one(both: tuple[NnxGPT, nnx.Optimizer], x_BT: Array, y_BT: Array) -> Any:
@@ -242,7 +242,7 @@ def train_steps(model: NnxGPT, optimizer: nnx.Optimizer, x_NBT: Array, y_NBT: Ar
 
 
 def generate(model: NnxGPT, prompt_BT: Array, key: Array, settings: Settings) -> Array:
-    """The prompts and what follows, (B, T + max_new_tokens); the model may be in any mode."""
+    """The prompts and the new tokens, (B, T + max_new_tokens). The model may be in any mode."""
     return generate_split(*nnx.split(model), prompt_BT, key, settings)
 
 
@@ -250,11 +250,11 @@ def generate(model: NnxGPT, prompt_BT: Array, key: Array, settings: Settings) ->
 def generate_split(
     graphdef: Any, state: Any, prompt_BT: Array, key: Array, settings: Settings
 ) -> Array:
-    """`generate` for a caller that has split its model once: what a server would do."""
+    """`generate` for a caller that splits its model only once, as a server would."""
 
     def run(state: Any, x_BT: Array, past: Sequence[Past] | None, start: Any) -> Any:
         model = nnx.merge(graphdef, state)
-        model.eval()  # this copy, not the caller's
+        model.eval()  # changes this copy, not the caller's model
         return model.with_past(x_BT, past, start)
 
     block_size = nnx.merge(graphdef, state).block_size
@@ -262,13 +262,13 @@ def generate_split(
 
 
 def save(path: Path, model: NnxGPT, optimizer: nnx.Optimizer) -> None:
-    """All that the two hold, random streams included, by Orbax."""
+    """Saves the state of both, including random streams, with Orbax."""
     state = nnx.to_pure_dict(nnx.state((model, optimizer)))
     ocp.save_checkpointables(str(path.absolute()), {"state": state}, overwrite=True)
 
 
 def load(path: Path, model: NnxGPT, optimizer: nnx.Optimizer) -> None:
-    """Fills both in place; they must be of the configuration that was saved."""
+    """Loads into both in place. They must have the configuration that was saved."""
     state = nnx.state((model, optimizer))
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),

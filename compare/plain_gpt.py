@@ -4,10 +4,10 @@
     state, loss = train_step(run_config, state, x_BT, y_BT, key)
     tokens = generate(run_config, state["params"], prompt_BT, key, Settings(max_new_tokens=100))
 
-`with_past` is the whole model, and fits a page. plain_library.py holds what a library would bring:
-initial values, the schedule, AdamW. The parameters are gptjax's own nested dict, the products and
-the attention those of gptjax.model. It imports nothing of gptjax, so the causal mask is written
-here again.
+`with_past` is the whole model, and fits on a page. plain_library.py has what a library would
+provide: initial values, the schedule, AdamW. The parameters are gptjax's own nested dict, and the
+products and the attention are those of gptjax.model. This file imports nothing from gptjax, so it
+repeats the causal mask.
 
 Arrays carry their shape in their name: Batch, Time, S positions attended to, Channels, Heads,
 D per head, Vocabulary.
@@ -40,7 +40,7 @@ ACTIVATIONS = {
 
 
 def attention(q_HBTD: Array, k_HBTD: Array, v_HBTD: Array, drop: Callable[[Array], Array]) -> Array:
-    """Causal attention of all heads, (H, B, T, D); `drop` is the dropout of its weights."""
+    """Causal attention of all heads, (H, B, T, D); `drop` applies dropout to the weights."""
     T, scale = q_HBTD.shape[2], q_HBTD.shape[-1] ** -0.5
     scores_HBTS = jnp.einsum("hbtd,hbsd->hbts", q_HBTD, k_HBTD).astype(jnp.float32) * scale
     visible_TS = jnp.tril(jnp.ones((T, T), bool))
@@ -51,14 +51,14 @@ def attention(q_HBTD: Array, k_HBTD: Array, v_HBTD: Array, drop: Callable[[Array
 def projection(x_BTC: Array, w_HCD: Array) -> Array:
     """The projections of all heads, (H, B, T, D).
 
-    Written as one product over (B, T) and (H, D), then transposed: for one new token that is the
-    order in which it is fast, and the one that Linen's `nn.vmap` of a head comes to.
+    This is one product over (B, T) and (H, D), then a transposition. For one new token, this order
+    is fast, and it is the order that Linen's `nn.vmap` of a head compiles to.
     """
     return jnp.einsum("btc,hcd->bthd", x_BTC, w_HCD).transpose(2, 0, 1, 3)
 
 
 class Execution(NamedTuple):
-    """The functions that a backend may replace by its own; the defaults are plain JAX."""
+    """The functions that a backend may replace. The defaults are plain JAX."""
 
     projection: Callable[[Array, Array], Array] = projection
     product: Callable[[Array, Array], Array] = partial(jnp.einsum, "btc,cd->btd")
@@ -77,7 +77,7 @@ def with_past(
     past: Sequence[Past] | None = None,
     start: Any = 0,
 ) -> tuple[Array, list[tuple[Array, Array]]]:
-    """Logits of positions from `start`, and each block's keys and values, (H, B, T, D)."""
+    """Logits at the positions from `start`, and each block's keys and values, (H, B, T, D)."""
     cfg, T = run_config.model, x_BT.shape[1]
     count = 3 * cfg.n_layer + 1
     keys = iter(jax.random.split(dropout_key, count)) if dropout_key is not None else None
@@ -120,7 +120,7 @@ def with_past(
         before = past[i] if past else None
         x_BTC = x_BTC + communicate(p["attn"], layer_norm(p["ln_1"], x_BTC), before)
         x_BTC = x_BTC + compute(p["mlp"], layer_norm(p["ln_2"], x_BTC))
-    head = dict(params.get("lm_head", {}))  # the token table again, where they are tied
+    head = dict(params.get("lm_head", {}))  # the token table, if it is tied
     head.setdefault("kernel", wte.T)
     logits_BTV = dense(head, layer_norm(params["ln_f"], x_BTC), PLAIN.product)
     return logits_BTV.astype(jnp.float32), kv
@@ -134,7 +134,7 @@ def forward(
     dropout_key: Array | None = None,
     execution: Execution = PLAIN,
 ) -> Array:
-    """Logits (B, T, V), float32; dropout only where a key is given."""
+    """Logits (B, T, V), float32; with dropout only if a key is given."""
     return with_past(run_config, params, x_BT, dropout_key, execution)[0]
 
 
@@ -161,7 +161,7 @@ def update(
     key: Array,
     execution: Execution = PLAIN,
 ) -> tuple[dict[str, Any], Array]:
-    """The state after one update of AdamW, and the loss before it. Not jitted."""
+    """The state after one AdamW update, and the loss before the update. Not jitted."""
     value, grads = jax.value_and_grad(partial(loss, run_config, execution=execution))(
         state["params"], x_BT, y_BT, jax.random.fold_in(key, state["step"])
     )
@@ -193,7 +193,7 @@ def train_steps(
 def generate(
     run_config: RunConfig, params: Any, prompt_BT: Array, key: Array, settings: Settings
 ) -> Array:
-    """The prompts and what follows, (B, T + max_new_tokens)."""
+    """The prompts and the new tokens, (B, T + max_new_tokens)."""
 
     def run(params: Any, x_BT: Array, past: Sequence[Past] | None, start: Any) -> Any:
         return with_past(run_config, params, x_BT, past=past, start=start)
@@ -203,13 +203,13 @@ def generate(
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """One .npz file: the leaves in the tree's order, which `make` knows."""
+    """Saves one .npz file with the leaves in the tree's order, which `make` defines."""
     path.mkdir(parents=True, exist_ok=True)
     np.savez(path / "state.npz", *map(np.asarray, jax.tree.leaves(state)))
 
 
 def load(path: Path, run_config: RunConfig) -> dict[str, Any]:
-    """The state that was saved."""
+    """Loads the saved state."""
     structure = jax.tree.structure(jax.eval_shape(partial(make, run_config, 0)))
     with np.load(path / "state.npz", allow_pickle=False) as file:
         return jax.tree.unflatten(structure, [jnp.asarray(file[name]) for name in file.files])

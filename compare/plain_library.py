@@ -1,4 +1,4 @@
-"""What a library would bring to plain_gpt.py: initial values, the schedule, AdamW."""
+"""What a library would provide for plain_gpt.py: initial values, the schedule, AdamW."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = jax.Array
 
 @partial(jax.jit, static_argnums=(0, 1))
 def make(run_config: RunConfig, seed: int) -> dict[str, Any]:
-    """Fresh parameters, and zeros for AdamW: {"step", "params", "mean", "square"}."""
+    """Initializes parameters, and zeros for AdamW: {"step", "params", "mean", "square"}."""
     cfg = run_config.model
     C, H = cfg.n_embd, cfg.n_head
     keys = iter(jax.random.split(jax.random.key(seed), 6 * cfg.n_layer + 3))
@@ -53,7 +53,7 @@ def make(run_config: RunConfig, seed: int) -> dict[str, Any]:
 
 
 def learning_rate(run_config: RunConfig, step: Array) -> Array:
-    """Linear warm-up over a tenth of the run at most, then a cosine or a line down to `min_lr`."""
+    """Linear warm-up over at most a tenth of the run, then cosine or linear decay to `min_lr`."""
     train_config = run_config.train
     warmup = min(train_config.warmup_iters, train_config.max_iters // 10)
     ramp = train_config.learning_rate * (step + 1) / (warmup + 1)
@@ -67,7 +67,7 @@ def learning_rate(run_config: RunConfig, step: Array) -> Array:
 
 
 def adamw(run_config: RunConfig, state: dict[str, Any], grads: Any) -> dict[str, Any]:
-    """The state after one update by these gradients, clipped by their global norm."""
+    """The state after one update by these gradients, clipped to their global norm."""
     train_config, step = run_config.train, state["step"]
     norm = jnp.sqrt(sum((g * g).sum() for g in jax.tree.leaves(grads)))
     clip = (

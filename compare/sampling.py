@@ -1,10 +1,10 @@
-"""The loop by which Linen, NNX and plain JAX all generate text: with a KV cache, or without one.
+"""The loop with which Linen, NNX and plain JAX generate text, with or without a KV cache.
 
-It is the same for the three, so that their sampling differs only in how a model is called. Each
-hands over a `Reader`. NNX and plain JAX build theirs with `reader`, whose cache is here; Linen's
-is made of gptjax.inference.cache.
+All three use this loop, so their sampling differs only in how a model is called. Each passes a
+`Reader`. NNX and plain JAX build theirs with `reader`, which has its own cache; Linen's uses
+gptjax.inference.cache.
 
-Arrays carry their shape in their name: Batch, Time, N tokens in all, S cache slots, Heads, D per
+Arrays carry their shape in their name: Batch, Time, N tokens in total, S cache slots, Heads, D per
 head, Vocabulary.
 """
 
@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 class Past(NamedTuple):
-    """One block's keys and values of earlier positions, in S slots; `seen_S` says which are used.
+    """One block's keys and values at earlier positions, in S slots; `seen_S` marks the used ones.
 
     Keys are transposed, as the product with a query reads them.
     """
@@ -29,7 +29,7 @@ class Past(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of the positions so far, one array for each block: passed in and out."""
+    """Keys and values of all positions so far, one array for each block; passed in and out."""
 
     keys_HBDS: list[Array]
     values_HBSD: list[Array]
@@ -42,7 +42,7 @@ class Reader(NamedTuple):
         whole: (weights, x_BT) to logits_BTV, without a cache.
         prefill: (weights, prompt_BT) to the logits_BV after the prompt, and a cache.
         decode: (weights, cache, token_B, n) to the logits_BV after the token at position n, and
-            the cache with it.
+            the cache with that token added.
     """
 
     whole: Callable[[Any, Array], Array]
@@ -51,14 +51,14 @@ class Reader(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a call of `generate` asks for; hashable, so a static argument.
+    """The settings of a call of `generate`. Hashable, so it can be a static argument.
 
     Attributes:
-        max_new_tokens: how many tokens follow the prompt.
+        max_new_tokens: number of tokens to generate.
         temperature: 0 is greedy.
-        cached: keep keys and values while the context holds them. Otherwise, and beyond the
-            context, each token takes a forward pass of its whole window, as in the lecture.
-        pack: (pack, unpack), another layout of the weights for the loop; None leaves them.
+        cached: keep keys and values while they fit into the context. Otherwise, and beyond the
+            context, each token takes a forward pass over its whole window, as in the lecture.
+        pack: (pack, unpack), which change the layout of the weights for the loop; None keeps it.
     """
 
     max_new_tokens: int
@@ -70,7 +70,7 @@ class Settings(NamedTuple):
 def sample(
     reader: Reader, weights: Any, prompt_BT: Array, key: Array, block_size: int, settings: Settings
 ) -> Array:
-    """The prompts and what follows, (B, T + max_new_tokens). To be called inside a jit."""
+    """The prompts and the new tokens, (B, T + max_new_tokens). Call this inside a jit."""
     pack, unpack = settings.pack or (lambda weights: weights, lambda weights: weights)
     packed, T = pack(weights), prompt_BT.shape[1]
     N = T + settings.max_new_tokens
@@ -89,7 +89,7 @@ def sample(
         return tokens_BN.at[:, n].set(token_B), cache, logits_BV
 
     def without_cache(n: Array, tokens_BN: Array) -> Array:
-        """Reads a window of the full length; what stands after position n does not matter."""
+        """Reads a window of the full length. The tokens after position n do not matter."""
         first = jnp.maximum(n - W, 0)
         x_BT = jax.lax.dynamic_slice_in_dim(tokens_BN, first, W, axis=1)
         logits_BTV = reader.whole(unpack(packed), x_BT)
@@ -107,7 +107,7 @@ def sample(
 
 
 def reader(run: Callable[..., tuple[Array, list[tuple[Array, Array]]]], slots: int) -> Reader:
-    """A Reader with a cache of `slots` positions.
+    """Makes a Reader with a cache of `slots` positions.
 
     Args:
         run: (weights, x_BT, past, start) to the logits of x, whose first token is at position
@@ -125,8 +125,8 @@ def reader(run: Callable[..., tuple[Array, list[tuple[Array, Array]]]], slots: i
         seen_S = jnp.arange(slots) < n
         past = [Past(key, value, seen_S) for key, value in zip(*cache, strict=True)]
         logits_BTV, kv = run(weights, token_B[:, None], past, n)
-        # The minimum is always 0, but known only at the end: so XLA writes to the cache after its
-        # last read, in place. Otherwise it copies the whole cache for each token.
+        # The minimum is always 0, but XLA knows that only at the end. So it writes to the cache in
+        # place, after its last read. Otherwise it would copy the whole cache for each token.
         slot = n + jnp.minimum(jnp.argmax(logits_BTV), 0)
 
         def write(old: Array, new: Array, axis: int) -> Array:

@@ -4,10 +4,10 @@
     loss = train_step(model, optimizer, schedule, x_BT, y_BT)     # changes all three
     text = generate(model, prompt_BT, max_new_tokens=100)
 
-Attention is one fused projection and PyTorch's own kernel. Parameters are called as in nanoGPT, so
-`gptjax.interop.to_torch` fills this model and `from_nanogpt` reads it where nanoGPT could be it.
-Unlike gptjax.model it is stateful: a module holds its weights, and `train()` and `eval()` switch
-dropout on and off.
+Attention uses one fused projection and PyTorch's own kernel. The parameters have nanoGPT's names,
+so `gptjax.interop.to_torch` makes weights for this model, and `from_nanogpt` reads its weights if
+nanoGPT supports the configuration. Unlike gptjax.model, the model is stateful: a module holds its
+weights, and `train()` and `eval()` switch dropout on and off.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ACTIVATIONS = {
 
 
 class MultiHeadAttention(nn.Module):
-    """Causal self-attention of all heads at once: (B, T, C) to itself."""
+    """Causal self-attention of all heads at once: (B, T, C) to (B, T, C)."""
 
     def __init__(self, cfg: GPTConfig) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class MultiHeadAttention(nn.Module):
         self.resid_dropout = nn.Dropout(cfg.dropout)
 
     def forward(self, x_BTC: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
-        """With a cache (2, B, H, N, D), keys and values of positions from `start` go into it."""
+        """Writes keys and values at positions from `start` into a cache (2, B, H, N, D), if any."""
         q_BHTD, k_BHSD, v_BHSD = (
             part.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
             for part in self.c_attn(x_BTC).chunk(3, dim=-1)
@@ -60,13 +60,13 @@ class MultiHeadAttention(nn.Module):
             k_BHSD,
             v_BHSD,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=start == 0,  # later, there is one query, and it sees all that there is
+            is_causal=start == 0,  # later, the only query sees all keys
         )
         return self.resid_dropout(self.c_proj(y_BHTD.transpose(1, 2).flatten(-2)))
 
 
 class FeedForward(nn.Module):
-    """C to 4C, activation, back to C, at each position alone."""
+    """C to 4C, activation, back to C, at each position separately."""
 
     def __init__(self, cfg: GPTConfig) -> None:
         super().__init__()
@@ -95,9 +95,9 @@ class Block(nn.Module):
 
 
 class TorchGPT(nn.Module):
-    """Token ids (B, T), int64, to the logits of the next token at every position, (B, T, V).
+    """Token ids (B, T), int64, to logits for the next token at every position, (B, T, V).
 
-    It has the initial distribution of the JAX model, not the same numbers.
+    Its initial weights have the same distribution as the JAX model's, but other values.
     """
 
     def __init__(self, cfg: GPTConfig) -> None:
@@ -120,7 +120,7 @@ class TorchGPT(nn.Module):
     def forward(
         self, x_BT: Tensor, caches: Sequence[Tensor | None] | None = None, start: int = 0
     ) -> Tensor:
-        """Logits of positions from `start`; with caches, those before it are in them."""
+        """Logits at the positions from `start`. The caches, if any, have the earlier positions."""
         bfloat16 = self.config.dtype == "bfloat16"
         with torch.autocast(x_BT.device.type, torch.bfloat16, enabled=bfloat16):
             positions_T = torch.arange(start, start + x_BT.shape[1], device=x_BT.device)
@@ -143,10 +143,10 @@ Schedule = torch.optim.lr_scheduler.LambdaLR
 def make(
     run_config: RunConfig, seed: int, device: str = "cpu", compiled: bool = False
 ) -> tuple[TorchGPT, Optimizer, Schedule]:
-    """A fresh model in training mode, its optimizer and the schedule of its learning rate.
+    """Makes a new model in training mode, its optimizer, and its learning rate schedule.
 
     Args:
-        compiled: `torch.compile` the forward, and with it the backward.
+        compiled: apply `torch.compile` to the forward pass, and so to the backward pass.
     """
     torch.manual_seed(seed)
     model = TorchGPT(run_config.model).to(device)
@@ -157,7 +157,7 @@ def make(
 
 
 def make_optimizer(train_config: TrainConfig, model: nn.Module) -> Optimizer:
-    """Fused AdamW; matrices decay, biases and LayerNorm's scales do not, unless all do."""
+    """Fused AdamW. Only matrices decay, unless the config says `decay="all"`."""
     every = train_config.decay == "all"
     decayed = [p for p in model.parameters() if every or p.ndim > 1]
     others = [p for p in model.parameters() if not every and p.ndim <= 1]
@@ -171,7 +171,7 @@ def make_optimizer(train_config: TrainConfig, model: nn.Module) -> Optimizer:
 
 
 def make_schedule(train_config: TrainConfig, optimizer: Optimizer) -> Schedule:
-    """Linear warm-up over a tenth of the run at most, then a cosine or a line down to `min_lr`."""
+    """Linear warm-up over at most a tenth of the run, then cosine or linear decay to `min_lr`."""
     warmup = min(train_config.warmup_iters, train_config.max_iters // 10)
     floor = train_config.min_lr / train_config.learning_rate if train_config.learning_rate else 0.0
 
@@ -187,7 +187,7 @@ def make_schedule(train_config: TrainConfig, optimizer: Optimizer) -> Schedule:
 
 
 def forward(model: nn.Module, x_BT: Tensor) -> Tensor:
-    """Logits (B, T, V), float32; dropout where `model.train()` was called last."""
+    """Logits (B, T, V), float32; with dropout if the model is in training mode."""
     return model(x_BT)
 
 
@@ -204,7 +204,7 @@ def train_step(
     y_BT: Tensor,
     grad_clip: float = 1.0,
 ) -> Tensor:
-    """One update in place; the loss before it, left on its device. 0 does not clip."""
+    """Updates in place; returns the loss before it, on its device. `grad_clip` 0: no clipping."""
     optimizer.zero_grad(set_to_none=True)
     value = loss(model, x_BT, y_BT)
     value.backward()
@@ -216,7 +216,7 @@ def train_step(
 
 
 def save(path: Path, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
-    """One safetensors file, not a pickle: weights, moments, step and the global random state."""
+    """Saves weights, moments, step and the global random state in one safetensors file."""
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     for i, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in moments.items()}
@@ -228,7 +228,7 @@ def save(path: Path, model: nn.Module, optimizer: Optimizer, schedule: Schedule)
 
 @torch.no_grad()
 def load(path: Path, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
-    """Fills all three in place, and the global random state."""
+    """Loads into all three in place, and sets the global random state."""
     tensors = load_file(path / "state.safetensors")
     for name, p in model.named_parameters():
         p.copy_(tensors[f"model.{name}"])

@@ -1,4 +1,4 @@
-"""Sampling from torch_gpt.py's model: with a cache of keys and values, or without."""
+"""Sampling from torch_gpt.py's model, with or without a cache of keys and values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def generate(
     *,
     cached: bool = True,
 ) -> Tensor:
-    """The prompts and what follows, (B, T + max_new_tokens); temperature 0 is greedy.
+    """The prompts and the new tokens, (B, T + max_new_tokens); temperature 0 is greedy.
 
     Args:
-        cached: keep keys and values while block_size holds them; else, and then, each token is a
-            forward of the window so far, as in the lecture.
+        cached: keep keys and values while they fit into block_size. Otherwise, and beyond
+            block_size, each token takes a forward pass over the window, as in the lecture.
     """
     was_training = model.training
     model.eval()

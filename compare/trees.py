@@ -1,4 +1,4 @@
-"""Nested trees of arrays to flat dicts, and back."""
+"""Converts nested trees of arrays to flat dicts, and back."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def flatten(tree: Any) -> Arrays:
-    """{"a": {0: leaf}} to {"a/0": NumPy array}."""
+    """Converts {"a": {0: leaf}} to {"a/0": NumPy array}."""
     flat: Arrays = {}
     for name, value in tree.items():
         if hasattr(value, "items"):

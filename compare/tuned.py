@@ -1,7 +1,7 @@
 """gptjax's CPU products and attention (gptjax/backends/cpu.py), injected into each design on JAX.
 
 All three get the same functions, so that the tuned contestants differ only in their design, as the
-plain ones do. How much code that takes is a result too: the page counts these lines.
+plain ones do. The amount of code is a result too: the page counts these lines.
 
     linen   the model has a field for them
     plain   the model's function has an argument for them
@@ -21,9 +21,9 @@ Array = jax.Array
 
 
 def attention(q_HBTD: Array, k_HBTD: Array, v_HBTD: Array, drop: Callable[[Array], Array]) -> Array:
-    """cpu.attention is written for one head, so heads and batch become one axis.
+    """Merges heads and batch into one axis, because cpu.attention is for one head.
 
-    It asks for dropout a part of the weights at a time, and says which part it is.
+    cpu.attention applies dropout to one part of the queries at a time, and passes its beginning.
     """
     H, B = q_HBTD.shape[:2]
     q, k, v = (x.reshape(H * B, *x.shape[2:]) for x in (q_HBTD, k_HBTD, v_HBTD))
@@ -36,22 +36,22 @@ def product(x_BTC: Array, w_CF: Array) -> Array:
 
 
 def einsum(how: str, x_BTC: Array, w_HCD: Array, **_: Any) -> Array:
-    """cpu.project_all as an nnx.Einsum calls its function; returns (B, T, H, D)."""
+    """cpu.project_all with the signature that nnx.Einsum expects; returns (B, T, H, D)."""
     return cpu.project_all(x_BTC, w_HCD).transpose(1, 2, 0, 3)
 
 
 def linen() -> Execution:
-    """For `GPT(model_config, execution)`."""
+    """The execution for `GPT(model_config, execution)`."""
     return Execution(cpu.attention, cpu.projection, cpu.product)
 
 
 def plain() -> plain_gpt.Execution:
-    """For every function of plain_gpt.py that takes an `execution`."""
+    """The execution for the functions of plain_gpt.py."""
     return plain_gpt.Execution(cpu.project_all, product, attention)
 
 
 def nnx(model: Any) -> None:
-    """For an NnxGPT, in place. Whatever was compiled for it before is compiled again."""
+    """Changes an NnxGPT in place. Its functions then compile again."""
     for block in model.blocks:
         block.attn.attention = attention
         for projection in (block.attn.query, block.attn.key, block.attn.value):

@@ -1,7 +1,7 @@
-"""One set of weights for all: from gptjax's parameter tree to each design's own names, and back.
+"""Converts gptjax's parameter tree to each design's own names, and back.
 
-Native forms are flat, `{path: array}`: as .npz files, a contestant's process reads them without
-importing gptjax.
+The native forms are flat, `{path: array}`, so a contestant's process can read them from .npz files
+without importing gptjax.
 """
 
 import re
@@ -22,13 +22,13 @@ Arrays = dict[str, np.ndarray]
 
 
 def shared_params(run_config: RunConfig) -> Any:
-    """The parameters that all start from: this project's own for the configuration's seed."""
+    """The parameters from which all start: this project's, from the configuration's seed."""
     key = make_keys(run_config.seed).params
     return jax.jit(lambda key: init_params(GPT(run_config.model), key))(key)
 
 
 def to_native(design: str, model_config: GPTConfig, params: Any) -> Arrays:
-    """A parameter tree under a design's own names and in its shapes."""
+    """Converts a parameter tree to a design's names and shapes."""
     if design == "torch":
         entries = interop.to_torch(model_config, params)
         if model_config.tie_embeddings:
@@ -49,7 +49,7 @@ def from_native(design: str, model_config: GPTConfig, arrays: Arrays) -> Any:
 
 
 def shapes(model_config: GPTConfig) -> Any:
-    """The tree's shapes, without computing anything."""
+    """The shapes of the parameter tree, without computing it."""
     return jax.eval_shape(lambda key: init_params(GPT(model_config), key), jax.random.key(0))
 
 

@@ -1,1 +1,1 @@
-"""Each contestant behind the one interface of contestants.py."""
+"""Wraps each contestant in the interface of contestants.py."""

@@ -1,4 +1,4 @@
-"""linen_gpt.py and plain_gpt.py behind the interface of contestants.py."""
+"""Wraps linen_gpt.py and plain_gpt.py in the interface of contestants.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Functional:
-    """The two keep no state, so their caller does: this object."""
+    """Holds the state for the two, which keep none themselves."""
 
     def __init__(self, design: str, run_config: RunConfig, tuned: bool) -> None:
         self.api: Any = importlib.import_module(f"compare.{design}_gpt")
@@ -75,7 +75,7 @@ class Functional:
         return self.run_config, self.params(), jnp.asarray(prompt_BT), self.key, settings
 
     def _serve(self, prompt_BT: np.ndarray, max_new_tokens: int) -> np.ndarray:
-        """`gptjax.generate`, which users call: only for Linen."""
+        """Samples with `gptjax.generate`, which users call. Only for Linen."""
         import gptjax
 
         gpt, length = gptjax.GPT(self.run_config.model), max_new_tokens
@@ -105,7 +105,7 @@ class Functional:
 
 
 def packing(way: str) -> Any:
-    """Settings.pack for a way to sample: how `gptjax.generate` lays out its weights, or None."""
+    """Settings.pack for a way to sample: the layout that `gptjax.generate` uses, or None."""
     if way != PACKED:
         return None
     from gptjax.inference.cache import pack_heads, unpack_heads

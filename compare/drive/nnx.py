@@ -1,4 +1,4 @@
-"""nnx_gpt.py behind the interface of contestants.py."""
+"""Wraps nnx_gpt.py in the interface of contestants.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Nnx:
-    """The model and its optimizer hold their state; this object holds the two."""
+    """Holds the model and its optimizer, which hold their own state."""
 
     def __init__(self, run_config: RunConfig, tuned: bool) -> None:
         self.run_config, self.tuned = run_config, tuned
@@ -39,7 +39,7 @@ class Nnx:
 
     def _adopt(self, model: Any, optimizer: Any) -> None:
         self.model, self.optimizer, self._split = model, optimizer, None
-        # As its guide advises for loops: the objects are traversed once, not at each step.
+        # As NNX's guide advises for loops, this traverses the objects once and not at each step.
         self._step = nnx.cached_partial(nnx_gpt.train_step, model, optimizer)
         self._steps = nnx.cached_partial(nnx_gpt.train_steps, model, optimizer)
 
@@ -74,7 +74,7 @@ class Nnx:
         return np.asarray(nnx_gpt.generate_split(*self._sampling(prompt_BT, max_new_tokens, way)))
 
     def _sampling(self, prompt_BT: np.ndarray, max_new_tokens: int, way: str) -> Any:
-        """As its guide advises for loops, the model is split once, not at each call."""
+        """Splits the model once and not at each call, as NNX's guide advises for loops."""
         if self._split is None:
             self._split = nnx.split(self.model)
         settings = Settings(max_new_tokens, 0.0, way in (CACHED, PACKED), packing(way))
@@ -97,7 +97,7 @@ class Nnx:
         nnx.merge(*nnx.split((self.model, self.optimizer)))
 
     def other_ways(self) -> dict[str, Any]:
-        """Those that NNX's performance guide compares; each goes on from its own fresh state."""
+        """The ways that NNX's performance guide compares. Each trains a new model of its own."""
         model, optimizer = self._make()
         graphdef, state = nnx.split(self._make())
 
@@ -119,7 +119,7 @@ class Nnx:
 
 
 def set_params(model: Any, arrays: Arrays) -> None:
-    """Gives a model other parameters, in place; `arrays` are under its own names."""
+    """Replaces a model's parameters in place, by its own names."""
     state = nnx.state(model, nnx.Param)
     nnx.replace_by_pure_dict(state, unflatten(arrays, jnp.asarray))
     nnx.update(model, state)

@@ -1,4 +1,4 @@
-"""torch_gpt.py behind the interface of contestants.py."""
+"""Wraps torch_gpt.py in the interface of contestants.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Torch:
-    """Model, optimizer and schedule hold their state; this object holds the three."""
+    """Holds the model, the optimizer and the schedule, which hold their own state."""
 
     def __init__(self, run_config: RunConfig, compiled: bool) -> None:
         self.run_config, self.compiled = run_config, compiled

@@ -1,9 +1,9 @@
-"""Short programs: what each design makes easy or hard, and what came out when they ran.
+"""Short programs that show what each design makes easy or hard.
 
-Each file is a question. It has a function for each design, `linen`, `nnx` and `torch`, which takes
-the same small problem and returns an Outcome: a sentence for people, and its facts as values. The
-functions stand side by side to be read. Their lengths are counted too; what all of them need, a
-model with given weights and a batch, comes from the Problem and is not counted.
+Each file is a question. It has a function for each design, `linen`, `nnx` and `torch`. Each takes
+the same small problem and returns an Outcome: a sentence to read, and its facts as values. Read the
+functions side by side. Their lines are counted; a model with given weights and a batch, which all
+of them need, come from the Problem and are not counted.
 """
 
 import ast
@@ -38,28 +38,28 @@ TOPICS = (
     "wrong_shape",
     "devices",
 )
-# A quick run leaves these out: they train again and again, or compile for long.
+# A quick run skips these, which train repeatedly or compile for a long time.
 LONG = ("seeds", "per_example", "resume", "devices")
 DESIGNS = ("linen", "nnx", "torch")
 IMPORTS = (ast.Import, ast.ImportFrom)
-REPEATS = 5  # of what is timed
+REPEATS = 5  # of each timing
 
 
 class Outcome(NamedTuple):
-    """What a program found: `says` is one sentence, `facts` are what it is made of."""
+    """The result of a program: `says` is one sentence, made from `facts`."""
 
     says: str
     facts: dict[str, Any]
 
 
 class Problem(NamedTuple):
-    """A small model with the same weights for all, and text to train it on.
+    """A small model with the same weights for all designs, and text to train it on.
 
     Attributes:
-        run_config: without dropout.
-        params: gptjax's tree.
+        run_config: a configuration without dropout.
+        params: gptjax's parameter tree.
         x, y: ids (N, B, T), int32, NumPy.
-        repeats: how often a program is timed.
+        repeats: how often to time a program.
     """
 
     run_config: RunConfig
@@ -69,7 +69,7 @@ class Problem(NamedTuple):
     repeats: int
 
     def linen(self) -> Any:
-        """A GPT, to be called with `params`."""
+        """A GPT to call with `params`."""
         from gptjax import GPT
 
         return GPT(self.run_config.model)
@@ -95,7 +95,7 @@ class Problem(NamedTuple):
         return model
 
     def batch(self, design: str) -> Any:
-        """The first batch (x_BT, y_BT), as a design wants it."""
+        """The first batch (x_BT, y_BT), in the form that a design needs."""
         if design != "torch":
             return jax.numpy.asarray(self.x[0]), jax.numpy.asarray(self.y[0])
         import torch
@@ -104,7 +104,7 @@ class Problem(NamedTuple):
 
 
 def small_problem(repeats: int = REPEATS, steps: int = 24) -> Problem:
-    """Two blocks, 32 wide, on text that counts up, which is learned at once."""
+    """A model with two blocks of width 32, and text that counts up, which it learns quickly."""
     model = GPTConfig(
         vocab_size=17, block_size=16, n_layer=2, n_head=2, n_embd=32, dropout=0.0, init_std=0.1
     )
@@ -121,7 +121,7 @@ def run(topic: str, designs: list[str], problem: Problem) -> dict[str, Any]:
     """Runs a topic's programs.
 
     Returns:
-        `question`; `designs`, for each what its program `says`, its `facts`, and its `lines`.
+        `question`, and `designs`: for each, its program's `says`, `facts` and `lines`.
     """
     module: Any = importlib.import_module(f"compare.ease.{topic}")
     result: dict[str, Any] = {"question": module.__doc__.strip().splitlines()[0], "designs": {}}
@@ -139,7 +139,7 @@ several rows is one. Docstrings, imports and comments are not counted.\
 
 
 def count_lines(program: Callable[..., Any]) -> int:
-    """Lines of a function's body by RULE, however it is formatted."""
+    """Counts the lines of a function's body by RULE, independent of its formatting."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(program)))
     body: list[Any] = tree.body[0].body  # type: ignore[attr-defined]  # a function's
     if ast.get_docstring(tree.body[0]) is not None:  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def injection_lines() -> dict[str, int]:
 
 
 def timed(problem: Problem, program: Callable[[], Any]) -> list[float]:
-    """Milliseconds of each run of `program`; what compiles must have run before."""
+    """Milliseconds of each run of `program`. Run it once before, so that it is compiled."""
     times = []
     for _ in range(problem.repeats):
         start = time.perf_counter()

@@ -11,7 +11,7 @@ import jax
 
 from compare.ease import Outcome, Problem
 
-# Typed into pdb: go to the breakpoint; there, the input's type, its largest entry, and the stack.
+# Input for pdb: go to the breakpoint; print the input's type, its largest entry, and the stack.
 COMMANDS = "continue\np type(x_BTC).__name__\np abs(x_BTC).max().item()\nwhere\ncontinue\n"
 
 
@@ -19,7 +19,7 @@ def _stop_in(method: Any, program: Callable[[], Any]) -> tuple[bool, str, int]:
     """Runs `program` under pdb with a breakpoint on the method's last line.
 
     Returns:
-        Whether the input was numbers; its type; how many frames lie between program and line.
+        Whether the input has numbers, its type, and the number of frames from program to line.
     """
     out = io.StringIO()
     debugger = pdb.Pdb(stdin=io.StringIO(COMMANDS), stdout=out, nosigint=True, readrc=False)
@@ -36,7 +36,7 @@ def _stop_in(method: Any, program: Callable[[], Any]) -> tuple[bool, str, int]:
 
 
 def _tell(jitted: tuple[bool, str, int] | None, plain: tuple[bool, str, int], how: str) -> Outcome:
-    """What pdb shows inside the compiled function, if there is one, and outside of it."""
+    """What pdb shows inside the compiled function, if there is one, and without compiling."""
     says = ""
     if jitted is not None:
         there = "numbers" if jitted[0] else "no numbers"

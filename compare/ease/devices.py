@@ -19,7 +19,7 @@ Program = Callable[[Problem], Outcome]
 
 
 def _called(module: list[str], program: Program, environment: dict[str, str]) -> Outcome:
-    """What a program found in a process of its own."""
+    """Runs a program in a new process, and returns its outcome."""
     command = [sys.executable, "-m", *module, "compare.ease.devices", program.__name__]
     root = Path(__file__).parents[2]
     done = subprocess.run(
@@ -31,7 +31,7 @@ def _called(module: list[str], program: Program, environment: dict[str, str]) ->
 
 
 def _on_devices(program: Program) -> Program:
-    """Runs a program in a process with simulated devices: JAX counts them when it starts."""
+    """Runs a program in a process with simulated devices, because JAX counts them at its start."""
 
     @functools.wraps(program)
     def call(problem: Problem) -> Outcome:
@@ -45,7 +45,7 @@ def _on_devices(program: Program) -> Program:
 
 
 def _by_torchrun(program: Program) -> Program:
-    """Runs a program in as many processes as there are devices: PyTorch has one in each."""
+    """Runs a program in one process per device, as PyTorch needs."""
 
     @functools.wraps(program)
     def call(problem: Problem) -> Outcome:
@@ -58,7 +58,7 @@ def _by_torchrun(program: Program) -> Program:
 
 
 def _tell(how: str, losses: list[float], here: int, whole: int) -> Outcome:
-    """The losses before and after the update, and what of the weights the first device holds."""
+    """The losses before and after the update, and the bytes of weights on the first device."""
     says = (
         f"{how}: the loss goes from {losses[0]:.4f} to {losses[1]:.4f}, and a device holds "
         f"{here:,} of {whole:,} bytes of the weights"

@@ -9,11 +9,11 @@ import numpy as np
 from compare.ease import Outcome, Problem
 from compare.trees import flatten
 
-LAST = 1  # the block that trains
+LAST = 1  # the block to train
 
 
 def _tell(how: str, before: dict, after: dict, trained: Any, moments: int) -> Outcome:
-    """Whether what was frozen stayed, bit for bit, and what the optimizer keeps numbers for."""
+    """Whether the frozen weights are unchanged, bit for bit; the size of the optimizer's state."""
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     expected = {name for name in before if trained(name)}
     outcome = "only the last block changed" if changed == expected else f"WRONG: {changed}"

@@ -13,7 +13,7 @@ SAFE, LOUD, SILENT = "cannot happen", "an error at once", "happens silently"
 
 
 def _tell(mode: str, draw: str, snapshot: str) -> Outcome:
-    """The fate of three accidents."""
+    """What happens in each of three accidents."""
     says = f"evaluating in training mode: {mode}; random numbers drawn elsewhere change the "
     says += f"training: {draw}; a snapshot of the weights changes as training goes on: {snapshot}"
     return Outcome(says, {"mode": mode, "draw": draw, "snapshot": snapshot})
@@ -43,7 +43,7 @@ def linen(problem: Problem) -> Outcome:
     state = gpt.make(run_config, 0)
     snapshot = state.params
     gpt.train_step(run_config, state, x, y, key)
-    try:  # the step took over the old state's memory
+    try:  # the step reused the old state's memory
         np.asarray(snapshot["wte"]["embedding"])
         moved = SAFE
     except RuntimeError:
@@ -66,7 +66,7 @@ def nnx(problem: Problem) -> Outcome:
         (model, optimizer), loss = gpt.make(run_config, 0), jnp.float32(0)
         for _ in range(2):
             if disturbed:
-                gpt.forward(model, x)  # a look at the outputs draws from the model's own stream
+                gpt.forward(model, x)  # computing outputs draws from the model's random stream
             loss = gpt.train_step(model, optimizer, x, y)
         return float(loss)
 

@@ -10,7 +10,7 @@ from compare.ease import Outcome, Problem
 
 
 def _tell(how: str, before: np.ndarray, after: np.ndarray, float32: bool) -> Outcome:
-    """How far the logits moved: a little, if only the products are rounded."""
+    """How far the logits moved: only a little, if only products are rounded."""
     moved = float(np.abs(after - before).max() / np.abs(before).max())
     kept = "stay float32" if float32 else "do not stay float32"
     says = f"{how}: the logits move by {moved:.1%} of the largest, weights and gradients {kept}"

@@ -9,7 +9,7 @@ from compare.figures import show_spread, spread
 
 
 def _tell(how: str, together: list[float], loop: list[float], difference: float) -> Outcome:
-    """The time of both, and whether the mean is the batch's own gradient."""
+    """The times of both ways, and whether the mean equals the batch's gradient."""
     says = f"{how}: {show_spread(spread(together))} ms for 8 examples"
     says += f", against {show_spread(spread(loop))} ms for a loop of them; " if loop else "; "
     says += f"their mean is the batch's gradient within {difference:.0e}"

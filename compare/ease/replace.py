@@ -8,7 +8,7 @@ from compare.ease import Outcome, Problem
 
 
 def _tell(how: str, before: np.ndarray, after: np.ndarray) -> Outcome:
-    """How far the logits moved: the same in all, if all replaced the same layer."""
+    """How far the logits moved. All designs must agree if they replaced the same layer."""
     moved = float(np.abs(after - before).max())
     return Outcome(f"{how}: the logits move by up to {moved:.5f}", {"moved": moved})
 

@@ -15,7 +15,7 @@ HALF, DROPOUT = 5, 0.2
 def _tell(
     what: str, saved: list[float], without: list[float], whole: list[float], lost: str
 ) -> Outcome:
-    """The losses of the second half: resumed, resumed without one thing, and uninterrupted."""
+    """Compares the second half's losses: resumed, resumed without `lost`, and uninterrupted."""
     same, forgetful = saved == whole[HALF:], without == whole[HALF:]
     resumed = "the same bit for bit" if same else "DIFFERENT"
     then = "still the same" if forgetful else "different, without any warning"
@@ -67,7 +67,7 @@ def nnx(problem: Problem) -> Outcome:
         second, third = gpt.make(run_config, 0), gpt.make(run_config, 0)
         gpt.load(Path(folder) / "state", *second)
         gpt.load(Path(folder) / "state", *third)
-    rngs = nnx.state(gpt.make(run_config, 0)[0], nnx.RngState)  # those of a new model
+    rngs = nnx.state(gpt.make(run_config, 0)[0], nnx.RngState)  # of a new model
     nnx.update(third[0], rngs)
     saved, without = (train(*each, range(HALF, 2 * HALF)) for each in (second, third))
     what = "the state of model and optimizer is saved, including the streams of random numbers"

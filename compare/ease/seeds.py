@@ -13,7 +13,7 @@ SEEDS, STEPS = 8, 20
 
 
 def _tell(how: str, together: list[float], loop: list[float], difference: float) -> Outcome:
-    """Both ways in milliseconds, and how far their losses are apart."""
+    """The times of both ways in milliseconds, and the difference of their losses."""
     says = (
         f"{how}: {show_spread(spread(together))} ms for {STEPS} steps of {SEEDS} seeds, against "
         f"{show_spread(spread(loop))} ms one seed after another; the losses are within "
@@ -86,8 +86,8 @@ def torch(problem: Problem) -> Outcome:
             return torch.nn.functional.cross_entropy(logits.flatten(0, 1), y_BT.flatten())
 
         gradient = vmap(grad_and_value(loss), in_dims=(0, None, None))
-        # The optimizer sees one stacked tensor per parameter. So its groups, which depend on the
-        # number of axes, and the clipping, by each model's norm, are written again.
+        # The optimizer sees one stacked tensor per parameter. So this repeats its groups, which
+        # depend on the number of axes, and the clipping, which depends on each model's norm.
         names = {n for n, p in skeleton.named_parameters() if p.ndim > 1}
         groups = [
             {
@@ -120,9 +120,9 @@ def torch(problem: Problem) -> Outcome:
 
 
 def fused_error() -> float:
-    """How far the fused AdamW is from the plain one if a gradient's axes lie in another order.
+    """How far fused AdamW is from plain AdamW if a gradient is transposed in memory.
 
-    One update of rate 0.1. `vmap` returns such gradients, and there is no warning.
+    This is for one update with rate 0.1. `vmap` returns such gradients, and there is no warning.
     """
     import torch
 

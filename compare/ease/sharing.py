@@ -10,7 +10,7 @@ from compare.ease import Outcome, Problem
 
 
 def _tell(how: str, numbers: int, norm: float) -> Outcome:
-    """How many numbers are trained, and the shared block's gradient: the same in all."""
+    """The number of trained values, and the shared block's gradient. All designs must agree."""
     says = f"{how}: {numbers:,} numbers to train; the shared block's gradient has norm {norm:.4f}"
     return Outcome(says, {"numbers": numbers, "norm": norm})
 

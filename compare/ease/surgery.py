@@ -1,6 +1,6 @@
 """Checkpoint surgery: of two blocks drop the second, move the first up, put a fresh one below it.
 
-The fresh block starts by adding nothing, so the model must compute what the first block alone does.
+The new block adds nothing at first, so the model must compute what the first block alone does.
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ SGD, ADAMW, DECAY = 0.5, 1e-2, 0.1
 
 
 def _tell(how: str, losses: list[float]) -> Outcome:
-    """The losses before each update and after the last: the same in all."""
+    """The losses before each update and after the last. All designs must agree."""
     shown = ", ".join(f"{loss:.4f}" for loss in losses)
     return Outcome(f"{how}: the losses are {shown}", {"losses": losses})
 

@@ -11,7 +11,7 @@ SHOWN = 160  # characters of a message
 
 
 def _tell(loading: Callable[[], Any], calling: Callable[[], Any]) -> Outcome:
-    """Loads the weights, then calls the model: which one raises, and what it says."""
+    """Loads the weights, then calls the model, and reports which of them raises, and what."""
     for when, program in (("when the weights are loaded", loading), ("at the call", calling)):
         try:
             program()
@@ -32,7 +32,7 @@ def linen(problem: Problem) -> Outcome:
     wrong = block["mlp"] | {"fc": block["mlp"]["fc"] | {"kernel": block["mlp"]["fc"]["kernel"].T}}
     params = params | {"block_0": block | {"mlp": wrong}}
     return _tell(
-        lambda: None,  # nothing is loaded: the weights are an argument of the call
+        lambda: None,  # nothing to load: the weights are an argument of the call
         lambda: model.apply({"params": params}, x, deterministic=True),
     )
 

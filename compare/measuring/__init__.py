@@ -1,7 +1,7 @@
-"""What is measured of the contestants, and how: experiment.py runs it all.
+"""Measures the contestants. experiment.py runs all measurements.
 
-equality.py     one set of weights in all of them: logits, gradients, losses, greedy tokens
-sameness.py     the matrix products of their programs, counted
-measurement.py  times and memory, each contestant in a process of its own (worker.py), in turns
-host.py         what the host does around a training step
+equality.py     compares logits, gradients, losses and greedy tokens from one set of weights
+sameness.py     counts the matrix products of their programs
+measurement.py  measures times and memory in turns, each contestant in its own process (worker.py)
+host.py         measures what the host does around a training step
 """

@@ -1,7 +1,7 @@
-"""Proves the contestants equal: they get one set of weights, and their outputs are compared.
+"""Proves that the contestants are equal: gives them one set of weights, and compares the outputs.
 
-Differences are relative to Linen's result. The yardstick for training is Linen against itself: its
-weights moved by a rounding error, and trained on the same batches.
+Differences are relative to Linen's results. The yardstick for training is Linen against itself,
+with weights moved by a rounding error, and trained on the same batches.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from compare.contestants import CACHED, CONTESTANTS, WHOLE, Contestant, ways_to_
 from compare.trees import Arrays, flatten
 from gptjax.config import RunConfig
 
-# What counts as equal. Two libraries add float32 numbers in different orders.
+# Tolerances, because two libraries add float32 numbers in different orders.
 TOLERANCES = {"logits": 1e-5, "gradient": 1e-4, "losses": 1e-3}
 STEPS = 60
-TOKENS = 512  # per batch of the proof: with fewer, one token's rounding matters more
-# The highest learning rate, and the shortest warm-up. At shakespeare-cpu's own settings the
+TOKENS = 512  # per batch of the proof; with fewer, the rounding of one token matters more
+# The highest learning rate and the shortest warm-up. With shakespeare-cpu's own settings, the
 # yardstick below moved by 0.0095 within 100 updates, because ReLU has kinks and AdamW divides by
-# gradients that are nearly zero: nothing could be proven there.
+# gradients that are nearly zero. Nothing can be proven with these settings.
 LEARNING_RATE, WARMUP = 1e-4, 50
-# The smallest scale of the first weights. At 0.02 the first gradients of queries and keys are near
-# AdamW's epsilon, where rounding alone decides which way a weight goes.
+# The smallest scale of the initial weights. With 0.02, the first gradients of queries and keys are
+# near AdamW's epsilon, so rounding alone decides in which direction a weight moves.
 INIT_STD = 0.08
 REFERENCE, YARDSTICK = "linen", "linen, moved by a rounding error"
 ROUNDING = 1e-7
@@ -39,20 +39,20 @@ def prove(
     tell: Callable[[str], None],
     steps: int = STEPS,
 ) -> dict[str, Proof]:
-    """Trains all on the same batches, then compares them with the weights that Linen arrived at.
+    """Trains all on the same batches, then gives all Linen's trained weights and compares outputs.
 
-    Dropout is off, because two libraries do not draw the same masks. GELU replaces ReLU: where its
-    input is zero but for rounding, ReLU is on in one implementation and off in another, and from
-    there two trainings part.
+    Dropout is off, because two libraries do not draw the same masks. GELU replaces ReLU: if an
+    input is zero except for rounding, ReLU is on in one implementation and off in another, and the
+    two training runs diverge.
 
     Args:
-        x, y: batches (N, B, T); rows of TOKENS tokens in all are used of each.
+        x, y: batches (N, B, T); of each, only enough rows for TOKENS tokens are used.
 
     Returns:
         By contestant: `logits` and `gradient`, the largest relative differences; `losses`, the
-        largest difference of a step, in nats; `curve`, the losses; `tokens`, how many greedy tokens
-        were generated in all of its ways; `same_tokens`, how many of them equal Linen's; `agrees`,
-        whether all is within tolerance.
+        largest difference of a step, in nats; `curve`, the losses; `tokens`, the number of greedy
+        tokens generated in all its ways to sample; `same_tokens`, the number that equal Linen's;
+        `agrees`, whether everything is within the tolerances.
     """
     rate = min(run_config.train.learning_rate, LEARNING_RATE)
     floor = min(run_config.train.min_lr, rate)
@@ -63,7 +63,7 @@ def prove(
         activation="gelu" if activation == "relu" else activation,
         init_std=max(run_config.model.init_std, INIT_STD),
         warmup_iters=max(run_config.train.warmup_iters, WARMUP),
-        max_iters=max(run_config.train.max_iters, 10 * WARMUP),  # warm-up is a tenth of it at most
+        max_iters=max(run_config.train.max_iters, 10 * WARMUP),  # warm-up is at most a tenth of it
     )
     start = weights.shared_params(run_config)
     rows = max(1, TOKENS // x.shape[-1])
@@ -92,7 +92,7 @@ def prove(
 
 
 class Outputs(NamedTuple):
-    """What a contestant makes of one set of weights; tokens (ways, B, new)."""
+    """A contestant's outputs for one set of weights; tokens are (ways, B, new)."""
 
     logits: np.ndarray
     gradient: Arrays
@@ -102,12 +102,12 @@ class Outputs(NamedTuple):
 def _outputs(
     name: str, contestant: Contestant, run_config: RunConfig, params: Any, batch: Any
 ) -> Outputs:
-    """From weights in gptjax's tree; the gradient comes back in it too, flat."""
+    """Computes outputs for weights in gptjax's tree. The gradient has its names, but is flat."""
     cfg, (x, y) = run_config.model, batch
     contestant.set_weights(weights.to_native(_design(name), cfg, params))
     gradient = weights.from_native(_design(name), cfg, contestant.gradient(x, y))
     prompt = x[:2, : max(1, cfg.block_size // 8)]
-    ways = [way for way in ways_to_sample(name) if way in (CACHED, WHOLE)]  # tests try the others
+    ways = [way for way in ways_to_sample(name) if way in (CACHED, WHOLE)]  # tests cover the others
     tokens = [contestant.generate(prompt, cfg.block_size, way) for way in ways]
     new = np.stack(tokens)[:, :, prompt.shape[1] :] if tokens else np.zeros((0, 2, 0), np.int32)
     return Outputs(contestant.logits(x), flatten(gradient), new)
@@ -118,7 +118,7 @@ def _proof(ours: Outputs, theirs: Outputs) -> Proof:
         "logits": float(np.abs(theirs.logits - ours.logits).max() / np.abs(ours.logits).max()),
         "gradient": gradient_difference(ours.gradient, theirs.gradient),
         "tokens": int(theirs.tokens.size),
-        # All ways are compared with Linen's cache.
+        # All ways to sample are compared with Linen's cached one.
         "same_tokens": sum(int((way == ours.tokens[0]).sum()) for way in theirs.tokens),
     }
 
@@ -128,7 +128,7 @@ def _design(name: str) -> str:
 
 
 def _one_thread_of_pytorch(names: list[str]) -> None:
-    """Where JAX computes in the same process, two threads of PyTorch are ten times slower."""
+    """Uses one thread: with JAX in the same process, two PyTorch threads are ten times slower."""
     if "torch" in names:
         import torch
 
@@ -136,7 +136,7 @@ def _one_thread_of_pytorch(names: list[str]) -> None:
 
 
 def agrees(proof: Proof) -> bool:
-    """Whether every difference is within its tolerance, and every greedy token the same."""
+    """Whether every difference is within its tolerance, and every greedy token is the same."""
     return proof["tokens"] == proof["same_tokens"] and all(
         proof[what] <= tolerance for what, tolerance in TOLERANCES.items()
     )
@@ -145,8 +145,8 @@ def agrees(proof: Proof) -> bool:
 def gradient_difference(ours: Arrays, theirs: Arrays) -> float:
     """The largest relative difference of one parameter's gradient, in Euclidean norms.
 
-    Some gradients are zero on paper (a key's bias, because of the softmax), so both sides hold only
-    rounding. That is why a hundredth of the largest norm is added to the denominator.
+    Some gradients are zero in theory (a key's bias, because of the softmax), so both sides contain
+    only rounding errors. So the denominator includes a hundredth of the largest norm.
     """
     norms = {name: np.linalg.norm(g) for name, g in ours.items()}
     floor = max(norms.values()) / 100

@@ -1,4 +1,4 @@
-"""The whole comparison: proofs, measurements and short programs, with progress printed."""
+"""Runs the whole comparison (proofs, measurements and short programs), and prints progress."""
 
 import sys
 import tempfile
@@ -22,15 +22,15 @@ from gptjax.tokenizer import CharTokenizer
 
 DATA_DIR = Path("data")
 BEGUN = time.perf_counter()
-BATCHES = 20  # the contestants train on these in turn, over and over
+BATCHES = 20  # the contestants train on these batches repeatedly
 QUICK_REPEATS = 2
 
 
 def configure(preset: str) -> RunConfig:
-    """The preset for a CPU, with AdamW: all contestants have that optimizer, and only that.
+    """Returns the preset for a CPU with AdamW, the only optimizer that all contestants have.
 
     Raises:
-        InputError: there is no such preset, or its model is not a GPT.
+        InputError: the preset does not exist, or its model is not a GPT.
     """
     run_config = preset_for("cpu", preset).replace(optimizer="adamw")
     if run_config.model_name != "gpt":
@@ -40,7 +40,7 @@ def configure(preset: str) -> RunConfig:
 
 
 def load_batches(run_config: RunConfig) -> tuple[RunConfig, np.ndarray, np.ndarray]:
-    """The configuration with the text's vocabulary, and batches (N, B, T) of the text."""
+    """Returns the configuration with the text's vocabulary size, and batches (N, B, T)."""
     text = load_text("shakespeare", DATA_DIR, tell=say)
     tokenizer = CharTokenizer.from_text(text.text)
     tokens, _ = data.split(np.asarray(tokenizer.encode(text.text)))
@@ -62,7 +62,7 @@ def load_batches(run_config: RunConfig) -> tuple[RunConfig, np.ndarray, np.ndarr
 def compare(
     names: list[str], run_config: RunConfig, x: np.ndarray, y: np.ndarray, quick: bool
 ) -> dict[str, Any]:
-    """Everything that the page is made of, about the contestants in `names`."""
+    """Measures the contestants in `names`, and returns all results for the page."""
     amounts = measurement.QUICK if quick else measurement.Amounts()
     params = weights.shared_params(run_config)
     say("are they equal?")
@@ -118,7 +118,7 @@ def _run_programs(names: list[str], quick: bool) -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    """Prints a line at once."""
+    """Prints a line and flushes it."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

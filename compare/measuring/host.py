@@ -1,8 +1,8 @@
-"""What a design costs on the host: Python's work around a compiled training step.
+"""Measures what a design costs on the host: Python's work around a compiled training step.
 
-It is measured with two models. `tiny` has as many layers as the preset, so as many arrays and
-objects, but almost nothing to compute: its step takes about as long as the host's work. With the
-preset itself, the same work is a small part of the step.
+There are two models. `tiny` has as many layers as the preset, and so as many arrays and objects,
+but almost nothing to compute: its step takes about as long as the host's work. With the preset
+itself, the same work is a small part of the step.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TINY, PRESET = "tiny", "preset"
 
 
 def tiny(run_config: RunConfig) -> RunConfig:
-    """The configuration with the same number of layers, each as small as possible."""
+    """Returns a configuration with the same number of layers, each as small as possible."""
     return run_config.replace(n_embd=8, n_head=1, block_size=4, vocab_size=8, batch_size=1)
 
 
 def tiny_batches(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (count, 1, 4) for a tiny model, and the next token of each."""
+    """Makes ids (count, 1, 4) for a tiny model, and their next tokens."""
     ids = np.tile(np.arange(5, dtype=np.int32) % 8, (count, 1, 1))
     return np.ascontiguousarray(ids[..., :-1]), np.ascontiguousarray(ids[..., 1:])
 
@@ -36,12 +36,12 @@ def calls(contestant: Any, batch: Any, batches: Any, count: int) -> dict[str, fl
 
     Args:
         batches: N batches for `steps`.
-        count: how many steps are timed together.
+        count: number of steps to time together.
 
     Returns:
-        `step`: one step a dispatch, until the last loss is computed. On JAX also `many`: N steps a
-        dispatch, for each. `call`: until the call returns, while the device is idle. `flatten`: the
-        state taken apart into arrays and put together again, as each call does.
+        `step`: one step per dispatch, until the last loss is computed. On JAX also `many`: N steps
+        per dispatch, divided by N; `call`: until the call returns, while the device is idle;
+        `flatten`: flattening the state into arrays and unflattening it, as each call does.
     """
     found = {"step": _each(contestant.step, batch, count)}
     if not hasattr(contestant, "flatten_state"):
@@ -63,7 +63,7 @@ def calls(contestant: Any, batch: Any, batches: Any, count: int) -> dict[str, fl
 
 
 def ways(found: dict[str, Callable[[Any], Any]], batch: Any, count: int) -> dict[str, float]:
-    """Seconds of a step in each of a contestant's `other_ways`; the first call of each compiles."""
+    """Seconds of a step for each of a contestant's `other_ways`. The first call compiles."""
     return {name: _each(way, batch, count) for name, way in found.items()}
 
 
@@ -71,16 +71,16 @@ def _each(way: Callable[[Any], Any], batch: Any, count: int) -> float:
     start, result = time.perf_counter(), None
     for _ in range(count):
         result = way(batch)
-    np.asarray(result)  # waits for it, in any library
+    np.asarray(result)  # waits for the result, in any library
     return (time.perf_counter() - start) / count
 
 
 def compiling(contestant: Any, batch: Any) -> dict[str, float]:
-    """A step's way from Python to machine code, with nothing cached.
+    """Times a step's way from Python to machine code, with empty caches.
 
     Returns:
-        Seconds of `trace`, `lower` and `compile`; `hlo`, the characters of the program that the
-        compiler is given; `instructions`, the lines of the compiled program.
+        Seconds of `trace`, `lower` and `compile`; `hlo`, the number of characters of the program
+        that the compiler gets; `instructions`, the number of lines of the compiled program.
     """
     import jax
 

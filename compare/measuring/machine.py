@@ -1,4 +1,4 @@
-"""The machine and the versions that a measurement ran on."""
+"""The machine and the package versions of a measurement."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages compared, and the processor's name."""
+    """The versions of the compared packages, and the processor's name."""
     found = {"python": platform.python_version(), "machine": processor()}
     for name in ("jax", "flax", "optax", "torch", "transformers"):
         try:
@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine. `memory_gb` is 0 where the system does not say; `cores` are those it may use."""
+    """Describes the machine. `memory_gb` is 0 if unknown; `cores` are those it may use."""
     memory = 0.0
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, as far as the operating system knows it."""
+    """The processor's name, if the operating system knows it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

@@ -1,7 +1,7 @@
 """Measures the contestants side by side: each in its own process, taking turns.
 
-While one works the others wait for input. Each round takes the turns in another order, so that
-whatever else the machine does falls on all of them alike.
+While one works, the others wait for input. Each round has another order, so that other work on the
+machine affects all of them equally.
 """
 
 import os
@@ -19,25 +19,25 @@ from compare.measuring.processes import Process
 from gptjax.config import RunConfig
 from gptjax.files import write_json
 
-XLA_FLAGS = os.environ.get("XLA_FLAGS", "")  # before a quick run changes it for its own process
-Measured = dict[str, dict[str, list[float]]]  # contestant, measure, one number a repetition
+XLA_FLAGS = os.environ.get("XLA_FLAGS", "")  # before a quick run changes it for this process
+Measured = dict[str, dict[str, list[float]]]  # by contestant and measure, one number per repetition
 
 
 class Amounts(NamedTuple):
-    """How much is measured.
+    """The number of measurements.
 
     Attributes:
-        starts: how many processes of each design are started, one after another. The tuned
+        starts: number of processes of each design that are started, one after another. The tuned
             contestants and torch.compile, which takes half a minute, start once; a single number
             has no spread and no rank.
-        rounds: turns of training steps, of samples, of saves and loads.
-        steps: training steps in a turn.
-        host_rounds: turns of the host's work with the tiny model; with the preset, two less.
-        host_steps: steps of the tiny model in a turn.
-        compiles: how often the tiny model's step is traced and compiled, and one time less the
-            preset's. With 0, neither is.
-        everything: if not, what takes long to compile is left out: several steps per dispatch and
-            the host's work with the preset, other ways to call a step, and all ways to sample but
+        rounds: turns of training steps, of samples, and of saves and loads.
+        steps: training steps per turn.
+        host_rounds: turns of the host's work with the tiny model; with the preset, two fewer.
+        host_steps: steps of the tiny model per turn.
+        compiles: how often the tiny model's step is traced and compiled; the preset's once less.
+            With 0, neither is.
+        everything: False skips what takes long to compile: several steps per dispatch and the
+            host's work with the preset, other ways to call a step, and all ways to sample except
             the first two.
     """
 
@@ -59,11 +59,11 @@ SAMPLES = {
     PACKED: "sample_packed",
     SERVED: "sample_served",
 }
-SETTLE = 0.05  # seconds in which the threads of the last turn stop spinning
+SETTLE = 0.05  # seconds until the threads of the last turn stop spinning
 
 
 def start(name: str, folder: Path) -> Process:
-    """A contestant's process."""
+    """Starts a contestant's process."""
     environment = {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": XLA_FLAGS,
@@ -74,7 +74,7 @@ def start(name: str, folder: Path) -> Process:
 
 
 def prepare(folder: Path, run_config: RunConfig, params: Any, x: np.ndarray, y: np.ndarray) -> None:
-    """Writes what the processes read: both configurations, batches x and y (N, B, T), weights."""
+    """Writes the processes' input: both configurations, batches x and y (N, B, T), and weights."""
     write_json(folder / "config.json", run_config.to_dict())
     write_json(folder / "tiny.json", host.tiny(run_config).to_dict())
     np.savez(folder / "batches.npz", x=x, y=y)
@@ -84,7 +84,7 @@ def prepare(folder: Path, run_config: RunConfig, params: Any, x: np.ndarray, y: 
 
 
 def sample_lengths(run_config: RunConfig) -> tuple[int, int]:
-    """Tokens of the prompt and new ones. Together they fill the context, so no window moves."""
+    """The number of prompt tokens and new tokens. Together they just fill the context."""
     prompt = max(1, run_config.model.block_size // 8)
     return prompt, max(1, run_config.model.block_size - prompt)
 
@@ -94,13 +94,13 @@ class Measurement:
 
     Attributes:
         found: seconds, tokens per second and MB of each repetition.
-        host: for each model (`tiny`, `preset`), the host's work, in the same form.
-        programs: for each contestant on JAX, `sameness.describe` of its programs.
-        about: what each process said of itself.
+        host: the host's work for each model (`tiny`, `preset`), in the same form.
+        programs: `sameness.describe` of the programs of each contestant on JAX.
+        about: threads and versions of each process.
 
     Args:
-        folder: as `prepare` left it.
-        tell: is told the progress.
+        folder: the folder that `prepare` wrote.
+        tell: receives lines about the progress.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Measurement:
             self._train()
             self._sample()
             self._checkpoint()
-            self._compare_programs()  # before `_host`, which clears what is compiled
+            self._compare_programs()  # before `_host`, which clears the compiled programs
             self._host()
         finally:
             for process in self._processes.values():
@@ -142,7 +142,7 @@ class Measurement:
         self.found[name].setdefault(measure, []).append(value)
 
     def _rounds(self, names: list[str], count: int) -> Iterator[tuple[int, str, Process]]:
-        """Each round, each contestant in its turn: the round's number, its name, its process."""
+        """Yields each contestant in each round: the round's number, its name, its process."""
         for number in range(count):
             for name in turn(names, number) if names else ():
                 yield number, name, self._processes[name]
@@ -237,6 +237,6 @@ class Measurement:
 
 
 def turn(names: list[str], number: int) -> Iterator[str]:
-    """The names, starting with another one each time."""
+    """The names, starting with another name each time."""
     at = number % len(names)
     yield from names[at:] + names[:at]

@@ -1,4 +1,4 @@
-"""A contestant in a process of its own, driven by lines of JSON: one question, one answer."""
+"""Runs a contestant in its own process, with lines of JSON: one request, one answer."""
 
 import json
 import os
@@ -17,19 +17,19 @@ class Process:
     """A Python module that answers each line of its input. `close` kills it.
 
     Attributes:
-        about: what it said first.
-        start_seconds: how long that took.
+        about: its first answer.
+        start_seconds: the time until its first answer.
 
     Args:
         title: its name in errors.
         command: the module and its arguments.
-        log: the file that its stderr goes to.
-        environment: variables to add to this process's own.
-        settle: seconds to wait before each question, so that the threads of the process that
+        log: the file for its stderr.
+        environment: variables to add to those of this process.
+        settle: seconds to wait before each request, so that the threads of the process that
             answered last stop spinning.
 
     Raises:
-        RunError: it ended; the message has the last line of its log.
+        RunError: the process ended; the message has the last line of its log.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Process:
         self.start_seconds = time.perf_counter() - start
 
     def ask(self, **values: Any) -> dict[str, Any]:
-        """Asks it to do something; returns its answer.
+        """Sends a request, and returns the answer.
 
         Raises:
-            RunError: it ended; the message has the last line of its log.
+            RunError: the process ended; the message has the last line of its log.
         """
         assert self._process.stdin is not None
         time.sleep(self._settle)
@@ -66,11 +66,11 @@ class Process:
             self._process.stdin.write(json.dumps(values) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it ended; reading tells why
+            pass  # the process ended; `_read` finds out why
         return self._read()
 
     def close(self) -> None:
-        """Ends it, whatever it is doing."""
+        """Kills the process, whatever it is doing."""
         self._process.kill()
         self._process.communicate()
         self._log.close()

@@ -1,9 +1,9 @@
-"""What a program computes: its matrix products and their FLOPs, counted in two places.
+"""Counts a program's matrix products and their FLOPs, in two places.
 
-Traced, in the jaxpr: what the contestant wrote. Compiled, in the optimized HLO: what runs, after
-the compiler has merged, moved and dropped what it could. A product is four sizes: the number of
-matrices, rows, columns, and the length of the sums. Its mirror image, (y^T x^T)^T for x y, is
-another product: it has the same FLOPs, but not the same speed.
+In the jaxpr (traced), they are what the contestant wrote. In the optimized HLO (compiled), they are
+what runs, after the compiler has merged, moved and removed operations. A product has four sizes:
+the number of matrices, rows, columns, and the length of the sums. Its mirror image, (y^T x^T)^T for
+x y, is another product: it has the same FLOPs, but not the same speed.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 Product = tuple[int, int, int, int]  # matrices, rows, columns, the inner size
 ARRAY = r"\w+\[([\d,]*)\]"  # f32[12,128]
 INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?([\w.\-]+) = {ARRAY}\S* ([\w\-]+)\((.*)$")
-# These move numbers or change their type; they compute nothing.
+# Primitives that move numbers or change their dtype, but compute nothing.
 MOVES = frozenset(
     "broadcast_in_dim reshape transpose squeeze slice concatenate pad convert_element_type copy "
     "dynamic_slice dynamic_update_slice gather scatter iota split rev expand_dims".split()
@@ -23,11 +23,11 @@ MOVES = frozenset(
 
 
 def describe(traced: Any) -> dict[str, Any]:
-    """A jax.stages.Traced in numbers that can be compared and stored.
+    """Describes a jax.stages.Traced by numbers that can be compared and stored.
 
     Returns:
-        `traced` and `compiled`, the products: {"1x12x128x128": how many}. `operations`: for each
-        other primitive that computes, how many elements it handles, as traced.
+        `traced` and `compiled`, the products: {"1x12x128x128": count}. `operations`: for each other
+        primitive that computes, the number of elements it handles, as traced.
     """
     found, operations = in_jaxpr(traced.jaxpr.jaxpr)
     text = traced.lower().compile().as_text() or ""
@@ -39,28 +39,28 @@ def describe(traced: Any) -> dict[str, Any]:
 
 
 def named(found: Counter[Product]) -> dict[str, int]:
-    """Products by names, for JSON; the largest first."""
+    """The products by name, for JSON, largest first."""
     ordered = sorted(found.items(), key=lambda item: (-math.prod(item[0]), item[0]))
     return {"x".join(map(str, sizes)): count for sizes, count in ordered}
 
 
 def count(products: dict[str, int]) -> int:
-    """How many products there are."""
+    """The number of products."""
     return sum(products.values())
 
 
 def flops(products: dict[str, int]) -> int:
-    """Multiplications and additions of all of them."""
+    """The multiplications and additions of all products."""
     return sum(
         2 * math.prod(map(int, name.split("x"))) * number for name, number in products.items()
     )
 
 
 def in_jaxpr(jaxpr: Any, times: int = 1) -> tuple[Counter[Product], Counter[str]]:
-    """Products, and elements handled by other primitives, in a jaxpr and in all that it calls.
+    """Counts products, and elements of other primitives, in a jaxpr and all jaxprs that it calls.
 
-    The body of a `scan` counts as often as it runs, that of a `while` once. A primitive handles as
-    many elements as its largest operand or result has.
+    The body of a `scan` counts as often as it runs, the body of a `while` once. A primitive's
+    elements are those of its largest operand or result.
     """
     products: Counter[Product] = Counter()
     operations: Counter[str] = Counter()
@@ -102,7 +102,7 @@ def _sizes(matrices: int, left: int, right: int, inner: int) -> Product:
 
 
 def in_hlo(text: str) -> Counter[Product]:
-    """Products in the text of a compiled program, each computation counted once."""
+    """Counts products in the text of a compiled program, each computation once."""
     shapes: dict[str, list[int]] = {}
     found: Counter[Product] = Counter()
     for line in text.splitlines():
@@ -139,6 +139,6 @@ def _dot(rest: str, shapes: dict[str, list[int]]) -> Product:
 
 
 def difference(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    """By name, how many more `one` has than `other`, where the two differ."""
+    """By name, how many more `one` has than `other`, for the names that differ."""
     names = [name for name in one | other if one.get(name, 0) != other.get(name, 0)]
     return {name: one.get(name, 0) - other.get(name, 0) for name in names}

@@ -1,9 +1,9 @@
-"""One contestant in a process of its own: it reads a request from each line, and answers it.
+"""Runs one contestant in its own process: reads a request from each line, and answers it.
 
     python -m compare.measuring.worker NAME FOLDER
 
-The folder is as `measurement.prepare` leaves it. Only the contestant's own library is imported, so
-that start-up time and memory are its own.
+`measurement.prepare` writes the folder. The process imports only the contestant's own library, so
+that start-up time and memory are the contestant's own.
 """
 
 import json
@@ -24,7 +24,7 @@ TORCH_PACKAGES = ("torch", "numpy")
 
 
 def main(name: str, folder: Path) -> None:
-    """Builds the contestant, says so, and answers requests until its input ends."""
+    """Builds the contestant, reports that, and answers requests until its input ends."""
     about = contestants.CONTESTANTS[name]
     worker = Worker(name, folder)
     packages = JAX_PACKAGES if about.on_jax else TORCH_PACKAGES
@@ -41,11 +41,11 @@ def main(name: str, folder: Path) -> None:
 
 
 class Worker:
-    """What a process can be asked to do, a method each; what it returns is added to the answer.
+    """The requests that a process answers, one method each. Its result is added to the answer.
 
     Args:
-        name: the contestant's.
-        folder: where its weights and batches are.
+        name: the contestant's name.
+        folder: the folder with its weights and batches.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -61,15 +61,15 @@ class Worker:
         self._models: dict[str, Any] = {}
 
     def step(self, count: int = 1) -> None:
-        """Trains `count` steps, until the last loss is known."""
+        """Trains `count` steps, and waits for the last loss."""
         loss: Any = None
         for _ in range(count):
             loss = self._contestant.step(self._batches[self._steps % len(self._batches)])
             self._steps += 1
-        float(loss)  # waits for it
+        float(loss)  # waits for the loss
 
     def steps(self, count: int) -> None:
-        """The same in one dispatch."""
+        """Like `step`, in one dispatch."""
         many = self._contestant.put(self._x[:count], self._y[:count])
         np.asarray(self._contestant.steps(many))
 
@@ -82,7 +82,7 @@ class Worker:
         self._contestant.save(self._folder / f"saved-{self._name}")
 
     def load(self) -> None:
-        """Loads it."""
+        """Loads the checkpoint."""
         self._contestant.load(self._folder / f"saved-{self._name}")
 
     def calls(self, which: str, count: int, ways: bool) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Worker:
         return {"found": host.compiling(contestant, batch)}
 
     def programs(self, prompt: int, count: int) -> dict[str, Any]:
-        """`sameness.describe` of the training step, and of sampling where it is the model's own."""
+        """`sameness.describe` of the training step and, if it has its own, of sampling."""
         from compare.measuring import sameness
 
         found = {"training": sameness.describe(self._contestant.trace_step(self._batches[0]))}
@@ -115,7 +115,7 @@ class Worker:
         return {"found": found}
 
     def _model(self, which: str, count: int) -> Any:
-        """A contestant, one batch, and many (with the preset, `count`); made at the first call."""
+        """A contestant, one batch, and many (`count` for the preset). Made at the first call."""
         from compare.measuring import host
 
         if which not in self._models:
@@ -129,7 +129,7 @@ class Worker:
 
 
 def read_config(name: str, path: Path) -> Any:
-    """A RunConfig for Linen; for the others a hashable record of its fields, without gptjax."""
+    """A RunConfig for Linen; for the others a hashable record, which needs no gptjax."""
     if contestants.CONTESTANTS[name].design == "linen":
         from gptjax.config import RunConfig
 
@@ -138,7 +138,7 @@ def read_config(name: str, path: Path) -> Any:
 
 
 def threads(is_torch: bool) -> int:
-    """How many threads the library computes with; JAX has one for each core that it may use."""
+    """The library's number of threads. JAX has one for each core that it may use."""
     if is_torch:
         import torch
 
@@ -149,7 +149,7 @@ def threads(is_torch: bool) -> int:
 def peak_memory() -> float:
     """The peak memory of this process so far, in MB.
 
-    Linux counts this program alone; elsewhere, getrusage includes what ran before exec.
+    Linux counts only this program; elsewhere, getrusage includes what ran before exec.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -163,7 +163,7 @@ def peak_memory() -> float:
 
 
 def answer(**values: Any) -> None:
-    """One line of JSON."""
+    """Prints one line of JSON."""
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
 

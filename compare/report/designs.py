@@ -1,8 +1,8 @@
-"""Contestants that differ only in their design, two by two, and what their numbers say about it.
+"""Compares pairs of contestants that differ only in their design.
 
-Linen, NNX and plain JAX share a compiler. All three plain, or all three tuned, they compute the
-same matrix products. Each run counts them, and only where the counts are equal does the page say
-anything about two designs.
+Linen, NNX and plain JAX share a compiler. The three plain contestants compute the same matrix
+products, and so do the three tuned ones. Each run counts the products, and the page compares two
+designs only if their counts are equal.
 """
 
 from itertools import combinations
@@ -14,7 +14,7 @@ from compare.figures import MEASURES, NOT_MEASURED, Spread, order, spreads, tabl
 Results = dict[str, Any]
 PLAIN, TUNED = ("linen", "nnx", "plain"), ("linen-tuned", "nnx-tuned", "plain-tuned")
 PAIRS = (*combinations(PLAIN, 2), *combinations(TUNED, 2))
-# Which program a measure times. Start-up, memory and checkpoints depend on the library too.
+# The program that a measure times. Start-up, memory and checkpoints also depend on the library.
 PROGRAM = {
     "step": "training",
     "steps": "training",
@@ -25,12 +25,12 @@ PROGRAM = {
 
 
 class Verdict(NamedTuple):
-    """What the numbers say about two contestants by one measure.
+    """What the numbers say about two contestants in one measure.
 
     Attributes:
-        first: who is ahead; None where no order can be told.
-        factor: by how much, at least 1; the ratio of the medians.
-        spreads: both contestants', in the order in which they were asked for.
+        first: the contestant that is ahead; None if the order is unclear.
+        factor: the ratio of the medians, at least 1.
+        spreads: the spreads of both contestants, in the order of the arguments.
     """
 
     first: str | None
@@ -47,7 +47,7 @@ def same_products(results: Results, one: str, other: str, program: str) -> bool 
 
 
 def verdict(results: Results, measure: str, one: str, other: str) -> Verdict | None:
-    """What the spreads say; None if either was not measured. It does not look at the products."""
+    """Compares the spreads; None if one was not measured. Does not compare the products."""
     found = spreads(results["measures"], measure)
     if one not in found or other not in found:
         return None
@@ -59,7 +59,7 @@ def verdict(results: Results, measure: str, one: str, other: str) -> Verdict | N
 
 
 def claim(results: Results, measure: str, one: str, other: str) -> str:
-    """What may be said of the two designs: a cell of the table."""
+    """What may be said about two designs: one cell of the table."""
     found = verdict(results, measure, one, other)
     if found is None:
         return NOT_MEASURED
@@ -88,7 +88,7 @@ def section(results: Results) -> str:
 
 
 def tuning(results: Results, measure: str = "step") -> dict[str, Verdict]:
-    """For each design, its tuned form against its plain one, in this order."""
+    """For each design, compares its tuned form with its plain form, in this order."""
     found = {}
     for plain, tuned in zip(PLAIN, TUNED, strict=True):
         one = verdict(results, measure, tuned, plain)

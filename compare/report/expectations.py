@@ -1,6 +1,6 @@
-"""What one might expect from reading about the designs, held against the run's numbers.
+"""Compares what one might expect from reading about the designs with the run's numbers.
 
-So the page is also right about another machine.
+Because of this, the page is also right on another machine.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from compare.report.tables import host_spreads
 
 Results = dict[str, Any]
 HELD, FAILED, OPEN = "held", "**failed**", "cannot be told"
-# Expected: by this measure, the first is ahead of the second.
+# The expectation, the measure, and the two contestants, of which the first should be ahead.
 AHEAD = (
     ("a compiled JAX step is faster than PyTorch's eager one", "step", "linen", "torch"),
     ("so is one with tuned products", "step", "linen-tuned", "torch"),
@@ -25,7 +25,7 @@ AHEAD = (
 
 
 def expectations(results: Results) -> list[list[str]]:
-    """Rows: what was expected, what was found, and whether it held."""
+    """Table rows: the expectation, the result, and whether the expectation held."""
     rows = []
     for expected, measure, one, other in AHEAD:
         rows.append(_row(expected, spreads(results["measures"], measure), one, other, measure))
@@ -43,7 +43,7 @@ def _row(expected: str, found: dict[str, Spread], one: str, other: str, measure:
 
 
 def _held(less: Spread, more: Spread) -> str:
-    """Whether the first is less than the second, as far as their spreads tell."""
+    """Whether the first is less than the second, judged by their spreads."""
     groups = order({"less": less, "more": more})
     return OPEN if len(groups) < 2 else HELD if groups[0] == ["less"] else FAILED
 

@@ -1,10 +1,10 @@
-"""What was done to be fair, as the page tells it."""
+"""The page's section on what was done to be fair."""
 
 from typing import Any
 
 
 def section(results: dict[str, Any]) -> str:
-    """A list; the threads are those that the processes reported."""
+    """Returns the section. The processes reported their numbers of threads."""
     threads = sorted({about["threads"] for about in results["processes"].values()})
     same = f"{threads[0]} threads each" if len(threads) == 1 else f"threads as listed ({threads})"
     return f"""## What was done to be fair

@@ -1,6 +1,6 @@
 """The state of the libraries: what their own projects say, where and when. Written by hand.
 
-The dates say how old each fact is: look again before you rely on it.
+The dates say how old each fact is. Check a fact again before you rely on it.
 """
 
 from typing import NamedTuple
@@ -56,7 +56,7 @@ schedule, checkpoints and the command line do not depend on it. The same model i
 
 
 def section() -> str:
-    """The facts as a table, and what follows for a reader."""
+    """Returns the section: the facts as a table, and advice for readers."""
     rows = [[one.fact, one.source, one.date] for one in FACTS]
     return f"""## Linen today
 

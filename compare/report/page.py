@@ -1,4 +1,4 @@
-"""docs/comparison.md, made of the results of a run and of nothing else."""
+"""Makes docs/comparison.md from the results of a run, and from nothing else."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ PAGE, JSON, OTHER_JSON, MEASURED, LOSSES = (
 
 
 def page(results: Results, other: Results | None = None) -> str:
-    """The whole page.
+    """Returns the whole page.
 
     Args:
-        other: the results of a run on another Python, with its releases of the libraries.
+        other: the results of a run with another Python and other releases of the libraries.
     """
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""The page's two pictures."""
+"""Draws the page's two pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ STYLES = {"linen": "-", "nnx": "--", "plain": "-.", "torch": ":", YARDSTICK: "-"
 
 
 def draw_measures(path: Path, results: dict[str, Any]) -> None:
-    """One panel for each measure: bars are medians, lines the spreads."""
+    """Draws one panel for each measure: bars are medians, and lines are spreads."""
     shown = [key for key in MEASURES if key != "tokens" and spreads(results["measures"], key)]
     names = [name for name in CONTESTANTS if name in results["measures"]]
     columns = 3
@@ -58,14 +58,14 @@ def _bars(axes: Any, key: str, names: list[str], found: dict[str, Spread]) -> No
     name = name.replace("`", "")
     axes.set_title(f"{name}\n{measure.unit}, {better}", fontsize=8, loc="left")
     axes.margins(x=0.25)
-    axes.locator_params(axis="x", nbins=5)  # more would touch each other
+    axes.locator_params(axis="x", nbins=5)  # more labels would touch each other
     axes.set_xlim(left=0)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_losses(path: Path, results: dict[str, Any]) -> None:
-    """The losses over the same batches, and their distance from Linen's."""
+    """Draws the losses over the same batches, and their distance from Linen's."""
     proofs = results["equality"]
     figure = new_figure(9, 3.4)
     left, right = figure.subplots(1, 2)
@@ -80,7 +80,7 @@ def draw_losses(path: Path, results: dict[str, Any]) -> None:
             apart = np.maximum(np.abs(curve - ours), 1e-8)  # a log axis has no zero
             right.plot(apart, linestyle=style, color=COLOURS[name], label=label, lw=1)
     right.axhline(TOLERANCES["losses"], color="grey", lw=1)
-    # Inside of the frame, a fifth of the width from it.
+    # Inside the frame, a fifth of its width from the left.
     right.annotate(
         "allowed",
         (0.2, TOLERANCES["losses"]),
@@ -91,7 +91,7 @@ def draw_losses(path: Path, results: dict[str, Any]) -> None:
     left.set_ylabel("loss (nats per token)")
     right.set_ylabel("distance from Linen (nats)")
     right.set_yscale("log")
-    right.set_ylim(5e-9, 1e4 * TOLERANCES["losses"])  # room for the legend, above what is allowed
+    right.set_ylim(5e-9, 1e4 * TOLERANCES["losses"])  # room for the legend above the tolerance
     for axes, columns in ((left, 1), (right, 2)):
         axes.set_xlabel("training step")
         axes.grid(alpha=0.3)

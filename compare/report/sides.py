@@ -1,8 +1,7 @@
-"""Which side wins what: functions from values to values, or objects that hold their state.
+"""Decides which side wins what: functions from values to values, or objects that hold state.
 
-A side wins only where every contestant of it is ahead of every contestant of the other side.
-PyTorch has another compiler: where PyTorch decides, the win is as much its library's as its
-design's.
+A side wins a measure only if all its contestants are ahead of all contestants of the other side.
+PyTorch has another compiler, so if PyTorch decides, the library counts as much as the design.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from compare.report.expectations import expectations
 Results = dict[str, Any]
 Wins = dict[str, list[str]]
 FUNCTIONAL, OBJECTS, NEITHER = "functional", "objects", "neither"
-# How much shorter a program must be than the other side's shortest: one line is chance.
+# A program must be this much shorter than the other side's shortest: one line may be chance.
 SHORTER = 0.8
 LENGTHS = {
     "seeds": "training 8 seeds at once",
@@ -33,7 +32,7 @@ LENGTHS = {
 
 
 def section(results: Results) -> str:
-    """The last part of the page."""
+    """Returns the last section of the page."""
     wins: Wins = {FUNCTIONAL: [], OBJECTS: [], NEITHER: []}
     for add in (_by_measures, _by_lengths, _by_behaviour):
         for side, said in add(results):
@@ -66,7 +65,7 @@ def _bullets(said: list[str]) -> str:
 
 
 def winner(values: Mapping[str, float], ahead: Callable[[float, float], bool] = lt) -> str:
-    """The side whose largest value is ahead of the other side's smallest: less is better."""
+    """The side whose worst value is ahead of the other side's best; less is better."""
     functional = [v for name, v in values.items() if CONTESTANTS[name].functional]
     objects = [v for name, v in values.items() if not CONTESTANTS[name].functional]
     if functional and objects and ahead(max(functional), min(objects)):
@@ -77,15 +76,15 @@ def winner(values: Mapping[str, float], ahead: Callable[[float, float], bool] = 
 
 
 def _by_measures(results: Results) -> list[tuple[str, str]]:
-    """The side that wins each measure, and what is said of it."""
+    """The side that wins each measure, and the text about it."""
     said = []
     for key, measure in MEASURES.items():
         found = spreads(results["measures"], key)
-        if len(found) < 2 or key == "tokens":  # tokens per second are the step's time again
+        if len(found) < 2 or key == "tokens":  # tokens per second repeat the step's time
             continue
         groups = order(found, measure.more_is_better)
         place = {n: i for i, group in enumerate(groups) for n in group}
-        # A contestant without a place in the order could be anywhere, so then nobody wins.
+        # If a contestant has no place in the order, it could be anywhere, so no side wins.
         side = winner(place) if place.keys() == found.keys() else NEITHER
         name = measure.title.split(":")[0]
         said.append((side, name if side == NEITHER else f"{name}: {_values(groups, found, key)}"))
@@ -112,7 +111,7 @@ def _by_lengths(results: Results) -> list[tuple[str, str]]:
 
 
 def _by_behaviour(results: Results) -> list[tuple[str, str]]:
-    """What a debugger shows, and how many accidents happen silently."""
+    """Who wins by what a debugger shows, and by how many accidents happen silently."""
     said = []
     facts = {
         topic: {design: one["facts"] for design, one in found["designs"].items()}

@@ -33,7 +33,7 @@ HOST = {
 }
 COUNTS = ("hlo", "instructions")
 PROGRAMS = {"training": "training step", "sampling": "sampling with a cache"}
-# A primitive that handles a smaller part of a program's elements than this is not named.
+# A primitive with a smaller share of a program's elements than this is not listed.
 NAMED = 0.005
 
 
@@ -43,7 +43,7 @@ def present(results: Results) -> list[str]:
 
 
 def equal(results: Results) -> str:
-    """How far each contestant's outputs are from Linen's, and what is allowed."""
+    """How far each contestant's outputs are from Linen's, and the tolerances."""
     limits = [f"{equality.TOLERANCES[key]:.0e}" for key in ("logits", "gradient", "losses")]
     rows = [["*allowed*", *limits, "all", ""]]
     for name, proof in results["equality"].items():
@@ -71,7 +71,7 @@ def measured(results: Results) -> str:
 
 
 def medians(results: Results) -> str:
-    """The same measures, medians alone."""
+    """The same measures, but only medians."""
     names, rows = present(results), []
     for key, measure in MEASURES.items():
         found = spreads(results["measures"], key)
@@ -82,7 +82,7 @@ def medians(results: Results) -> str:
 
 
 def host_spreads(results: Results, which: str, measure: str) -> dict[str, Spread]:
-    """By contestant, milliseconds; for COUNTS, the number itself."""
+    """Spreads by contestant, in milliseconds; for COUNTS, the counts themselves."""
     scale = 1.0 if measure in COUNTS else 1e3
     found = results["host"].get(which, {})
     return {
@@ -93,7 +93,7 @@ def host_spreads(results: Results, which: str, measure: str) -> dict[str, Spread
 
 
 def hosts(results: Results) -> str:
-    """The host's work, a table for the tiny model and one for the preset."""
+    """The host's work: a table for the tiny model, and one for the preset."""
     parts = []
     for which, model in {host.TINY: "tiny model", host.PRESET: f"`{results['preset']}`"}.items():
         names = [n for n in CONTESTANTS if n in results["host"].get(which, {})]

@@ -1,6 +1,6 @@
-"""The five things to take away from the page, each made of the run's own numbers.
+"""The five takeaways of the page, each made from the run's own numbers.
 
-Where something was not measured, the sentence says so and claims nothing.
+If something was not measured, the sentence says that and claims nothing.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ Results = dict[str, Any]
 
 
 def takeaways(results: Results) -> str:
-    """The page's opening, a numbered list."""
+    """Returns the page's opening, a numbered list."""
     sentences = (
         _design(results),
         _host(results),
@@ -59,7 +59,7 @@ def _design(results: Results) -> str:
 
 
 def _host(results: Results) -> str:
-    """What a call of the step costs on the host, where it shows and where it does not."""
+    """What calling a step costs on the host, with the tiny model and with the preset."""
     head = "**What a design costs on the host.**"
     tiny = host_spreads(results, host.TINY, "step")
     tiny = {name: each for name, each in tiny.items() if name in designs.PLAIN}
@@ -91,7 +91,7 @@ def _span(low: float, high: float) -> str:
 
 
 def _tuning(results: Results) -> str:
-    """What the injected products are worth, beside the choice of a design."""
+    """How much the injected products gain, compared with the choice of a design."""
     head = "**The arithmetic or the design?**"
     found = designs.tuning(results)
     if not found:
