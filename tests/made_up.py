@@ -27,7 +27,7 @@ def program(products: dict[str, int] | None = None, **operations: int) -> dict[s
 def results(*names: str, **step_ms: float) -> dict[str, Any]:
     """A whole run of `names` (all, unless given); underscores in `step_ms` are dashes.
 
-    Whatever has no number of its own is the same for all, so that no order can be told.
+    Whatever has no number of its own is the same for all, so that their order is unclear.
     """
     names = names or ALL
     times = {name.replace("_", "-"): ms / 1e3 for name, ms in step_ms.items()}

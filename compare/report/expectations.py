@@ -10,15 +10,15 @@ from compare.measuring import host
 from compare.report.tables import host_spreads
 
 Results = dict[str, Any]
-HELD, FAILED, OPEN = "held", "**failed**", "cannot be told"
+HELD, FAILED, OPEN = "held", "**failed**", "unclear"
 # The expectation, the measure, and the two contestants, of which the first should be ahead.
 AHEAD = (
     ("a compiled JAX step is faster than PyTorch's eager one", "step", "linen", "torch"),
-    ("so is one with tuned products", "step", "linen-tuned", "torch"),
+    ("with tuned products, it is faster too", "step", "linen-tuned", "torch"),
     ("`torch.compile` makes the step faster", "step", "torch-compile", "torch"),
     ("plain JAX compiles faster than Linen", "compile", "plain", "linen"),
     ("Linen compiles faster than NNX", "compile", "linen", "nnx"),
-    ("PyTorch has its first token sooner than Linen", "first_token_cold", "torch", "linen"),
+    ("PyTorch generates its first token sooner than Linen", "first_token_cold", "torch", "linen"),
     ("PyTorch starts sooner than Linen", "start", "torch", "linen"),
     ("PyTorch needs less memory than Linen", "memory", "torch", "linen"),
 )
@@ -63,12 +63,12 @@ def _by_programs(ease: dict[str, Any]) -> list[list[str]]:
             rows.append([expected, shown, _held(together, loop)])
     error = fact("seeds", "torch", "fused_error")
     if error is not None:
-        shown = f"where a gradient is transposed, one update of rate 0.1 differs by {error:.2g}"
+        shown = f"for a transposed gradient, one update with rate 0.1 differs by {error:.2g}"
         same = HELD if error < 1e-6 else FAILED
-        rows.append(["PyTorch's fused AdamW gives what its plain AdamW gives", shown, same])
+        rows.append(["PyTorch's fused AdamW gives the same result as its plain AdamW", shown, same])
     snapshot = fact("hidden", "linen", "snapshot")
     if snapshot is not None:
-        expected = "in the functional design an old value stays usable"
+        expected = "in the functional design, an old value stays usable"
         shown = f"the state before a step that donates it: {snapshot}"
         rows.append([expected, shown, HELD if snapshot == "cannot happen" else FAILED])
     return rows

@@ -29,16 +29,16 @@ FACTS = (
         "November 2026",
     ),
     Fact(
-        "NNX itself moves towards values: in the proposed tree mode a module is a pytree without "
+        "NNX itself moves towards values: in the proposed tree mode, a module is a pytree without "
         "shared references, and transforms no longer propagate changes of structure or take "
-        "filters. It is meant to become the default; `nnx.compat` keeps the present behaviour",
+        "filters. Tree mode is meant to become the default; `nnx.compat` keeps today's behaviour",
         "[google/flax, docs_nnx/flip/5310-tree-mode-nnx.md](https://github.com/google/flax/blob/"
         "main/docs_nnx/flip/5310-tree-mode-nnx.md)",
         "4 March 2026",
     ),
     Fact(
-        "MaxText, Google's reference for large language models in JAX, uses NNX by default. If one "
-        "runs its Linen code, it warns that Linen will be deprecated there, then removed",
+        "MaxText, Google's reference for large language models in JAX, uses NNX by default. Its "
+        "Linen code warns that Linen will be deprecated in MaxText, then removed",
         "[AI-Hypercomputer/maxtext #4654](https://github.com/AI-Hypercomputer/maxtext/pull/4654), "
         "merged",
         "opened 28 July 2026",
@@ -46,12 +46,12 @@ FACTS = (
 )
 
 READER = """\
-What follows for a reader who starts today: learn NNX if you want objects, or will work in a
-codebase that uses it; Flax's authors write new features for it. Learn Linen to read the large body
-of code written in it, and to see a model that is only functions of values. In this project, Linen
-appears in the model's files and in the few functions that call `model.apply`. Text, batches,
-schedule, checkpoints and the command line do not depend on it. The same model in NNX is
-[compare/nnx_gpt.py](../compare/nnx_gpt.py).
+If you start today: learn NNX if you want objects, or will work in a codebase that uses it; Flax's
+authors write new features for NNX. Learn Linen to read the large body of existing Linen code, and
+to see a model that consists only of functions of values. In this project, only the model's files
+and the few functions that call `model.apply` use Linen. Text, batches, schedule, checkpoints and
+the command line do not depend on it. [compare/nnx_gpt.py](../compare/nnx_gpt.py) is the same model
+in NNX.
 """
 
 

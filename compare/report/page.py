@@ -55,10 +55,10 @@ def _head(results: Results) -> str:
     left_out = "".join(f"\n\n{line}" for line in results["missing"])
     return f"""# Functional against object-oriented, by experiment
 
-The same GPT, written four ways and run side by side. `{results["command"]}` wrote this page in
-{results["minutes"]:.1f} minutes: every number, and every sentence that depends on one.
+The same GPT, implemented four ways and run side by side. `{results["command"]}` wrote this page in
+{results["minutes"]:.1f} minutes: every number, and every sentence that depends on a number.
 
-Five things to take away:
+Five takeaways:
 
 {takeaways(results)}
 | | |
@@ -74,11 +74,11 @@ Five things to take away:
 {rows}
 
 A functional design maps values to values. Objects hold their state and change it. Linen, NNX and
-plain JAX run on the same compiler and are written with the same products and the same attention.
-The *tuned* contestants are the same three with this project's CPU products and attention injected
-([compare/tuned.py](../compare/tuned.py)), as `train.py` has them on a CPU. So two plain contestants
-differ in design and library, and so do two tuned ones; a plain and a tuned one differ in
-arithmetic; JAX and PyTorch differ in everything.{left_out}
+plain JAX use the same compiler, and are written with the same products and the same attention. The
+*tuned* contestants are the same three with this project's CPU products and attention injected
+([compare/tuned.py](../compare/tuned.py)), which `train.py` uses on a CPU. So two plain contestants
+differ in design and library, and so do two tuned ones. A plain and a tuned one differ in
+arithmetic. JAX and PyTorch differ in everything.{left_out}
 """
 
 
@@ -101,20 +101,20 @@ def _equal(results: Results) -> str:
     curve, rate = results["equality"][equality.REFERENCE]["curve"], f"{results['proof_rate']:g}"
     return f"""## Are they equal?
 
-All start from one set of weights and train {len(curve)} steps on the same batches, from a loss of
-{curve[0]:.3f} to {curve[-1]:.3f}. Then all get the weights that Linen arrived at, and their logits,
-gradients and greedy tokens are compared, the tokens with a cache and without one.
+All contestants start from one set of weights and train {len(curve)} steps on the same batches, from
+a loss of {curve[0]:.3f} to {curve[-1]:.3f}. Then all get Linen's trained weights, and this page
+compares their logits, gradients and greedy tokens, with and without a cache.
 
 {tables.equal(results)}
 Logits: the largest difference from Linen's, relative to the largest logit. Gradient: the largest
 relative difference of one parameter's gradient, in Euclidean norms. Losses: the largest difference
-of a step, in nats. The last row is Linen against itself, with its first weights moved by
-{equality.ROUNDING:.0e} of their size: it shows what rounding alone does. At a high learning rate
-that difference outgrows any tolerance, because ReLU has kinks and AdamW divides by gradients that
+of a step, in nats. The last row is Linen against itself, with its initial weights moved by
+{equality.ROUNDING:.0e} of their size: it shows the effect of rounding alone. With a high learning
+rate, this effect exceeds any tolerance, because ReLU has kinks and AdamW divides by gradients that
 are nearly zero. So this proof uses GELU, warms up for at least {equality.WARMUP} steps to a
-learning rate of at most {rate}, and starts from weights of N(0, {equality.INIT_STD}) where the
-preset's are smaller. The tests hold ReLU's logits and gradients to the same tolerances on a small
-model.
+learning rate of at most {rate}, and starts from weights of N(0, {equality.INIT_STD}) if the
+preset's are smaller. The tests check ReLU's logits and gradients with the same tolerances on a
+small model.
 
 ![The losses of all, and their distance from Linen's](comparison-losses.png)
 """
@@ -125,15 +125,16 @@ def _same(results: Results) -> str:
 
 The matrix products of each program are counted twice: as written (in the jaxpr) and as compiled (in
 the optimized HLO). "The same" means that the compiled programs have the same products, one for one:
-the same number of matrices, rows and columns, and sums of the same length. What is written counts a
-loop's body once for each round, what is compiled counts it once.
+the same number of matrices, rows and columns, and sums of the same length. The count of the written
+products includes a loop's body once per iteration, and the count of the compiled ones only once.
 
 {tables.programs(results)}
-Products are most of the work, but not all. This is the rest, as written: how many array elements
-the other operations handle, and which operations handle more (+) or fewer (-) than the reference's.
-Less than {tables.NAMED:.1%} of a program's elements is not shown. Linen's step computes the norm of
-the gradient a second time, for its metrics, and its cache has masks for rows of different lengths.
-Linen and NNX have Flax's LayerNorm and Optax's AdamW; plain JAX's are written by hand.
+Products are most of the work, but not all of it. The next table shows the rest, as written: how
+many array elements the other operations handle, and which operations handle more (+) or fewer (-)
+than the reference's. It omits operations with less than {tables.NAMED:.1%} of a program's elements.
+Linen's step computes the gradient norm a second time, for its metrics, and its cache has masks for
+rows of different lengths. Linen and NNX use Flax's LayerNorm and Optax's AdamW; plain JAX's are
+written by hand.
 
 {tables.operations(results)}"""
 
@@ -143,20 +144,20 @@ def _measured(results: Results) -> str:
     return f"""## What was measured
 
 Each cell is the median, with the spread in brackets: the middle half of the measurements, or their
-whole range where there were fewer than five. The last column is the order from best to worst. Only
-contestants whose spreads do not overlap are put in an order; `=` joins the others, and a contestant
-that was measured once has no place.
+whole range if there were fewer than five. The last column is the order from best to worst. Only
+contestants whose spreads do not overlap are put in an order; `=` joins the others. A contestant
+that was measured only once has no place in the order.
 
 {tables.measured(results)}
-![The same as a picture](comparison.png)
+![The measurements as a picture](comparison.png)
 
-Each contestant ran in its own process. Processes of each plain one were started:
-{amounts["starts"]}; of the tuned ones and the compiled PyTorch: 1, because they start with the same
-code. Then they took turns for {amounts["rounds"]} rounds: {amounts["steps"]} training steps, as
-many again in one dispatch, a first token, samples of {new} tokens after a prompt of {prompt} (one
-sequence at a time), a save and a load. Where it says "{NOT_MEASURED}", another contestant does the
-same with the same code, or there is no such thing: in PyTorch every operation is a dispatch of its
-own.
+Each contestant ran in its own process. The number of processes started for each plain contestant is
+{amounts["starts"]}; for the tuned ones and the compiled PyTorch it is 1, because they start with
+the same code. Then they took turns for {amounts["rounds"]} rounds: {amounts["steps"]} training
+steps, as many again in one dispatch, a first token, samples of {new} tokens after a prompt of
+{prompt} (one sequence at a time), a save and a load. "{NOT_MEASURED}" means that another contestant
+does the same with the same code, or that the measure does not apply: in PyTorch, every operation is
+a dispatch of its own.
 """
 
 
@@ -164,16 +165,17 @@ def _host(results: Results) -> str:
     amounts = results["amounts"]
     return f"""## What a design costs on the host
 
-Before a compiled step runs, Python takes the state apart into arrays, and afterwards it puts the
-state together again. Before that, once, the step must be traced and compiled. The tiny model has
-the preset's number of layers, so as many arrays and objects, each as small as possible: its step
-takes about as long as this work does. PyTorch's eager step has no such parts, because each of its
-operations is called from Python. NNX takes its objects apart by `nnx.split` and puts them together
-by `nnx.merge`; its step is called through `nnx.cached_partial`, which does that only once. With the
-tiny model there were {amounts["host_rounds"]} rounds of {amounts["host_steps"]} steps.
+Before a compiled step runs, Python flattens the state into arrays, and afterwards it builds the
+state again. Before the first step, the step must be traced and compiled. The tiny model has the
+preset's number of layers, and so as many arrays and objects, each as small as possible: its step
+takes about as long as this work does. PyTorch's eager step has no such parts, because Python calls
+each of its operations. NNX flattens its objects with `nnx.split` and builds them with `nnx.merge`;
+its step is called through `nnx.cached_partial`, which does that only once. The tiny model was
+measured in {amounts["host_rounds"]} rounds of {amounts["host_steps"]} steps.
 
 {tables.hosts(results)}
-NNX has several ways to call a step, which its performance guide compares. With the tiny model:
+NNX has several ways to call a step, which its performance guide compares. Their times with the tiny
+model:
 
 {tables.ways(results)}"""
 
@@ -182,13 +184,13 @@ def _pairs(results: Results) -> str:
     lines = ", ".join(f"{title(d)} {count}" for d, count in results["injection"].items())
     return f"""## Design against design
 
-These contestants share a compiler and their products, so what is left is the design and its
-library. Start-up, memory and checkpoints are left out, because there the libraries differ as much
-as the designs. Linen and NNX get LayerNorm and the optimizer from the same libraries; plain JAX has
-both written by hand, so its columns are about more than a design.
+These contestants share a compiler and their products, so they differ only in the design and its
+library. This table omits start-up, memory and checkpoints, where the libraries differ as much as
+the designs. Linen and NNX get LayerNorm and the optimizer from the same libraries. In plain JAX,
+both are written by hand, so its columns compare more than the design.
 
 {designs.section(results)}
-How hard is it to inject the tuned products? In lines of {_link("tuned.py")}: {lines}.
+How hard is it to inject the tuned products? These are the lines of {_link("tuned.py")}: {lines}.
 """
 
 
@@ -197,8 +199,8 @@ def _other(other: Results) -> str:
     versions = sorted({_versions(other, name) for name in tables.present(other)})
     return f"""## On another release
 
-The same measurements on Python {machine["python"]} with {"; ".join(versions)}, medians only. The
-machine is {machine["cpu"]}, {machine["cores"]} cores.
+These are the medians of the same measurements with Python {machine["python"]} and
+{"; ".join(versions)}. The machine is {machine["cpu"]}, {machine["cores"]} cores.
 
 {tables.medians(other)}"""
 
@@ -207,8 +209,8 @@ def _ease(results: Results) -> str:
     parts = [
         f"""## What each design makes easy or hard
 
-Short programs, run on a model of two blocks. Each link shows the versions side by side. Times are
-medians and spreads as above.
+These are short programs, run on a model with two blocks. Each link shows the designs side by side.
+Times are medians and spreads as above.
 
 {ease.RULE}
 """

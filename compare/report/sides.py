@@ -40,10 +40,10 @@ def section(results: Results) -> str:
     neither = "; ".join(wins[NEITHER] or ["nothing"])
     return f"""## Functional or objects?
 
-A side wins a measure only where every contestant of it, plain and tuned, is ahead of every
-contestant of the other side. It wins a short program only if all its versions are a fifth shorter
-than the other side's shortest. Where PyTorch decides, its library and compiler count as much as its
-design: for the designs alone, see "Design against design".
+A side wins a measure only if all its contestants, plain and tuned, are ahead of all contestants of
+the other side. It wins a short program only if all its versions are a fifth shorter than the other
+side's shortest. If PyTorch decides, its library and compiler count as much as its design: for the
+designs alone, see "Design against design".
 
 ### Where functional wins
 

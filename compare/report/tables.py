@@ -23,12 +23,12 @@ Results = dict[str, Any]
 HOST = {
     "step": "a step, one per dispatch, ms",
     "many": "a step, several per dispatch, ms",
-    "call": "the call of a step until it returns, ms",
-    "flatten": "the state taken apart and put together, ms",
+    "call": "calling a step, until the call returns, ms",
+    "flatten": "flattening and rebuilding the state, ms",
     "trace": "trace the step, ms",
-    "lower": "lower it, ms",
-    "compile": "compile it, ms",
-    "hlo": "program given to the compiler, characters",
+    "lower": "lower the step, ms",
+    "compile": "compile the step, ms",
+    "hlo": "characters of the program before compilation",
     "instructions": "lines of the compiled program",
 }
 COUNTS = ("hlo", "instructions")
@@ -105,7 +105,7 @@ def hosts(results: Results) -> str:
                 rows.append([what, *cells, show_order(order(found))])
         if rows:
             parts.append(table([model, *map(title, names), "order"], rows))
-    return "\n".join(parts or ["This run did not measure it.\n"])
+    return "\n".join(parts or ["This run did not measure the host's work.\n"])
 
 
 def ways(results: Results) -> str:

@@ -51,7 +51,7 @@ def _design(results: Results) -> str:
             why = "were not counted" if same is None else "differ"
             told = f"their products {why}, so this says nothing about the designs"
         elif found.first is None:
-            told = "no order can be told"
+            told = "the order is unclear"
         else:
             told = f"{title(found.first)} is faster by a factor of {found.factor:.2f}"
         parts.append(f"A training step takes {times}: {told}.")
@@ -83,7 +83,7 @@ def _host(results: Results) -> str:
 
 
 def _told(groups: list[list[str]]) -> str:
-    return f"the order is {show_order(groups)}" if len(groups) > 1 else "no order can be told"
+    return f"the order is {show_order(groups)}" if len(groups) > 1 else "the order is unclear"
 
 
 def _span(low: float, high: float) -> str:
@@ -99,12 +99,12 @@ def _tuning(results: Results) -> str:
     parts = []
     for design, one in found.items():
         if one.first is None:
-            parts.append(f"{title(design)}: no order can be told")
+            parts.append(f"{title(design)}: unclear")
         else:
             way = "faster" if CONTESTANTS[one.first].tuned else "slower"
             parts.append(f"{title(design)}: {one.factor:.2f} times {way}")
-    text = f"{head} Injecting the same CPU products and attention changes a training step by these "
-    text += f"factors. {'; '.join(parts)}"
+    text = f"{head} Injecting the same CPU products and attention changes the time of a training "
+    text += f"step by these factors. {'; '.join(parts)}"
     verdicts = [
         found
         for pair in designs.PAIRS
@@ -116,7 +116,7 @@ def _tuning(results: Results) -> str:
         text += ". Between two designs with the same products, the largest factor is "
         text += f"{max(factors):.2f}"
     elif verdicts:
-        text += ". Between two designs with the same products, no order can be told"
+        text += ". Between two designs with the same products, the order is always unclear"
     return text + "."
 
 
@@ -125,7 +125,7 @@ def _pytorch(results: Results) -> str:
     head = "**PyTorch is another library with another compiler.**"
     found = spreads(results["measures"], "step")
     if "torch" not in found or len(found) < 2:
-        return f"{head} This run did not measure it beside JAX."
+        return f"{head} This run did not measure PyTorch beside JAX."
     text = f"{head} So its numbers say nothing about designs. An eager training step takes "
     text += f"{show_spread(found['torch'])} ms; {_told(order(found))}"
     cold = spreads(results["measures"], "first_token_cold")
@@ -138,7 +138,7 @@ def _pytorch(results: Results) -> str:
 
 def _programs(results: Results) -> str:
     """What the short programs found about hidden state, and about seeds."""
-    head, ease, parts = "**What is easy.**", results["ease"], []
+    head, ease, parts = "**What a design makes easy.**", results["ease"], []
     hidden = ease.get("hidden", {}).get("designs", {})
     if hidden:
         silent = {
