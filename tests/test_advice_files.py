@@ -1,5 +1,6 @@
 """Advice in errors about texts, GPT-2 folders and what is written, followed."""
 
+import hashlib
 import io
 import re
 import shutil
@@ -56,7 +57,8 @@ def test_a_corpus_that_cannot_be_fetched(tmp_path, monkeypatch, text_file):
 
     data = TEXT.encode()
     known = corpora.CORPORA["shakespeare"]
-    known = known._replace(size=len(data), sha256=corpora._sha256(data))
+    sha256 = hashlib.sha256(data).hexdigest()
+    known = known._replace(files=(known.files[0]._replace(size=len(data), sha256=sha256),))
     monkeypatch.setitem(corpora.CORPORA, "shakespeare", known)
     monkeypatch.setattr("gptjax.text.fetching.from_web", down)
     monkeypatch.setattr("gptjax.text.fetching.from_wheel", down)

@@ -51,6 +51,9 @@ NAMES = (
 ELSEWHERE = {
     "pip install": "it needs the network: .ci/run installs in fresh environments",
     "hf download": "the same",
+    "python data/prepare.py enwik8": "the same: tests/test_named_corpora.py has stand-ins",
+    "python data/prepare.py text8": "the same",
+    "python data/prepare.py tinystories": "the same",
     "python -m venv": "the same",
     "source": "it is for the shell that it is typed in",
     ".ci/run": "it is what runs these tests",

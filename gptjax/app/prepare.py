@@ -1,6 +1,10 @@
-"""The command `prepare`: tokenizes files and folders, for `train.py --data`."""
+"""The command `prepare`: tokenizes files and folders, for `train.py --data`.
+
+It also prepares a corpus by name, as data/prepare.py does.
+"""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,25 +14,29 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gptjax.app.flags import FlagParser
+from gptjax.app.flags import FlagParser, as_flag
 from gptjax.app.report import PLAIN_EVERY, make_console, only_shown
 from gptjax.app.script import run_script, warner
 from gptjax.errors import InputError
 from gptjax.fields import check
 from gptjax.store.lock import locked
-from gptjax.text import preparing, shell
+from gptjax.text import corpora, preparing, shell
 from gptjax.text.dividing import VAL_FRACTION
 from gptjax.text.documents import Documents, find
 from gptjax.text.preparing import Wanted
+from gptjax.text.records import CORPORA
 from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
 
-HELP = """Makes tokens of texts, for `{train} --data DIR`.
+HELP = """Tokenizes texts, for `{train} --data DIR`.
 
 {prepare} docs/ more.jsonl.gz --out corpus --tokenizer bpe --vocab-size 4096
 {prepare} 'books/**/*.txt' --out corpus            quoted: the pattern is this command's
+{prepare} enwik8                                   a corpus by name, fetched to {data}
 
 A file is a document, and so is a line of a .jsonl file; .gz and .zst are read as they are.
-Interrupted, the same command goes on.
+Interrupted, the same command goes on. Corpora by name:
+
+{corpora}
 """
 
 
@@ -45,7 +53,7 @@ def main(
         argv: paths and flags; None means the process's arguments.
         commands: what the user types to run the scripts, for messages; detected if None.
         command: what the user typed, for help and errors.
-        data_dir: the folder in which GPT-2's vocabulary is, or is downloaded to.
+        data_dir: the folder for GPT-2's vocabulary and named corpora, which are downloaded to it.
 
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C.
@@ -56,37 +64,71 @@ def main(
 
 def run(argv: list[str], commands: shell.Commands, command: str, data_dir: Path) -> int:
     """The command's body. `run_script` turns the errors it raises into one line."""
-    parser = FlagParser(
-        command, HELP.format(train=commands.train, prepare=command), takes_paths=True
-    )
-    parser.add("out", Path, "folder to write to")
-    parser.add("tokenizer", Path, "char, byte, bpe, gpt2, or the folder of a vocabulary", "char")
-    parser.add("vocab_size", int, f"ids of the vocabulary that bpe learns [{BPE_SIZE}]")
+    names = {"train": commands.train, "prepare": command, "data": data_dir}
+    parser = FlagParser(command, HELP.format(corpora=table(), **names), takes_paths=True)
+    add_flags(parser)
     parser.add("val_fraction", float, "share that is for validation", VAL_FRACTION)
     parser.add("field", str, "of a .jsonl file's objects: the one with the text", "text")
-    parser.add("overwrite", bool, "replace the prepared text in --out")
     given, paths = parser.parse_with_paths(argv)
     if not paths:
         raise InputError(f"{command} needs the files or folders to prepare (--help says more)")
+    if len(paths) == 1 and paths[0] in CORPORA and not os.path.lexists(paths[0]):
+        return by_name(paths[0], given, commands, command, data_dir)
     if not given.get("out"):
         raise InputError("--out is missing: give the folder to write to")
     out, wanted = Path(given["out"]), wanted_of(given)
-    if given.get("overwrite"):
-        preparing.remove_prepared(out)
-    preparing.check_out(out)
-    began = time.monotonic()
-    files = find(paths, print)
+    preparing.check_out(out, given.get("overwrite", False))
+    own = out.resolve()  # --out may be in a folder that is read
+    files = [path for path in find(paths, print) if own not in path.resolve().parents]
+    if not files:
+        raise InputError(f"{', '.join(paths)}: there is no text file in it but those of --out")
     source = Documents(files, given.get("field", "text"))
-    print(f"{len(files):,} files, {source.bytes / 1e6:,.1f} MB", flush=True)
-    warn = warner(command)
-    with held(out, warn), shown(source, warn) as show:
-        try:
-            meta = preparing.prepare(source, out, wanted, data_dir, print, show)
-        except KeyboardInterrupt:
-            print("interrupted: the same command goes on from here", flush=True)
-            raise
-    conclude(meta, out, time.monotonic() - began, commands)
+    say(f"{len(files):,} files, {source.bytes / 1e6:,.1f} MB")
+    prepare(source, out, wanted, given, commands, command, data_dir)
     return 0
+
+
+def add_flags(parser: FlagParser, tokenizer: str = "char") -> None:
+    """Adds the flags that apply to files and to named corpora.
+
+    Args:
+        tokenizer: the default of --tokenizer, for the help.
+    """
+    parser.add("out", Path, "folder to write to")
+    parser.add("tokenizer", Path, "char, byte, bpe, gpt2, or the folder of a vocabulary", tokenizer)
+    parser.add("vocab_size", int, f"ids of the vocabulary that bpe learns [{BPE_SIZE}]")
+    parser.add("overwrite", bool, "replace the prepared text in --out")
+
+
+def by_name(
+    name: str, given: dict[str, Any], commands: shell.Commands, command: str, data_dir: Path
+) -> int:
+    """Downloads, verifies and tokenizes a named corpus, by default in `data_dir` / `name`."""
+    corpus = CORPORA[name]
+    for flag in ("val_fraction", "field"):
+        if flag in given:
+            raise InputError(f"{as_flag(flag)} is not for {name}: leave it out")
+    out = Path(given.get("out") or data_dir / name)
+    wanted = wanted_of({"tokenizer": corpus.tokenizer} | given)
+    preparing.check_out(out, given.get("overwrite", False))
+    source = corpora.documents_of(corpus, corpora.fetch(corpus, data_dir, say))
+    about = {"corpus": name, "licence": corpus.licence, "split": corpus.split}
+    say(f"{corpus.title}, {source.bytes / 1e6:,.1f} MB: {corpus.split}")
+    prepare(source, out, wanted, given, commands, command, data_dir, about)
+    return 0
+
+
+def say(line: str) -> None:
+    """Prints a line and flushes it."""
+    print(line, flush=True)
+
+
+def table() -> str:
+    """One line for each named corpus, for the help."""
+    return "\n".join(
+        f"  {name:<12} {corpus.size / 1e6:>9,.1f} MB  {corpus.licence}"
+        for name, corpus in CORPORA.items()
+    )
 
 
 def wanted_of(given: dict[str, Any]) -> Wanted:
@@ -100,6 +142,30 @@ def wanted_of(given: dict[str, Any]) -> Wanted:
     fraction = given.get("val_fraction", VAL_FRACTION)
     check(0 < fraction < 1, "val_fraction", fraction, "must be above 0 and below 1")
     return Wanted(name, size or BPE_SIZE, fraction)
+
+
+def prepare(
+    source: Documents,
+    out: Path,
+    wanted: Wanted,
+    given: dict[str, Any],
+    commands: shell.Commands,
+    command: str,
+    data_dir: Path,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Tokenizes a text, shows the progress, and prints a summary."""
+    began, warn = time.monotonic(), warner(command)
+    overwrite = given.get("overwrite", False)
+    with held(out, warn), shown(source, warn) as show:
+        try:
+            meta = preparing.prepare(
+                source, out, wanted, data_dir, print, show, about=about, overwrite=overwrite
+            )
+        except KeyboardInterrupt:
+            say("interrupted: the same command goes on from here")
+            raise
+    conclude(meta, out, time.monotonic() - began, commands)
 
 
 @contextlib.contextmanager

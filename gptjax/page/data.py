@@ -9,7 +9,7 @@ from gptjax.model import num_params
 from gptjax.store import runs
 from gptjax.store.metrics import Thinned, read_metrics
 from gptjax.store.samples import read_samples
-from gptjax.text.corpora import CORPORA
+from gptjax.text.records import CORPORA
 from gptjax.tokenizer import CharTokenizer
 from gptjax.version import __version__
 
@@ -86,7 +86,7 @@ def spread(values: list[Any], limit: int) -> list[Any]:
 def scale(run: runs.Run) -> list[tuple[str, float]]:
     """Losses for comparison, largest first: of knowing nothing, and of known models."""
     nothing = [("knowing nothing", math.log(run.config.model.vocab_size))]
-    is_known = run.config.data_sha256 == CORPORA["shakespeare"].sha256
+    is_known = run.config.data_sha256 == CORPORA["shakespeare"].files[0].sha256
     by_character = isinstance(run.tokenizer, CharTokenizer)
     return nothing + (list(SHAKESPEARE) if is_known and by_character else [])
 

@@ -40,6 +40,8 @@ class Survey(NamedTuple):
 
     Attributes:
         sha256: hash of the documents in order.
+        is_several: whether each document ends with a token or a newline. A single text does not,
+            nor do a training text and a validation text that come apart.
         is_val: a byte for each document: whether it is for validation.
         train_bytes: size of the training split in UTF-8; approximate with few documents.
         codes: for each code point, whether it occurs in the text.
@@ -50,6 +52,7 @@ class Survey(NamedTuple):
     bytes: int
     train_bytes: int
     sha256: str
+    is_several: bool
     is_val: bytearray
     codes: np.ndarray
 
@@ -67,12 +70,17 @@ def survey(source: Documents, val_fraction: float) -> Survey:
         if piece.is_last:
             digest = one.digest()
             whole.update(digest)
-            is_val.append(share(digest) < val_fraction)
+            by_hash = share(digest) < val_fraction
+            is_val.append(by_hash if piece.is_val is None else piece.is_val)
             train_bytes += 0 if is_val[-1] else one_size
             size, one, one_size = size + one_size, hashlib.sha256(), 0
-    if len(is_val) < FEW:
+    is_several = len(is_val) > 1
+    if source.first_val is not None:
+        is_several = len(is_val) - sum(is_val) > 1
+    elif len(is_val) < FEW:
         train_bytes = int((1 - val_fraction) * size)
-    return Survey(len(is_val), characters, size, train_bytes, whole.hexdigest(), is_val, codes)
+    sha256 = whole.hexdigest()
+    return Survey(len(is_val), characters, size, train_bytes, sha256, is_several, is_val, codes)
 
 
 def share(digest: bytes) -> float:
@@ -86,10 +94,11 @@ def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Par
     A single document does not end: no end-of-text token follows it.
     """
     cut = int((1 - val_fraction) * found.characters)
+    is_by_document = source.first_val is not None or found.documents >= FEW
     document = at = 0
-    for text, is_last in source.pieces():
-        ends = is_last and found.documents > 1
-        if found.documents >= FEW:
+    for text, is_last, _ in source.pieces():
+        ends = is_last and found.is_several
+        if is_by_document:
             yield Part(bool(found.is_val[document]), text, ends)
         elif at < cut < at + len(text):
             yield Part(False, text[: cut - at], False)
@@ -116,7 +125,7 @@ def learned_from(source: Documents, found: Survey, val_fraction: float) -> Itera
 def characters(found: Survey) -> CharTokenizer:
     """Makes the vocabulary of all documents' characters, and the newline if there are several."""
     codes = found.codes.copy()
-    codes[ord("\n")] |= found.documents > 1
+    codes[ord("\n")] |= found.is_several
     return CharTokenizer(codes.nonzero()[0].astype("<u4").tobytes().decode("utf-32-le"))
 
 

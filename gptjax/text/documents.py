@@ -6,10 +6,8 @@ changes the text.
 """
 
 import codecs
-import contextlib
 import glob
 import gzip
-import io
 import json
 import os
 import zlib
@@ -21,23 +19,44 @@ from gptjax.errors import InputError
 from gptjax.files import is_foreign
 from gptjax.text.bpe import AHEAD, PIECE, piece_end
 from gptjax.text.byte_level import utf8
+from gptjax.text.compressed import COMPRESSED, inner_suffix, opened
 from gptjax.text.kinds import Source, advice, encoding_of
-from gptjax.text.packages import optional
 
 CHUNK = 2**20
 # The number of bytes that are read to find out whether a file is text.
 HEAD = 2**13
 # The longest line of a .jsonl file, because a whole line must fit into memory.
 MAX_LINE = 2**28
-COMPRESSED = (".gz", ".zst")
 LINES = (".jsonl", ".ndjson")
 
 
 class Piece(NamedTuple):
-    """A part of a document, and whether it is the document's last one."""
+    """A part of a document.
+
+    Attributes:
+        is_last: whether it is the document's last one.
+        is_val: whether it is for validation; None if the documents are not divided yet.
+    """
 
     text: str
     is_last: bool
+    is_val: bool | None = None
+
+
+class Stretch(NamedTuple):
+    """The bytes of a file from `start` to `stop` (None: the file's end).
+
+    Neither `start` nor `stop` may be within a character.
+    """
+
+    path: Path
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return (self.path.stat().st_size if self.stop is None else self.stop) - self.start
 
 
 class Documents:
@@ -47,11 +66,29 @@ class Documents:
         files: paths of all files.
         bytes: the size of all files on disk.
         read: the number of these bytes that have been read, for a progress display.
+        first_val: the number of the first file that is for validation; None if the files do not
+            say, and `dividing` decides.
     """
 
-    def __init__(self, files: Sequence[Path], field: str = "text") -> None:
-        self.files, self._field = list(files), field
-        self.bytes = sum(path.stat().st_size for path in files)
+    def __init__(
+        self,
+        files: Sequence[Path | Stretch],
+        field: str = "text",
+        first_val: int | None = None,
+        separator: str = "",
+    ) -> None:
+        """Describes what to read.
+
+        Args:
+            files: paths, or stretches of files.
+            field: the field of a .jsonl file's objects that contains the text.
+            first_val: as in the attributes.
+            separator: the text between two documents in a file; if empty, a file is one document.
+        """
+        self._stretches = [x if isinstance(x, Stretch) else Stretch(x) for x in files]
+        self.files = [stretch.path for stretch in self._stretches]
+        self.first_val, self._field, self._separator = first_val, field, separator
+        self.bytes = sum(stretch.size for stretch in self._stretches)
         self.read = 0
 
     def pieces(self) -> Iterator[Piece]:
@@ -62,23 +99,34 @@ class Documents:
                 valid; the message names the file, and the byte or the line.
         """
         before = 0
-        for path in self.files:
-            with _open(path) as (file, raw):
+        for number, stretch in enumerate(self._stretches):
+            with opened(stretch.path) as (file, raw):
                 try:
-                    for piece in self._of_file(path, file):
-                        self.read = before + raw.tell()
-                        yield piece
+                    for piece in self._of_file(stretch, file):
+                        self.read = before + raw.tell() - stretch.start
+                        yield self._divided(piece, number)
                 except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                    raise InputError(f"{path} is truncated or damaged: {error}") from error
-            before += path.stat().st_size
+                    raise InputError(f"{stretch.path} is truncated or damaged: {error}") from error
+            before += stretch.size
         self.read = self.bytes
 
-    def _of_file(self, path: Path, file: IO[bytes]) -> Iterator[Piece]:
-        if _inner_suffix(path) not in LINES:
-            yield from _whole(_decoded(path, file))
+    def _divided(self, piece: Piece, number: int) -> Piece:
+        """Adds the split to a piece, if the number of its file says it."""
+        if self.first_val is None:
+            return piece
+        return piece._replace(is_val=number >= self.first_val)
+
+    def _of_file(self, stretch: Stretch, file: IO[bytes]) -> Iterator[Piece]:
+        path = stretch.path
+        if inner_suffix(path) in LINES:
+            for text in self._lines(path, file):
+                yield from _whole([text])
             return
-        for text in self._lines(path, file):
-            yield from _whole([text])
+        if stretch.start:
+            file.seek(stretch.start)
+        texts = _decoded(stretch, file)
+        for document in _separated(texts, self._separator) if self._separator else [texts]:
+            yield from _whole(document)
 
     def _lines(self, path: Path, file: IO[bytes]) -> Iterator[str]:
         """Yields the text in each line of a .jsonl file."""
@@ -152,7 +200,7 @@ def is_text(path: Path) -> bool:
     Text that is not UTF-8 is not skipped: it causes an error later, so that the user notices.
     """
     if path.suffix in COMPRESSED:
-        return _inner_suffix(path) not in (".tar",)
+        return inner_suffix(path) not in (".tar",)
     with path.open("rb") as file:
         head = file.read(HEAD)
     if encoding_of(head):
@@ -180,68 +228,13 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _inner_suffix(path: Path) -> str:
-    """A file name's extension, ignoring the one for compression."""
-    return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Opens a file: yields its uncompressed bytes, and the raw file, whose position is progress."""
-    if not path.is_file():
-        raise InputError(f"{path} is not a regular file")
-    with path.open("rb") as raw:
-        if path.suffix == ".gz":
-            with gzip.GzipFile(fileobj=raw) as file:
-                yield file, raw  # type: ignore[misc]
-        elif path.suffix == ".zst":
-            yield io.BufferedReader(_Zstd(path, raw), CHUNK), raw
-        else:
-            yield raw, raw
-
-
-class _Zstd(io.RawIOBase):
-    """Reads a .zst file. Unlike the package's reader, it notices a truncated file."""
-
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self._package = optional("zstandard", f"{path}: a .zst file")
-        self._file, self._rest = file, b""
-        self._frame = self._package.ZstdDecompressor().decompressobj()
-        self._is_within = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            data = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame, self._is_within = (
-                    self._package.ZstdDecompressor().decompressobj(),
-                    False,
-                )
-            data = data or self._file.read(2**16)
-            if not data:
-                if self._is_within:
-                    raise EOFError("it ends within a frame")
-                return 0
-            self._is_within = True
-            try:
-                self._rest = self._frame.decompress(data)
-            except self._package.ZstdError as error:
-                raise EOFError(str(error)) from error
-            self._is_within = not self._frame.eof
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
-        return size
-
-
-def _decoded(path: Path, file: IO[bytes]) -> Iterator[str]:
-    """Yields a file's text, one chunk at a time."""
+def _decoded(stretch: Stretch, file: IO[bytes]) -> Iterator[str]:
+    """Yields the text of a stretch, one chunk at a time. `file` is at the start of it."""
+    path, stop = stretch.path, stretch.stop
     decoder = codecs.getincrementaldecoder("utf-8")()
-    done, head = 0, b""
+    done, head = stretch.start, b""
     while True:
-        chunk = file.read(CHUNK)
+        chunk = file.read(CHUNK if stop is None else min(CHUNK, stop - done))
         head = head or chunk
         pending = len(decoder.getstate()[0])
         nul = chunk.find(b"\0")
@@ -257,6 +250,16 @@ def _decoded(path: Path, file: IO[bytes]) -> Iterator[str]:
         if not chunk:
             return
         done += len(chunk)
+
+
+def _separated(chunks: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """Yields the documents of one file, without the separators and the newlines around them."""
+    held = ""
+    for chunk in chunks:
+        *whole, held = (held + chunk).split(separator)
+        for text in whole:
+            yield [text.strip("\n")]
+    yield [held.strip("\n")]
 
 
 def _no_text(path: Path, head: bytes, problem: str) -> InputError:

@@ -93,7 +93,7 @@ def make_tokenizer(
 
     chosen = tokenizers.choose(wanted.tokenizer, texts, wanted.vocab_size, data_dir, tell)
     # With several documents, a text without a prompt starts like a document, after `end_id`.
-    return chosen.starting_with(chosen.end_id) if found.documents > 1 else chosen
+    return chosen.starting_with(chosen.end_id) if found.is_several else chosen
 
 
 def encoded(
@@ -146,6 +146,8 @@ def prepare(
     tell: Callable[[str], None],
     show: Callable[[str, Progress], None] = lambda *_: None,
     clock: Callable[[], float] = time.monotonic,
+    about: dict[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Prepares a corpus in the folder `out`, or continues one that was interrupted.
 
@@ -153,6 +155,8 @@ def prepare(
         data_dir: the folder in which GPT-2's vocabulary is, or is downloaded to.
         tell: receives lines to print.
         show: called after each batch with the current activity and the progress.
+        about: what else meta.json contains.
+        overwrite: replace the corpus in `out`, once the whole text has been read.
 
     Returns:
         The contents of meta.json.
@@ -162,14 +166,15 @@ def prepare(
         OSError: a file cannot be written, for example because the disk is full. The same call
             continues from what was written.
     """
-    check_out(out)
+    check_out(out, overwrite)
     progress, stored = Progress(), None
     show("reading", progress)
     found = survey(source, wanted.val_fraction)
     check_divided(found, wanted.val_fraction)
     out.mkdir(parents=True, exist_ok=True)
     this = {"source": found.sha256, "version": __version__, **wanted._asdict()}
-    if (out / STATE).exists():
+    this |= {} if source.first_val is None else {"split": "its own"}
+    if (out / STATE).exists() and not overwrite:
         stored = read_json(out / STATE)
         if stored.get("of") != this:
             raise InputError(
@@ -183,6 +188,8 @@ def prepare(
     else:
         show("learning", progress)
         tokenizer = make_tokenizer(source, found, wanted, data_dir, tell)
+        if overwrite:  # only now, because a text that cannot be read must not cost the other one
+            remove_prepared(out)
 
     def save() -> None:
         state = {"of": this, "tokenizer": tokenizer.to_dict()}
@@ -206,21 +213,25 @@ def prepare(
             with contextlib.suppress(OSError):  # the disk is full: the previous state stays valid
                 _settle(files)
                 save()
-    return _finish(out, tokenizer, found, wanted, progress)
+    share = {"val_fraction": wanted.val_fraction} if source.first_val is None else {}
+    return _finish(out, tokenizer, found, share | (about or {}), progress)
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, overwrite: bool = False) -> None:
     """Checks that a corpus can be prepared or continued in this folder.
+
+    Args:
+        overwrite: a corpus that was prepared there, whole or not, is to be replaced.
 
     Raises:
         InputError: the path is a file, or contains a finished corpus, or files from elsewhere.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give the path of a folder")
-    if (out / META).exists():
+    if (out / META).exists() and not overwrite:
         raise InputError(f"--out {out} holds a prepared text: --overwrite replaces it")
-    if not (out / STATE).exists():
-        for name in (TRAIN, VAL):
+    if not _is_ours(out):
+        for name in (TRAIN, VAL, META):
             if (out / name).exists():
                 raise InputError(
                     f"--out {out} holds a {name} that was not made here: move that away, or give "
@@ -228,9 +239,19 @@ def check_out(out: Path) -> None:
                 )
 
 
+def _is_ours(out: Path) -> bool:
+    """Whether a folder contains a corpus that this command prepared, finished or not."""
+    if (out / STATE).exists():
+        return True
+    try:
+        return "format" in read_json(out / META, links=True)
+    except InputError:
+        return False
+
+
 def remove_prepared(out: Path) -> None:
     """Removes a corpus, finished or not, and nothing else. Removes meta.json last."""
-    if (out / META).exists() or (out / STATE).exists():
+    if _is_ours(out):
         for name in (TRAIN, VAL, TRAIN + UNFINISHED, VAL + UNFINISHED, STATE, META):
             (out / name).unlink(missing_ok=True)
 
@@ -283,9 +304,13 @@ def _settle(files: dict[bool, IO[bytes]]) -> None:
 
 
 def _finish(
-    out: Path, tokenizer: Tokenizer, found: Survey, wanted: Wanted, progress: Progress
+    out: Path, tokenizer: Tokenizer, found: Survey, about: dict[str, Any], progress: Progress
 ) -> dict[str, Any]:
-    """Renames the files to their final names, and writes meta.json."""
+    """Renames the files to their final names, and writes meta.json.
+
+    Args:
+        about: what else meta.json contains.
+    """
     splits = {}
     for name, split in ((TRAIN, progress.train), (VAL, progress.val)):
         path = out / (name + UNFINISHED)
@@ -299,8 +324,8 @@ def _finish(
         "version": __version__,
         "dtype": dtype_of(tokenizer.vocab_size).name,
         "documents": found.documents,
-        "val_fraction": wanted.val_fraction,
         "source_sha256": found.sha256,
+        **about,
         **splits,
         "tokenizer": tokenizer.to_dict(),
     }

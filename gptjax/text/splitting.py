@@ -12,7 +12,7 @@ from gptjax.config import RunConfig
 from gptjax.data import check_lengths, compact, split
 from gptjax.errors import InputError
 from gptjax.text.bpe import pieces
-from gptjax.text.corpora import load_text
+from gptjax.text.corpora import is_prepared_name, load_text, prepared_folder
 from gptjax.text.dividing import VAL_FRACTION, check_divided, parts, separated, survey
 from gptjax.text.documents import Documents, find
 from gptjax.text.prepared import is_prepared, read_prepared
@@ -65,6 +65,8 @@ def read_texts(
 ) -> Texts:
     """Reads the text that `run_config` names: one file, several, or a folder of prepared text.
 
+    The name of a large corpus stands for its folder in `data_dir`.
+
     A file is split by characters with every tokenizer, so that bits per byte are comparable.
 
     Args:
@@ -74,6 +76,9 @@ def read_texts(
     Raises:
         InputError: the text cannot be read, is too short, or is not the run's.
     """
+    if is_prepared_name(run_config.data):
+        folder = prepared_folder(run_config.data, data_dir)
+        run_config = run_config.replace(data=str(folder))
     if is_prepared(Path(run_config.data)):
         texts = _prepared(run_config, data_dir, tell, run)
     elif is_glob(run_config.data):

@@ -178,7 +178,7 @@ def fetch_gpt2(data_dir: Path, tell: Callable[[str], None] = lambda _: None) -> 
             continue
         tell(f"fetching {name} of GPT-2 from {url}")
         try:
-            content = fetching.from_web(url, size)
+            content = b"".join(fetching.from_web(url, size))
             problem = "another sha256 than GPT-2's"
         except Exception as error:
             content, problem = b"", one_line(error, 200)
