@@ -1,7 +1,11 @@
 """The loss of GPT-2's vocabulary in pieces, beside the plain loss: memory and time of a gradient.
 
-python benchmarks/large_vocabulary.py            the shape of gpt2 with 2 layers, 4 x 1,024 tokens
-python benchmarks/large_vocabulary.py --layers 12 --sequences 8
+python benchmarks/large_vocabulary.py                        2 layers of gpt2's shape, 8,192 tokens
+python benchmarks/large_vocabulary.py --layers 12 --remat    all its layers
+
+The logits of 8,192 tokens are 1.6 GB. How much of the whole memory that is depends on what the
+layers save for the backward pass: little with --remat; with 12 layers, contexts of 1,024 tokens and
+no --remat, a CPU needs more than 22 GB in either form.
 """
 
 import argparse
@@ -28,10 +32,15 @@ def main() -> None:
     """Prints a line for each form: XLA's temporaries, and the median time of a gradient."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--sequences", type=int, default=4)
+    parser.add_argument("--sequences", type=int, default=32)
+    parser.add_argument("--block-size", type=int, default=256)
+    parser.add_argument("--remat", action="store_true", help="as train.py's")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    run_config = preset_for(platform(), "gpt2").replace(n_layer=given.layers)
+    run_config = preset_for(platform(), "gpt2")
+    run_config = run_config.replace(
+        n_layer=given.layers, block_size=given.block_size, remat=given.remat
+    )
     model: Any = suited(GPT(run_config.model), run_config, platform())
     shape = given.sequences, run_config.model.block_size
     x_BT = jax.random.randint(jax.random.key(1), shape, 0, run_config.model.vocab_size)
@@ -43,7 +52,8 @@ def main() -> None:
     def pieces(params: Any, x_BT: jax.Array) -> jax.Array:
         return summed_loss(model, params, x_BT, x_BT) / x_BT.size
 
-    print(f"{describe()}, {given.layers} layers, {shape[0]} x {shape[1]} tokens")
+    of = f"{given.layers} layers{', remat' if given.remat else ''}"
+    print(f"{describe()}, {of}, {shape[0]} x {shape[1]} tokens", flush=True)
     forms = {"plain": plain, "in pieces": pieces}
     programs = {
         name: jax.jit(jax.grad(f)).lower(params, x_BT).compile() for name, f in forms.items()
