@@ -28,6 +28,7 @@ def losses(path):
     return [line["train_loss"] for line in metrics(path) if "train_loss" in line]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_a_run_goes_on_anywhere(tmp_path):
     """Two processes of four devices, then one of two, then two of one, and one device all along."""
     text = tmp_path / "text.txt"

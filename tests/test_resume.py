@@ -130,6 +130,7 @@ def test_a_resume_may_change_how_training_goes_on_and_is_exact_from_there(
         assert len(change) == 1 + len(HOW) // 2
 
 
+@pytest.mark.slow
 def test_a_change_changes_the_run(run_copy, finished_run, tmp_path):
     other = shutil.copytree(finished_run, tmp_path / "other")
     for path, rate in ((run_copy, "4e-3"), (other, "1e-3")):
@@ -186,6 +187,7 @@ def test_to_warm_up_again_is_for_a_resume(tmp_path, text_file, refused):
     assert "add --resume" in error
 
 
+@pytest.mark.slow
 def test_the_least_rate_follows_a_lower_rate(tmp_path, text_file):
     """`--learning-rate 1e-5` was refused for a --min-lr that nobody had typed."""
     path = tmp_path / "run"
@@ -219,6 +221,7 @@ def test_a_run_of_a_version_with_other_random_numbers_says_that_it_differs(run_c
     assert all("version" not in change for change in changes[1:])
 
 
+@pytest.mark.slow
 def test_without_dropout_an_older_run_goes_on_bit_for_bit(tmp_path, text_file, capsys):
     path = tmp_path / "run"
     assert go(path, text_file, "--dropout", "0") == 0
@@ -248,6 +251,7 @@ def test_remat_is_how_a_run_is_computed_and_a_resume_may_change_it(
     assert used == [True, False]
 
 
+@pytest.mark.slow
 def test_micro_batches_are_chosen_once_and_belong_to_the_run(
     tmp_path, text_file, monkeypatch, refused
 ):

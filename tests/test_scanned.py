@@ -42,7 +42,7 @@ def trained(run_config: RunConfig, steps: int = 10):
     return losses, on_disk(run_config)(state)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_a_scanned_run_is_the_unrolled_one(optimizer):
     """Dropout is on: other keys would show in every loss."""
     run_config = tiny_config(n_layer=3, dropout=0.2, optimizer=optimizer)
@@ -57,6 +57,7 @@ def test_a_scanned_run_is_the_unrolled_one(optimizer):
         np.testing.assert_allclose(a, b, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_remat_in_a_scan_changes_nothing():
     run_config = tiny_config(n_layer=2, dropout=0.2, scan_layers=True)
     losses, _ = trained(run_config, 3)

@@ -124,6 +124,7 @@ def test_a_variable_that_jax_cannot_read_is_one_line_of_the_command():
     assert "'perhaps' for environment 'JAX_ENABLE_X64'" in one_line(process.stderr, "gptjax")
 
 
+@pytest.mark.slow
 def test_without_a_home_or_an_entry_for_the_user(tmp_path, text_file):
     script = """
 import pwd, sys

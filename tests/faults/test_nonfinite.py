@@ -73,6 +73,7 @@ def test_a_run_stops_at_a_step_that_is_not_finite_and_goes_on_without_it(
     assert metrics(path)[-1]["skipped"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "advice", [["--learning-rate", 1e-3], ["--warmup-iters", 100, "--learning-rate", 1e-2]]
 )
