@@ -1,4 +1,4 @@
-"""On a machine with a GPU or TPU: how fast everything is, and whether it is right.
+"""Measures speed on a GPU or TPU, and checks that results there are correct.
 
 python benchmarks/accelerator.py                   speed, at most nine minutes
 python benchmarks/accelerator.py --train           `shakespeare` to the end, three seeds
@@ -7,10 +7,10 @@ python benchmarks/accelerator.py --resume-check    a checkpoint there and on a C
 python benchmarks/accelerator.py --deterministic   a run twice, bit for bit
 python benchmarks/accelerator.py --quick           all of it at toy size, on whatever JAX finds
 
-Flags go together; then all that was asked for shares the time. The most important comes first, each
-part in a process of its own, and every result goes to accelerator.md and accelerator.json as soon
-as it is known: a run that is cut off leaves a page of what it had found. Parts that are measured
-another day on the same kind of device join that page.
+Flags can be combined; all parts then share the time. The most important part comes first, and each
+part has its own process. Every result goes to accelerator.md and accelerator.json at once, so an
+interrupted run leaves a page with its results so far. Parts that are measured another day on the
+same kind of device are added to that page.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 from benchmarks.accelerator_parts import page  # noqa: E402
 from benchmarks.accelerator_parts.page import DEVICE, PARTS, Part  # noqa: E402
@@ -30,11 +30,11 @@ from benchmarks.accelerator_parts.process import run  # noqa: E402
 from gptjax.errors import InputError, one_line  # noqa: E402
 
 MINUTES = 9.0
-LEAST = 15.0  # seconds; with fewer left, a part is left out
+LEAST = 15.0  # seconds; with less time left, a part is skipped
 
 
 def main() -> int:
-    """Exit status 1 if a part failed, or if what must be the same is not; 0 otherwise."""
+    """Returns exit status 1 if a part failed or a required equality does not hold; otherwise 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="toy sizes: that it works, no figures")
     kinds = [part.flag for part in PARTS if part.flag]
@@ -52,7 +52,7 @@ def main() -> int:
         for part in PARTS
         if (part.flag in asked if asked else args.quick or not part.flag) or part is DEVICE
     ]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part keeps running
     deadline = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory(prefix="gptjax-accelerator-") as folder:
         out = args.out or (Path(folder) if args.quick else ROOT / "docs")
@@ -72,17 +72,17 @@ def main() -> int:
 def measure(
     part: Part, results: dict[str, Any], out: Path, data: str, deadline: float, folder: Path
 ) -> None:
-    """Measures one part; the page is written again with each of its rows."""
+    """Measures one part, and writes the page again after each of its rows."""
     settings = {**part.settings, "quick": results["quick"]}
     entry, began = page.entry(settings), time.monotonic()
     left = deadline - began
     if left < LEAST:
         entry["why"] = "left out: the time was over"
-        results["parts"].setdefault(part.name, entry)  # what an earlier day measured stays
+        results["parts"].setdefault(part.name, entry)  # keep earlier measurements
         page.write(out, results)
         return
     if part.data:
-        settings = {**settings, "data": data}  # a path of this machine is nothing for the page
+        settings = {**settings, "data": data}  # the page should not show a path of this machine
     rows: dict[str, dict[str, Any]] = {}
 
     def found(row: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def measure(
         page.write(out, results)
 
     results["parts"][part.name] = entry
-    entry["why"] = "cut off with the whole run"  # for as long as it is not at its end
+    entry["why"] = "cut off with the whole run"  # until it is finished
     page.write(out, results)
     print(f"== {part.title}", file=sys.stderr, flush=True)
     entry["why"] = run(part.module, settings, min(left, part.limit), found, folder)
@@ -102,7 +102,7 @@ def measure(
 
 
 def is_wrong(entry: dict[str, Any]) -> bool:
-    """Whether a part failed by itself, or found a difference where none is allowed."""
+    """Whether a part failed, or found a difference that is not allowed."""
     failed = entry["why"].startswith("failed")
     return failed or any(
         row.get("ok") is False or row.get("status") not in (None, 0) for row in entry["rows"]

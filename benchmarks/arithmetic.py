@@ -1,4 +1,4 @@
-"""How many operations a second a machine does."""
+"""Measures how many operations per second a machine does."""
 
 import time
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def matmul_rate(dtype: str, size: int = 2048, seconds: float = 1.0, turns: int = 5) -> float:
-    """The operations per second of JAX's product of two square matrices: the best of some turns."""
+    """Operations per second of JAX's product of two square matrices, the best of several turns."""
     key = jax.random.key(0)
     a = jax.random.normal(key, (size, size), jnp.dtype(dtype))
     product = jax.jit(jnp.matmul)
@@ -17,7 +17,7 @@ def matmul_rate(dtype: str, size: int = 2048, seconds: float = 1.0, turns: int =
         product(a, a).block_until_ready()
         count, began = 0, time.perf_counter()
         while time.perf_counter() - began < seconds / turns:
-            # Several in flight, so that a fast device is not left waiting for the host.
+            # Several in flight, so that a fast device does not wait for the host.
             np.asarray([product(a, a) for _ in range(4)][-1][0, 0])
             count += 4
         best = max(best, count * 2 * size**3 / (time.perf_counter() - began))

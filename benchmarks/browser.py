@@ -1,7 +1,7 @@
 """Chromium, driven through the WebDriver protocol of Debian's chromium-driver.
 
-The protocol is JSON over HTTP, and tests and benchmarks need six of its calls: a client library
-would bring more packages than that is worth.
+The protocol is JSON over HTTP, and tests and benchmarks need only six of its calls, too few to
+install a client library and its dependencies.
 """
 
 import base64
@@ -52,7 +52,7 @@ class Browser:
         assert self.run("return await gptjax.ready") is True
 
     def run(self, body: str, *arguments: Any) -> Any:
-        """What an asynchronous function of this body returns; its arguments are `given`."""
+        """Runs an asynchronous function of this body with arguments `given`; returns its result."""
         script = (
             "const done = arguments[arguments.length - 1], given = arguments[0];"
             f"(async () => {{ {body} }})().then((value) => done({{ value }}),"
@@ -63,18 +63,18 @@ class Browser:
         return answer.get("value")
 
     def tell(self, command: str, **parameters: Any) -> Any:
-        """A command of Chromium's own protocol."""
+        """Sends a command of Chromium's own protocol."""
         return self._post("/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def logs(self, kind: str) -> list[dict[str, Any]]:
-        """New lines of the log `browser`, or the events of the log `performance`."""
+        """Returns new lines of the log `browser`, or events of the log `performance`."""
         lines = self._post("/se/log", {"type": kind})
         if kind != "performance":
             return lines
         return [json.loads(line["message"])["message"] for line in lines]
 
     def look_like(self, width: int, scheme: str, height: int = 900) -> None:
-        """Sets the width of the window, and light or dark."""
+        """Sets the width of the window, and the light or dark color scheme."""
         self.tell(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -86,7 +86,7 @@ class Browser:
         self.tell("Emulation.setEmulatedMedia", features=[scheme_feature])
 
     def picture(self, path: Path) -> None:
-        """Writes a picture of the whole page, below the window's edge too."""
+        """Writes a picture of the whole page, including the part below the window."""
         found = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(found["data"]))
 
@@ -103,7 +103,7 @@ def browser() -> Iterator[Browser]:
 
 
 def _opened(process: "subprocess.Popen[str]", profile: str) -> Iterator[Browser]:
-    """A window of the driver that runs in `process`."""
+    """Opens a window with the driver that runs in `process`."""
     try:
         port = None
         while port is None:
@@ -111,7 +111,7 @@ def _opened(process: "subprocess.Popen[str]", profile: str) -> Iterator[Browser]
             line = process.stdout.readline()
             assert line, "chromedriver ended"
             port = re.search(r"successfully on port (\d+)", line)
-        # Without a sandbox, because in a container tests run as root.
+        # Without a sandbox, because tests in a container run as root.
         flags = ["headless=new", "no-sandbox", "disable-gpu", f"user-data-dir={profile}"]
         options = {"args": flags, "perfLoggingPrefs": {"enableNetwork": True}}
         window = Browser(

@@ -1,11 +1,11 @@
-"""The loss of GPT-2's vocabulary in pieces, beside the plain loss: memory and time of a gradient.
+"""Compares the loss of GPT-2's vocabulary in pieces with the plain loss: memory and time.
 
 python benchmarks/large_vocabulary.py                        2 layers of gpt2's shape, 8,192 tokens
 python benchmarks/large_vocabulary.py --layers 12 --remat    all its layers
 
-The logits of 8,192 tokens are 1.6 GB. How much of the whole memory that is depends on what the
-layers save for the backward pass: little with --remat; with 12 layers, contexts of 1,024 tokens and
-no --remat, a CPU needs more than 22 GB in either form.
+The logits of 8,192 tokens take 1.6 GB. Their share of the memory depends on what the layers save
+for the backward pass, which is little with --remat. With 12 layers, contexts of 1,024 tokens and no
+--remat, a CPU needs more than 22 GB for either form.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 import jax  # noqa: E402
 
@@ -59,7 +59,7 @@ def main() -> None:
         name: jax.jit(jax.grad(f)).lower(params, x_BT).compile() for name, f in forms.items()
     }
     times: dict[str, list[float]] = {name: [] for name in forms}
-    for _ in range(given.rounds):  # in turn, so that both meet the same noise
+    for _ in range(given.rounds):  # in turns, so that both have the same noise
         for name, program in programs.items():
             began = time.perf_counter()
             jax.block_until_ready(program(params, x_BT))

@@ -1,9 +1,10 @@
-"""The page of a run in headless Chromium: its first picture, its speed, its memory.
+"""Measures the page of a run in headless Chromium: time to the first picture, speed, memory.
 
 python benchmarks/page.py runs/big                 a minute or two; needs chromium, chromium-driver
 
-Measures the run's page and that of a model of the `shakespeare` preset's size with random weights,
-and what rounding the run's weights to float16 does to its validation loss.
+It measures the run's page, and the page of a model with random weights that has the `shakespeare`
+preset's size. It also measures how much the validation loss changes when the weights are rounded to
+float16.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -28,7 +29,7 @@ from gptjax.text.splitting import read_texts  # noqa: E402
 from gptjax.tokenizer import CharTokenizer  # noqa: E402
 from gptjax.training import evaluate, init_params  # noqa: E402
 
-# The page's own controls: it writes so many tokens, and says after how many milliseconds.
+# Uses the page's own controls to write this many tokens, and returns the milliseconds.
 WRITE = """
 const count = document.querySelectorAll(".settings input[type=number]")[2];
 const write = document.querySelector(".buttons .primary");
@@ -48,7 +49,7 @@ return performance.now();
 
 
 def random_run() -> runs.Run:
-    """A model of the size that the `shakespeare` preset trains."""
+    """Makes a model with the size of the `shakespeare` preset's."""
     config = PRESETS["shakespeare"].replace(dtype="float32")
     model = runs.make_model(config)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
@@ -57,16 +58,16 @@ def random_run() -> runs.Run:
 
 
 def measure(window: Browser, page: Path, tokens: int) -> dict[str, float]:
-    """Milliseconds until the first picture and the first token; tokens per second of writing."""
+    """Measures milliseconds to the first picture and the first token, and tokens per second."""
     window.open(page)
     found = {"first picture, ms": window.run(FIRST_PAINT), "text, ms": window.run(FIRST_TOKEN)}
-    window.run(WRITE, tokens // 5)  # until the code is compiled
+    window.run(WRITE, tokens // 5)  # warm up, until the code is compiled
     found["tokens per second"] = 1000 * tokens / window.run(WRITE, tokens)
     return found
 
 
 def memory(window: Browser, page: Path) -> list[float]:
-    """MB that the page's own heap holds after each of two times 2,500 tokens."""
+    """MB of the page's heap after 2,500 tokens, and after 5,000."""
     window.open(page)
     used = []
     for _ in range(2):
@@ -77,7 +78,7 @@ def memory(window: Browser, page: Path) -> list[float]:
 
 
 def main() -> int:
-    """Exit status: 0, or 2 without Chromium."""
+    """Returns exit status 0, or 2 without Chromium."""
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run")

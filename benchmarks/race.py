@@ -1,15 +1,14 @@
 """A race for the loss: nanoGPT's laptop recipe in PyTorch, and `shakespeare-cpu` in the same time.
 
 python benchmarks/race.py            8 to 10 minutes on 2 cores
-python benchmarks/race.py --quick    a few steps: that it works, no figures
+python benchmarks/race.py --quick    a few steps, only to check that it works
 
-The twin trains 2,000 steps of 12 x 64. This project then has the time that it took, from the start
-of the process to the end of the last update, imports and compile included. How many steps fit is
-found by a short run before; a run that took more than the time, or left much of it, because the
-machine became slower or faster, is made again with as many steps as its own speed allows. Losses
-are of the whole validation split, and decide nothing here. The settings of
-`shakespeare-cpu` were chosen on that split; here they run with seeds that were not used for it.
-Writes docs/race.json and prints the table.
+The twin trains 2,000 steps of 12 x 64. This project then gets the same time, from the start of the
+process to the end of the last update, including imports and compilation. A short run finds out how
+many steps fit. If the machine became slower or faster, so that a run took too long or too short, it
+is repeated with the steps that its own speed allows. Losses are over the whole validation split,
+and are not used for any choice. The settings of `shakespeare-cpu` were chosen on that split, but
+with other seeds. Writes docs/race.json and prints the table.
 """
 
 import argparse
@@ -27,17 +26,17 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 PROBE = 60  # steps of the short run; its last half is timed
-SAFE = 0.97  # of the steps that fit: a step may take longer than it did in the run before
-USED = 0.93  # of the time, at least, or the run is made again
+SAFE = 0.97  # share of the steps that fit, because a step may take longer than in the short run
+USED = 0.93  # the least share of the time to use; otherwise the run is repeated
 ATTEMPTS = 4
 FIRST_SEED = 9101
 
 
 def main() -> int:
-    """Exit status 0, whoever wins."""
+    """Returns exit status 0, whoever wins."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
@@ -47,7 +46,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
-        # Only what a contestant needs is imported in its process: what it imports is its time.
+        # A contestant's process imports only what it needs, because imports count as its time.
         print(json.dumps((ours if args.contestant == "gptjax" else theirs)(args.folder)))
         return 0
     if not find_spec("torch"):
@@ -71,7 +70,7 @@ def main() -> int:
 
 
 def fitted(seconds: float, probe: int, seed: int, attempts: int) -> list[dict[str, Any]]:
-    """The short run, the runs that missed the time, and the one that counts."""
+    """Returns the short run, the runs that missed the time, and the run that counts."""
     tried = [run("gptjax", probe, seed)]
     for _ in range(attempts):
         last = tried[-1]
@@ -83,7 +82,7 @@ def fitted(seconds: float, probe: int, seed: int, attempts: int) -> list[dict[st
 
 
 def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
-    """A contestant's loss, and its seconds counted from the start of its process."""
+    """Returns a contestant's loss, and its seconds from the start of its process."""
     from gptjax.backends.execution import with_micro_batches
     from gptjax.files import write_json
     from gptjax.presets import PRESETS, preset_for
@@ -115,7 +114,7 @@ def run(contestant: str, steps: int, seed: int) -> dict[str, Any]:
 
 
 def ours(folder: Path) -> dict[str, float]:
-    """`shakespeare-cpu` as train.py trains it, in two dispatches."""
+    """Trains `shakespeare-cpu` as train.py does, in two dispatches."""
     from functools import partial
 
     import jax
@@ -143,7 +142,7 @@ def ours(folder: Path) -> dict[str, float]:
 
 
 def theirs(folder: Path) -> dict[str, float]:
-    """NanoGPT's laptop recipe by the PyTorch twin, in float32, its fastest here."""
+    """Trains nanoGPT's laptop recipe with the PyTorch twin, in float32, the fastest dtype here."""
     import torch
 
     from compare import torch_gpt

@@ -1,11 +1,11 @@
-"""Tokens per second of this project, of nanoGPT's way in PyTorch, and of transformers' GPT-2.
+"""Tokens per second of this project, of nanoGPT's loop in PyTorch, and of transformers' GPT-2.
 
 python benchmarks/sampling.py                      about half an hour on 2 cores
-python benchmarks/sampling.py --quick              a toy model: that it works, no figures
+python benchmarks/sampling.py --quick              a toy model, only to check that it works
 
-All run the same random weights of the `shakespeare` preset's size, in one process, taking turns.
-First they must agree: float32 greedy tokens are the same. Writes docs/sampling.json and
-docs/sampling.png, and prints the table.
+All use the same random weights with the `shakespeare` preset's size, in one process, taking turns.
+First, their greedy tokens in float32 must agree. Writes docs/sampling.json and docs/sampling.png,
+and prints the table.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -35,16 +35,16 @@ from gptjax.model import GPT, config_of, forward, num_params  # noqa: E402
 from gptjax.presets import PRESETS  # noqa: E402
 from gptjax.training import init_params  # noqa: E402
 
-SETTLE = 0.3  # seconds in which the last turn's threads stop waiting for more work
+SETTLE = 0.3  # seconds until the last turn's threads stop waiting for more work
 DTYPES = ("float32", "bfloat16")
-# Without a cache a token costs as much as its context is long, so where all 250 would take too
-# long, some in the middle of them stand for the mean.
+# Without a cache, a token's time is proportional to its context. If all 250 tokens would take too
+# long, some in the middle represent the mean.
 NEW, MIDDLE, FEW = 250, 113, 24
 Run = Callable[[np.ndarray, int], Any]  # (B, T) prompts and a number of tokens to (B, T + n) ids
 
 
 def main() -> int:
-    """Exit status 0 if the contestants agree."""
+    """Returns exit status 0 if the contestants agree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def contestants(model: GPT, params: Any) -> dict[str, Run]:
-    """By name; those of PyTorch only where it is installed."""
+    """The contestants by name; PyTorch's only if it is installed."""
     found: dict[str, Run] = {}
     for dtype in DTYPES:
         ours, stored = with_dtype(model, params, dtype)
@@ -100,7 +100,7 @@ def contestants(model: GPT, params: Any) -> dict[str, Run]:
 
 
 def cached(model: Any, params: Any, prompt_BT: np.ndarray, n: int, greedy: bool = False) -> Any:
-    """What sample.py does."""
+    """Samples as sample.py does."""
     drawn = stream(
         model,
         params,
@@ -114,7 +114,7 @@ def cached(model: Any, params: Any, prompt_BT: np.ndarray, n: int, greedy: bool 
 
 
 def uncached(model: Any, params: Any, prompt_BT: np.ndarray, n: int, greedy: bool = False) -> Any:
-    """The lecture's loop in one program: the whole window again for each token."""
+    """The lecture's loop in one program, which computes the whole window for each token."""
     T = prompt_BT.shape[1]
     S = config_of(model).block_size
     padded = np.pad(prompt_BT, ((0, 0), (0, S - T)))
@@ -134,7 +134,7 @@ def _uncached(model: Any, params: Any, ids_BT: Any, start: Any, end: Any, noise:
 
 
 def agree(runs: dict[str, Run]) -> None:
-    """The same greedy tokens from all in float32; bfloat16 rounds, and may choose another."""
+    """Checks that greedy tokens in float32 agree. In bfloat16, rounding may change a token."""
     prompt = np.array([[3, 1, 4, 1, 5]], np.int32)
     texts = {
         name: run(prompt, 20, greedy=True).tolist()  # type: ignore[call-arg]
@@ -149,7 +149,7 @@ def agree(runs: dict[str, Run]) -> None:
 
 
 def compare(runs: dict[str, Run], batch: int, new: int, repeats: int) -> list[dict[str, Any]]:
-    """Rows of the table for one batch size, the contestants taking turns."""
+    """Measures the table's rows for one batch size; the contestants take turns."""
     jobs: dict[str, tuple[np.ndarray, int]] = {}
     rows: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
@@ -184,9 +184,9 @@ def compare(runs: dict[str, Run], batch: int, new: int, repeats: int) -> list[di
 
 
 def by_position(model: GPT, params: Any, repeats: int) -> dict[str, list[list[float]]]:
-    """Milliseconds for a token at each position, up to three times the block, in eighths of it.
+    """Milliseconds per token by position, up to three times block_size, in eighths of it.
 
-    What is left at the end, less than an eighth, is left out: it would be one reading's cost alone.
+    The rest at the end, less than an eighth, is skipped, as it would show the cost of one prefill.
     """
     S = config_of(model).block_size
     step = S // 8
@@ -216,7 +216,7 @@ def by_position(model: GPT, params: Any, repeats: int) -> dict[str, list[list[fl
 
 
 def bandwidth() -> float:
-    """Gigabytes a second that one pass over 256 MB reads, by JAX: the median of nine."""
+    """Gigabytes per second of a pass over 256 MB in JAX, the median of nine."""
     big = jnp.ones(2**26)
     total = jax.jit(jnp.sum)
     total(big).block_until_ready()
@@ -239,7 +239,7 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """All rows, and what they come to at batch 1."""
+    """All rows, and the conclusion for batch 1."""
     lines = [
         "| batch | what | tokens/s, median | range | first token | first call | positions |",
         "|---|---|---|---|---|---|---|",
@@ -264,7 +264,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def draw(path: Path, positions: dict[str, list[list[float]]], model_config: Any) -> None:
-    """Time per token against position, as a PNG."""
+    """Draws the time per token against position, as a PNG."""
     figure = new_figure(7, 4)
     axes = figure.subplots()
     for window, color in (("exact", "tab:red"), ("chunked", "tab:blue")):

@@ -1,11 +1,11 @@
-"""The communication and the memory of one update on a mesh, from the compiled program.
+"""Reads the communication and the memory of one update on a mesh from the compiled program.
 
 python benchmarks/scaling.py                 8 simulated devices, about 5 minutes on 2 cores
-python benchmarks/scaling.py --quick         a toy model: that it works, no figures
+python benchmarks/scaling.py --quick         a toy model, only to check that it works
 
-Nothing is trained, and no weights are allocated: the update is compiled, and the compiled program
-is read. Prints the tables of docs/scaling.md: bytes by mesh beside a formula, and on paper how the
-time to send them grows with the number of devices.
+It does not train or allocate weights: it only compiles the update and reads the program. It prints
+the tables of docs/scaling.md: the bytes for each mesh beside a formula, and a calculation of how
+the time to send them grows with the number of devices.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 DEVICES = 8
 flag = f"--xla_force_host_platform_device_count={DEVICES}"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
@@ -44,18 +44,18 @@ SIZES = {
     "GPT-2, 124 M": PRESETS["gpt2"],
     "GPT-2 XL, 1.56 B": PRESETS["gpt2-xl"],
 }
-# Bytes a second in one direction out of one device, as their makers state it.
+# Bytes per second in one direction out of one device, as the makers state them.
 LINKS = {"NVLink of an H100": 450e9, "InfiniBand NDR": 50e9, "ICI of a TPU v5e": 200e9}
-PEAK, USED = 989e12, 0.4  # FLOP/s of an H100 in bfloat16, and the share of them that is assumed
+PEAK, USED = 989e12, 0.4  # FLOP/s of an H100 in bfloat16, and the assumed share of them
 
 
 class Found(NamedTuple):
-    """What a compiled update shows, in bytes of one device.
+    """The bytes on one device of a compiled update.
 
     Attributes:
-        by_kind: what each kind of collective leaves.
-        state: of parameters and the optimizer.
-        temporaries: of a CPU, in float32.
+        by_kind: bytes that each kind of collective writes.
+        state: bytes of the parameters and the optimizer's state.
+        temporaries: bytes of temporaries on a CPU, in float32.
     """
 
     by_kind: Counter[str]
@@ -64,7 +64,7 @@ class Found(NamedTuple):
 
 
 def compiled(run_config: RunConfig, shape: MeshShape) -> Found:
-    """One update of this run on this mesh, compiled and not run."""
+    """Compiles one update of this run on this mesh, without running it."""
     mesh = sharding.make_mesh(shape)
     model = sharding.spread(suited(GPT(run_config.model), run_config, "cpu"), mesh)
     keys = sharding.everywhere(mesh, make_keys(0))
@@ -82,11 +82,12 @@ def compiled(run_config: RunConfig, shape: MeshShape) -> Found:
 
 
 def predicted(run_config: RunConfig, shape: MeshShape) -> Counter[str]:
-    """The bytes by formula: what is divided over `fsdp` is gathered for use, and gradients summed.
+    """The bytes by formula: parameters divided over `fsdp` are gathered, and gradients are summed.
 
-    all-gather: every divided parameter, for the forward pass (the backward pass can use the same).
-    all-reduce: the gradient, and with `tensor` the residual stream six times a block: twice
-    forward; backward once for the feed-forward layer, and once each for queries, keys, values.
+    all-gather: each divided parameter once, for the forward pass (the backward pass can reuse it).
+    all-reduce: the gradient and, with `tensor`, the residual stream six times per block: twice in
+    the forward pass; in the backward pass once for the feed-forward layer, and once each for
+    queries, keys and values.
     """
     model_config = run_config.model
     params = runs.abstract_params(GPT(model_config))
@@ -94,7 +95,7 @@ def predicted(run_config: RunConfig, shape: MeshShape) -> Counter[str]:
     specs = sharding.shardings(mesh, params)
 
     def size(leaf: Any, where: Any, *axes: str) -> int:
-        """Its bytes on a device when only these axes divide it."""
+        """The bytes on a device if only these axes divide it."""
         parts = [mesh.shape[axis] for axis in where.spec if axis in axes]
         whole = _bytes(leaf.shape, leaf.dtype)
         for part in parts:
@@ -137,10 +138,10 @@ def by_mesh(name: str, run_config: RunConfig) -> None:
 
 
 def on_paper(sequences: int) -> None:
-    """Prints the time to send an update's bytes beside that to compute it.
+    """Prints the time to send an update's bytes beside the time to compute the update.
 
     Args:
-        sequences: that each device computes, however many devices there are.
+        sequences: number of sequences that each device computes.
     """
     rate = f"{USED:.0%} of {PEAK / 1e12:.0f} TFLOP/s"
     print(f"\n{sequences} sequences of the model's block a device; computing at {rate}\n")
@@ -151,7 +152,7 @@ def on_paper(sequences: int) -> None:
         params = num_params(runs.abstract_params(GPT(run_config.model)))
         flops = train_flops(run_config.model) * run_config.model.block_size * sequences
         for devices in (8, 64, 1024):
-            # A ring: each device sends nearly twice what it has to sum (Patarasuk, Yuan, 2009).
+            # In a ring, each device sends nearly twice the bytes to sum (Patarasuk, Yuan, 2009).
             sent = 2 * 4 * params * (devices - 1) / devices
             times = " | ".join(f"{1000 * sent / speed:.3g} ms" for speed in LINKS.values())
             print(f"| {name} | {devices} | {1000 * flops / (PEAK * USED):.3g} ms | {times} |")

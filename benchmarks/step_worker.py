@@ -1,10 +1,10 @@
-"""One contestant of the training benchmarks, in a process of its own: steps on demand.
+"""Runs one contestant of the training benchmarks in its own process: trains steps on demand.
 
     python -m benchmarks.step_worker LIBRARY CONFIG.json
 
-LIBRARY is `gptjax`, `torch` or `torch-compile`. The text is random: what it says costs nothing.
-Each side trains as its own script would: this project many updates in one dispatch, PyTorch as
-nanoGPT does, batch by batch.
+LIBRARY is `gptjax`, `torch` or `torch-compile`. The text is random, because its content does not
+affect the time. Each side trains like its own script: this project with many updates per dispatch,
+PyTorch batch by batch, as nanoGPT does.
 """
 
 import json
@@ -18,11 +18,11 @@ import numpy as np
 
 from compare.measuring.worker import answer, peak_memory, read_config
 
-Steps = Callable[[int], float]  # trains so many steps, and returns the last one's loss
+Steps = Callable[[int], float]  # trains this many steps, and returns the last loss
 
 
 def main(library: str, path: Path) -> None:
-    """Builds the contestant, says what it runs on, and trains until its input ends."""
+    """Builds the contestant, reports its device, and trains until its input ends."""
     tokens = np.random.default_rng(0).integers(0, 65, 1_000_000)
     if library == "gptjax":
         steps, memory, about = ours(path, tokens)
@@ -36,7 +36,7 @@ def main(library: str, path: Path) -> None:
 
 
 def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], dict[str, Any]]:
-    """The updates of train.py, as it dispatches them."""
+    """Makes a function that trains with train.py's updates and dispatches."""
     import jax
     from jax import numpy as jnp
 
@@ -72,7 +72,7 @@ def ours(path: Path, tokens: np.ndarray) -> tuple[Steps, Callable[[], float], di
 def theirs(
     path: Path, tokens: np.ndarray, compiled: bool
 ) -> tuple[Steps, Callable[[], float], dict[str, Any]]:
-    """The PyTorch twin, with nanoGPT's batches."""
+    """Makes a function that trains the PyTorch twin with nanoGPT's batches."""
     import torch
 
     from compare import torch_gpt
@@ -80,7 +80,7 @@ def theirs(
     run_config = read_config("torch", path)
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
-    torch.set_float32_matmul_precision("high")  # TF32, as nanoGPT allows; a CPU has none
+    torch.set_float32_matmul_precision("high")  # TF32, as in nanoGPT; a CPU does not have it
     training = torch_gpt.make(run_config, run_config.seed, device=device, compiled=compiled)
     text = torch.from_numpy(tokens)
     B, T = run_config.train.batch_size, run_config.model.block_size

@@ -11,33 +11,33 @@ from gptjax.config import RunConfig
 from gptjax.errors import RunError
 from gptjax.files import write_json
 
-WARM_SECONDS = 0.5  # of steps, before a contestant is called hopeless
-SETTLE = 0.2  # seconds in which the last turn's threads stop waiting for more work
-HOPELESS = 2.5  # times the best: one that is this much slower has no more turns
+WARM_SECONDS = 0.5  # seconds of steps before a contestant can be dropped
+SETTLE = 0.2  # seconds until the last turn's threads stop waiting for more work
+HOPELESS = 2.5  # a contestant that takes this many times the best time gets no more turns
 
 
 class Entry(NamedTuple):
-    """Who takes part: a library of step_worker.py, in a dtype."""
+    """A contestant: a library of step_worker.py, and a dtype."""
 
     library: str
     dtype: str
 
     @property
     def title(self) -> str:
-        """As the table has it."""
+        """The name in the table."""
         names = {"gptjax": "gptjax", "torch": "PyTorch", "torch-compile": "PyTorch, compiled"}
         return f"{names[self.library]}, {self.dtype}"
 
 
 def start(entry: Entry, run_config: RunConfig, folder: Path) -> Process:
-    """The process of an entry: asked for a `count` of steps, it answers with `seconds` (of one),
-    `memory` (MB, the peak) and the last `loss`.
+    """Starts the process of an entry. It answers a `count` of steps with `seconds` (of one step),
+    `memory` (the peak, in MB) and the last `loss`.
     """
     path = folder / f"{entry.library}-{entry.dtype}.json"
     write_json(path, run_config.replace(dtype=entry.dtype).to_dict())
     environment = {
         "TORCHINDUCTOR_CACHE_DIR": str(path.with_suffix(".inductor")),
-        # Others' memory is none of its business: on a GPU all processes are there at once.
+        # Do not reserve the GPU's memory, because all processes use it at the same time.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     command = ["benchmarks.step_worker", entry.library, str(path)]
@@ -53,15 +53,15 @@ def measure(
     tell: Callable[[str], None],
     found: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
-    """Steps of all entries, one after the other in each of `turns` turns.
+    """Measures steps of all entries, one entry after the other in each of `turns` turns.
 
     Args:
-        seconds: of training in a turn, about; at least one step.
-        found: receives the rows so far whenever one has changed.
+        seconds: approximate time of training in a turn, which has at least one step.
+        found: receives the rows so far whenever a row has changed.
 
     Returns:
-        A row for each entry: its name, `step` (seconds of a step, one number a turn), `compile`
-        (what the first step took more than another), `memory`, and `why` if it had no turns.
+        A row for each entry: its name, `step` (seconds per step, one number per turn), `compile`
+        (the extra time of the first step), `memory`, and `why` if it had no turns.
     """
     rows: list[dict[str, Any]] = []
     workers: dict[str, Process] = {}
@@ -75,7 +75,7 @@ def measure(
                     worker = start(entry, run_config, Path(folder))
                     first = worker.ask(count=1)["seconds"]
                     second = worker.ask(count=1)["seconds"]
-                    # Many in a row, as in its turns: one alone may cost some libraries far more.
+                    # Many steps, as in a turn: a single step may take some libraries far longer.
                     more = worker.ask(count=max(1, round(WARM_SECONDS / second)))
                 except RunError as error:
                     row["why"] = str(error)

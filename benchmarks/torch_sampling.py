@@ -15,7 +15,7 @@ from gptjax.interop import to_huggingface, to_torch
 
 
 def contestants(model_config: GPTConfig, params: Any, dtype: str) -> dict[str, Any]:
-    """Both with the given weights; in bfloat16 the weights are stored so, as ours are."""
+    """Both contestants with the given weights, stored in bfloat16 if they compute in it."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     as_dtype = getattr(torch, dtype)
     ours = TorchGPT(model_config)
@@ -46,7 +46,7 @@ def contestants(model_config: GPTConfig, params: Any, dtype: str) -> dict[str, A
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor of its own."""
+    """Copies an array to a tensor."""
     return torch.from_numpy(array.copy())
 
 
@@ -54,7 +54,7 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 def nanogpt(
     model: Any, block_size: int, prompt_BT: np.ndarray, n: int, greedy: bool = False
 ) -> np.ndarray:
-    """As nanoGPT generates: crop, run the whole window, take the last position, draw, append."""
+    """Generates as nanoGPT does: crop, run the window, take the last position, draw, append."""
     ids_BT = torch.from_numpy(prompt_BT.astype(np.int64))
     for _ in range(n):
         logits_BV = model(ids_BT[:, -block_size:])[:, -1]
@@ -68,7 +68,7 @@ def nanogpt(
 
 @torch.inference_mode()
 def transformers(model: Any, prompt_BT: np.ndarray, n: int, greedy: bool = False) -> np.ndarray:
-    """The generate of transformers, with its cache, drawing from all tokens."""
+    """Generates with transformers' `generate` and its cache, drawing from all tokens."""
     ids_BT = torch.from_numpy(prompt_BT.astype(np.int64))
     found = model.generate(
         ids_BT,

@@ -1,15 +1,15 @@
-"""Kills one training run again and again, and shows that nothing is lost.
+"""Kills one training run repeatedly, and checks that nothing is lost.
 
 python benchmarks/torture.py                       60 kills, about ten minutes on 2 cores
 python benchmarks/torture.py --kills 5 --steps 1500
 python benchmarks/torture.py --processes 2 --kills 10 --steps 1000
 
-The last signals one process of two; see torture_peers.py.
+The last command signals one of two processes; see torture_peers.py.
 
-A small run is trained twice: once undisturbed, and once in a process that gets SIGKILL at a random
-moment after it has saved twice, is started again with --resume, and so on. Saves are so frequent
-that many a kill finds one under way. After each kill every checkpoint is verified; at the end the
-final parameters, the optimizer's state and metrics.jsonl must equal the undisturbed run's.
+A small run is trained twice: once undisturbed, and once in processes that get SIGKILL at a random
+moment after two saves, and are then started again with --resume. Saves are so frequent that many
+kills happen during a save. After each kill, every checkpoint is verified. At the end, the
+parameters, the optimizer's state and metrics.jsonl must equal the undisturbed run's.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -42,7 +42,7 @@ TEXT = "".join(f"{n} times {n + 1} is {n * (n + 1)}, said the {n}th fox.\n" for 
 
 
 def main() -> int:
-    """Exit status 0 if nothing was lost."""
+    """Returns exit status 0 if nothing was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--steps", type=int, default=8000)
@@ -55,7 +55,7 @@ def main() -> int:
     moments, began = random.Random(args.seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         text, killed, whole = (Path(folder, name) for name in ("text.txt", "killed", "whole"))
-        # JAX's own cache of compiled programs, so that a life is spent on training.
+        # Use JAX's compilation cache, so that the processes spend their time on training.
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder, "cache"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         text.write_text(TEXT)
@@ -104,7 +104,7 @@ def main() -> int:
 
 
 def torture_peers(args: argparse.Namespace) -> int:
-    """The same with several processes, of which one is signalled: exit status 0 if all was well."""
+    """The same with several processes, one of which is signalled. Exit status 0 if all is well."""
     began, lives = time.monotonic(), Lives(args.processes, args.seed)
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         text, killed, whole = (Path(folder, name) for name in ("text.txt", "killed", "whole"))
@@ -132,19 +132,19 @@ def torture_peers(args: argparse.Namespace) -> int:
 
 
 def command(path: Path, *flags: str) -> list[str]:
-    """The real script's command."""
+    """The command of the real script."""
     return [sys.executable, str(ROOT / "train.py"), "--out-dir", str(path), *flags]
 
 
 def newest(path: Path) -> int:
-    """The newest checkpoint's step by name alone; 0 before the first."""
+    """The newest checkpoint's step, from its name; 0 if there is none."""
     folder = path / runs.CHECKPOINTS
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def damaged(path: Path) -> int:
-    """How many checkpoints are not whole."""
+    """The number of checkpoints that are not whole."""
     found, problems = listing.list_checkpoints(path / runs.CHECKPOINTS)
     for one in found:
         try:
@@ -157,12 +157,12 @@ def damaged(path: Path) -> int:
 
 
 def last_step(path: Path) -> int:
-    """The last line of metrics that the killed process wrote."""
+    """The last step in the metrics of the killed process."""
     return json.loads((path / runs.METRICS).read_text().splitlines()[-1])["step"]
 
 
 def metrics(path: Path) -> list[dict[str, float]]:
-    """Its lines without what differs from run to run by nature."""
+    """The metrics' lines without the values that differ between runs, such as times."""
     lines = [json.loads(line) for line in (path / runs.METRICS).read_text().splitlines()]
     times = ("seconds", "tokens_per_second")
     return [{k: v for k, v in line.items() if k not in times} for line in lines]

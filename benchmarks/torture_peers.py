@@ -1,8 +1,8 @@
-"""Kills, freezes and stops one process of several, again and again; torture.py --processes 2.
+"""Kills, freezes and stops one of several processes repeatedly; see torture.py --processes 2.
 
-The run is the one of torture.py, trained by processes of two simulated devices each. At a random
+The run is that of torture.py, trained by processes with two simulated devices each. At a random
 moment, one of them gets SIGKILL, SIGSTOP or SIGTERM. The others must end within 30 seconds, unless
-the processes have not joined yet: then they would wait five minutes for it. All start again with
+the processes have not joined yet, when they would wait five minutes for it. All start again with
 --resume.
 """
 
@@ -25,13 +25,13 @@ SIGNALS = (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM)
 
 
 class Lives:
-    """What the processes of a run went through.
+    """The record of a run's processes.
 
     Attributes:
-        given: how often each signal was given to which process.
-        unjoined: how many signals came before the processes had joined.
-        wrong: what should not have been: a process that ended late, or with another status.
-        slowest: seconds from a signal to the end of the last process.
+        given: how often each process got each signal.
+        unjoined: number of signals before the processes had joined.
+        wrong: errors, such as a process that ended late or with a wrong status.
+        slowest: most seconds from a signal to the end of the last process.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -47,9 +47,9 @@ class Lives:
         """Starts all processes, and signals one of them at a random moment.
 
         Args:
-            command: the run's, without the flags of several processes.
-            longest: seconds from the second save to the signal, at most.
-            saves: the newest checkpoint's step.
+            command: returns the run's command, without the flags for several processes.
+            longest: most seconds from the second save to the signal.
+            saves: returns the newest checkpoint's step.
         """
         with tempfile.TemporaryFile() as said:
             self._signal_one(self.start(command(), said.fileno()), said.fileno(), longest, saves)
@@ -87,7 +87,7 @@ class Lives:
         for process in processes:
             process.kill()
             process.wait()
-        # Before the run's own handler is there, SIGTERM kills as any signal does.
+        # Before the run installs its handler, SIGTERM kills it.
         expected = {1} if number != signal.SIGTERM else {143}
         if statuses != expected and not (early and statuses <= {1, 143, -signal.SIGTERM}):
             self.wrong.append(f"{name}: exit statuses {statuses}")
@@ -95,7 +95,7 @@ class Lives:
     def start(
         self, command: list[str], said: int = subprocess.DEVNULL
     ) -> list[subprocess.Popen[bytes]]:
-        """The processes of a run; process 0 prints to `said`."""
+        """Starts the processes of a run. Process 0 prints to `said`."""
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{found.getsockname()[1]}"
@@ -115,7 +115,7 @@ class Lives:
         ]
 
     def _end_of(self, process: subprocess.Popen[bytes], began: float) -> int | str:
-        """Its exit status."""
+        """Waits for a process, and returns its exit status."""
         try:
             return process.wait(SECONDS - (time.monotonic() - began))
         except subprocess.TimeoutExpired:
@@ -131,7 +131,7 @@ def survive(
     newest: Callable[[Path], int],
     damaged: Callable[[Path], int],
 ) -> int:
-    """A run with `kills` signals, beside an undisturbed one; how many checkpoints it lost."""
+    """Compares a run with `kills` signals to an undisturbed one; returns its lost checkpoints."""
     killed, whole = folders
     began = time.monotonic()
     for process in lives.start(command(whole, False)):

@@ -1,11 +1,11 @@
-"""Time, memory and arithmetic of a training step: this project and the PyTorch twin.
+"""Compares time, memory and arithmetic of a training step with the PyTorch twin.
 
 python benchmarks/train_step.py                    about 15 minutes on 2 cores
 python benchmarks/train_step.py --shapes laptop    one shape
-python benchmarks/train_step.py --quick            toy shapes: that it works, no figures
+python benchmarks/train_step.py --quick            toy shapes, only to check that it works
 
-Both train the same models at the same batch sizes, each in its own process, taking turns; the best
-variant of each side counts. Writes docs/train_step.json and prints its tables.
+Both train the same models with the same batch sizes, each in its own process, taking turns. The
+best variant of each side counts. Writes docs/train_step.json and prints its tables.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 from benchmarks.arithmetic import matmul_rate  # noqa: E402
 from benchmarks.steps import Entry, measure  # noqa: E402
@@ -56,7 +56,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def main() -> int:
-    """Exit status 0, whatever the figures."""
+    """Returns exit status 0, whatever the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
@@ -71,7 +71,7 @@ def main() -> int:
     if len(libraries) == 1:
         tell("PyTorch is left out: torch is not installed (pip install -e '.[compare]')")
     if args.quick:
-        libraries = libraries[:2]  # a compile takes half a minute
+        libraries = libraries[:2]  # compiling takes half a minute
     entries = [Entry(library, dtype) for dtype in args.dtypes for library in libraries]
     size = 256 if args.quick else 2048
     results: dict[str, Any] = {
@@ -90,14 +90,14 @@ def main() -> int:
 
 
 def tell(message: str) -> None:
-    """Progress, apart from the tables."""
+    """Prints progress, separately from the tables."""
     print(message, file=sys.stderr, flush=True)
 
 
 def table(
     name: str, run_config: RunConfig, rows: list[dict[str, Any]], matmul: dict[str, float]
 ) -> str:
-    """A shape's table, and what the best of each side comes to."""
+    """A shape's table, and the comparison of each side's best."""
     model = run_config.model
     tokens = run_config.train.batch_size * model.block_size
     flops = train_flops(model)
@@ -139,7 +139,7 @@ def table(
 
 
 def arithmetic(run_config: RunConfig) -> str:
-    """What a token's forward pass costs, term by term."""
+    """The cost of a token's forward pass, term by term."""
     lines = ["| product | operations a token, forward |", "|---|---|"]
     lines += [f"| {term.what} | {term.forward:,} |" for term in terms(run_config.model)]
     return "\n".join(lines)

@@ -1,5 +1,5 @@
-"""The parts of benchmarks/accelerator.py: each module measures one, in a process of its own.
+"""The parts of benchmarks/accelerator.py. Each module measures one part, in its own process.
 
-`measure(found, **settings)` calls `found` with a row, a dict for JSON, whenever it knows one; a row
-of the same `key` replaces the earlier. `table(rows, ...)` makes Markdown of all rows so far.
+`measure(found, **settings)` calls `found` with each row as soon as it is known. A row is a dict for
+JSON; it replaces an earlier row with the same `key`. `table(rows, ...)` formats rows as Markdown.
 """

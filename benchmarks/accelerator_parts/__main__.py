@@ -1,4 +1,4 @@
-"""What a part's process runs: rows as lines of JSON on stdout, everything else on stderr.
+"""The process of a part: writes rows as lines of JSON to stdout, and everything else to stderr.
 
 python -m benchmarks.accelerator_parts NAME SETTINGS
 """
@@ -26,9 +26,9 @@ def main(name: str, settings: str) -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process and what it started when the other end of its stdin is closed.
+    """Ends this process and its children when the other end of stdin is closed.
 
-    A parent that is killed closes it too, and then nobody would stop a part that trains for hours.
+    A killed parent closes it too. Otherwise nothing would stop a part that trains for hours.
     """
 
     def watch() -> None:

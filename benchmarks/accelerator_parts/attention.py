@@ -17,8 +17,8 @@ from gptjax.errors import RunError, one_line
 from gptjax.model import Execution
 
 Row = dict[str, Any]
-# The kernel of a GPU keeps no weights, so that nothing can be dropped of them. The form of a CPU,
-# one block of queries at a time, leaves out three eighths of the scores on any machine.
+# The GPU's kernel does not store the weights, so it has no dropout. The CPU's form, one block of
+# queries at a time, skips three eighths of the scores on any machine.
 FORMS = {
     "cuDNN's": cudnn_attention,
     "plain": None,
@@ -28,7 +28,7 @@ UPDATES = 30
 
 
 def measure(found: Callable[[Row], None], *, shapes: list[str], quick: bool) -> None:
-    """A row for each shape and form: milliseconds of a step, or why there are none."""
+    """Measures each shape and form: milliseconds per step, or the reason why there is no result."""
     for shape in shapes[:1] if quick else shapes:
         run_config = shape_of(shape, quick)
         for form, attention in FORMS.items():
@@ -40,7 +40,7 @@ def measure(found: Callable[[Row], None], *, shapes: list[str], quick: bool) -> 
                         _check_cudnn(run_config.model)
                     execution = Execution(attention, blocks=blocks)
                     found(row | _steps(Training(run_config, execution), quick))
-                except Exception as error:  # a kernel or memory that is not there: the next form
+                except Exception as error:  # no such kernel, or out of memory: try the next form
                     found(row | {"why": one_line(error, 200, type(error).__name__)})
 
 

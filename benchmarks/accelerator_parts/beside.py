@@ -1,4 +1,4 @@
-"""Training steps beside PyTorch, eager and compiled, each in a process of its own, taking turns."""
+"""Compares training steps with PyTorch's, eager and compiled, in separate processes, in turns."""
 
 import statistics
 import subprocess
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def measure(found: Callable[[Row], None], *, shape: str, quick: bool) -> None:
-    """A row for each contestant, again after each turn."""
+    """Measures a row for each contestant, updated after each turn."""
     entries = [Entry("gptjax", "bfloat16"), *_torch_entries(shape, quick)]
 
     def tell(rows: list[Row]) -> None:
@@ -35,9 +35,9 @@ def measure(found: Callable[[Row], None], *, shape: str, quick: bool) -> None:
 
 
 def _torch_entries(shape: str, quick: bool) -> list[Entry]:
-    """PyTorch's side, if it is installed and sees an accelerator. A toy run has it once, on a CPU.
+    """PyTorch's entries, if it is installed and finds an accelerator. A toy run has one, on a CPU.
 
-    Asked of another process: PyTorch would take some of the GPU's memory for good.
+    Another process checks that, because PyTorch would permanently take some of the GPU's memory.
     """
     if find_spec("torch") is None:
         return []
@@ -51,7 +51,7 @@ def _torch_entries(shape: str, quick: bool) -> list[Entry]:
 
 
 def table(rows: list[Row], *, shape: str, quick: bool, device: Row) -> str:
-    """Steps of one shape; utilisation counts the model's own operations, none done twice."""
+    """The steps of one shape. Utilisation counts the model's operations without recomputation."""
     run_config = shape_of(shape, quick)
     lines = [
         f"Batch {run_config.train.batch_size} x {run_config.model.block_size}, dropout "

@@ -12,7 +12,7 @@ from gptjax.backends.devices import describe, platform
 
 
 def measure(found: Callable[[dict[str, Any]], None], *, quick: bool) -> None:
-    """One row: the device, its memory as JAX has it, all versions; then the rate of a product."""
+    """Measures one row: the device, its memory by JAX, all versions, and the rate of a product."""
     device = jax.devices()[0]
     row = {
         "key": "device",

@@ -1,4 +1,4 @@
-"""How much the host's part of a dispatch costs: 1, 10 and 100 updates at once."""
+"""How much the host's part of a dispatch costs, with 1, 10 and 100 updates per dispatch."""
 
 import statistics
 import time
@@ -24,7 +24,7 @@ FIXED = 10
 
 
 def measure(found: Callable[[Row], None], *, shape: str, quick: bool) -> None:
-    """A row for each number of updates, taking turns; the last in a loop of fixed length."""
+    """Measures each number of updates in turns; the last row is for a loop of fixed length."""
     run_config = shape_of(shape, quick)
     training = Training(run_config)
     most = 10 if quick else max(AT_ONCE)
@@ -42,11 +42,11 @@ def measure(found: Callable[[Row], None], *, shape: str, quick: bool) -> None:
 
 
 def _fixed(run_config: RunConfig, updates: int) -> Callable[[], float]:
-    """Seconds of an update where a dispatch has always FIXED of them.
+    """Seconds per update if a dispatch always has FIXED updates.
 
-    The loop of train.py ends when a condition on the device is false. On a GPU the host waits for
-    that condition after each update, before it starts the next; a constant number of updates needs
-    no waiting. Nothing here looks whether an update is finite.
+    train.py's loop ends when a condition on the device is false. On a GPU, the host waits for that
+    condition after each update before it starts the next. With a constant number of updates, the
+    host need not wait. This loop does not check whether updates are finite.
     """
     model = suited(GPT(run_config.model), run_config, jax.default_backend())
     step, keys = make_train_step(model, run_config), make_keys(0)
@@ -76,7 +76,7 @@ def _fixed(run_config: RunConfig, updates: int) -> Callable[[], float]:
 
 
 def table(rows: list[Row], **_: Any) -> str:
-    """Milliseconds of an update by updates a dispatch."""
+    """Milliseconds per update, by the number of updates per dispatch."""
     lines = ["| updates a dispatch | ms an update, median | range |", "|--:|--:|--:|"]
     for row in rows:
         low, middle, high = min(row["step"]), statistics.median(row["step"]), max(row["step"])

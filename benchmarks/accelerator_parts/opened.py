@@ -1,4 +1,4 @@
-"""Logits by a run's newest checkpoint, on the platform of this process.
+"""Computes logits from a run's newest checkpoint, on the platform of this process.
 
 python -m benchmarks.accelerator_parts.opened RUN ANSWER.npy    in bfloat16, written to a file
 """

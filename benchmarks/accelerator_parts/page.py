@@ -21,11 +21,11 @@ class Part(NamedTuple):
     Attributes:
         name: its key in the JSON.
         title: its heading.
-        module: what measures it.
-        limit: seconds that it may take.
+        module: the module that measures it.
+        limit: maximum time in seconds.
         settings: arguments of the module's `measure`.
-        flag: of the command, that asks for it; none for those that are measured anyway.
-        data: whether it reads a text.
+        flag: the command's flag for this part; empty for parts that are always measured.
+        data: whether the part reads a text.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 DEVICE = Part("device", "The device", "device", 60)
-# The most important first: the time may be over before the last.
+# The most important first, because the time may run out before the last.
 PARTS = (
     DEVICE,
     Part("steps", "`shakespeare` beside PyTorch", "beside", 110, {"shape": "shakespeare"}),
@@ -92,10 +92,10 @@ PARTS = (
 
 
 def opened(folder: Path, quick: bool) -> dict[str, Any]:
-    """The results in a folder, to add to; empty if there are none, or if these or those are toys.
+    """Reads the results in a folder, to add to them; empty if there are none, or only toy results.
 
     Raises:
-        InputError: the file there was not written by this program, or toys would replace figures.
+        InputError: this program did not write the file, or toy results would replace real ones.
     """
     path, nothing = folder / JSON, {"quick": quick, "parts": {}}
     if not path.is_file():
@@ -109,7 +109,7 @@ def opened(folder: Path, quick: bool) -> dict[str, Any]:
 
 
 def use_device(results: dict[str, Any], row: dict[str, Any]) -> None:
-    """Notes the device; the parts of another kind of device go."""
+    """Records the device, and removes the parts of another kind of device."""
     if results.get("device", row)["kind"] != row["kind"]:
         for name in [name for name in results["parts"] if name != DEVICE.name]:
             del results["parts"][name]
@@ -117,13 +117,13 @@ def use_device(results: dict[str, Any], row: dict[str, Any]) -> None:
 
 
 def entry(settings: dict[str, Any]) -> dict[str, Any]:
-    """A part of which nothing is measured yet."""
+    """An entry for a part that is not measured yet."""
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     return {"settings": settings, "began": now, "commit": commit(), "rows": [], "why": ""}
 
 
 def commit() -> str:
-    """The commit of this clone, with a + if files differ from it; empty without git."""
+    """The commit of this clone, with a + if files have changed; empty without git."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=9"]
     try:
         return subprocess.run(git, capture_output=True, text=True).stdout.strip()
@@ -151,7 +151,7 @@ def whole(results: dict[str, Any]) -> str:
 
 
 def section(part: Part, results: dict[str, Any]) -> str:
-    """One part: its table as far as it came, and what kept it from its end."""
+    """One part: its table so far, and the reason if it did not finish."""
     found = results["parts"][part.name]
     lines = [f"## {part.title}"]
     if found["rows"]:

@@ -1,7 +1,7 @@
-"""One part of the measurement in a process of its own, which is stopped when its time is over.
+"""Runs one part of the measurement in its own process, and stops it when its time is over.
 
-JAX holds a GPU's memory for as long as its process lives, and a part that aborts must not take the
-others along.
+JAX keeps a GPU's memory as long as its process lives, and a part that aborts must not end the
+others.
 """
 
 import json
@@ -31,12 +31,12 @@ def run(
     Args:
         name: a module of this package.
         settings: the arguments of its `measure`, ready for JSON.
-        seconds: after which it is stopped, with all that it started.
+        seconds: time after which it is stopped, with all its child processes.
         found: receives each row as soon as it is measured.
-        folder: for its log and for programs that parts compile alike.
+        folder: for its log, and for compiled programs that the parts share.
 
     Returns:
-        Why it did not come to its end; empty if it did. If it failed, the end of its log goes to
+        Why the part did not finish; empty if it did. If it failed, the end of its log goes to
         stderr.
     """
     package = __name__.rpartition(".")[0]
@@ -45,7 +45,7 @@ def run(
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a part may have several processes
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
     }
-    if settings["quick"]:  # toys spend their time in the compiler
+    if settings["quick"]:  # toy runs mostly compile
         flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
         environment["XLA_FLAGS"] = flags.strip()
     cut = threading.Event()

@@ -1,4 +1,4 @@
-"""A profile of training, condensed to the costliest operations, all layers of one kind together."""
+"""A profile of training, condensed to the costliest operations, summed over all layers."""
 
 import re
 import tempfile
@@ -15,7 +15,7 @@ from benchmarks.accelerator_parts.training import Training
 Row = dict[str, Any]
 MOST = 10
 UPDATES = 10
-# Instructions of XLA's text, and the place in the model's code that each comes from.
+# Instructions in XLA's text, with the place in the model's code from which each comes.
 INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = .*op_name="([^"]*)"', re.MULTILINE)
 
 
@@ -53,9 +53,9 @@ def measure(found: Callable[[Row], None], *, shapes: list[str], quick: bool) -> 
 
 
 def read(path: Path) -> Iterable[Event]:
-    """The operations of a profile: kernels of a GPU, or what a TPU or a CPU ran.
+    """Reads the operations of a profile: a GPU's kernels, or the operations of a TPU or CPU.
 
-    A kernel that a CUDA graph started has no operation's name, only its own.
+    A kernel that a CUDA graph started has only its own name, not that of an operation.
     """
     profile = jax.profiler.ProfileData.from_file(str(path))
     for plane in profile.planes:
@@ -76,17 +76,17 @@ def read(path: Path) -> Iterable[Event]:
 
 
 def condensed(events: Iterable[Event], places: dict[str, str]) -> list[Row]:
-    """The time of each kind of operation, the costliest first.
+    """Sums the time of each kind of operation; the costliest comes first.
 
-    A loop's time includes that of the operations in it: what lies within another on the same line
-    is subtracted from that.
+    A loop's time includes the time of the operations inside it. Therefore, an operation's time is
+    subtracted from that of the operation around it on the same line.
 
     Args:
-        places: where in the code each operation comes from, by its name.
+        places: the place in the code of each operation, by its name.
 
     Returns:
-        For each kind its `place`, with * for a block's number, its `kind`, a `kernel`, how many
-        `times` it ran, and its `seconds`, all together.
+        For each kind: its `place`, with * for a block's number, its `kind`, a `kernel`, the number
+        of `times` it ran, and its total `seconds`.
     """
     by_line: dict[str, list[Event]] = defaultdict(list)
     for event in events:

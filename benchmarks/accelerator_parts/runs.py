@@ -1,4 +1,4 @@
-"""Whole runs of train.py: their loss over the whole validation split, and when they reached it."""
+"""Whole runs of train.py: losses over the whole validation split, and when they were reached."""
 
 import os
 import shlex
@@ -19,8 +19,8 @@ TARGETS = (1.50, 1.47)  # nats per character; nanoGPT publishes 1.4697
 SEEDS = (1337, 1, 2)
 PRESET = "--preset shakespeare"
 MUON = f"{PRESET} --optimizer muon --schedule linear --min-lr 0 --eval-interval 125"
-# What the CPU's experiments suggest for a GPU (docs/results.md), the most promising first. Muon's
-# rate there is 2e-2 at a width of 128; here it falls with the width, or by half.
+# Settings that the CPU's experiments suggest for a GPU (docs/results.md), the most promising first.
+# There, Muon's rate is 2e-2 at a width of 128; here, it falls with the width, or by half.
 CANDIDATES = {
     "Muon, 2,000 steps": f"{MUON} --max-iters 2000 --learning-rate 6e-3",
     "Muon, 1,000 steps": f"{MUON} --max-iters 1000 --learning-rate 6e-3",
@@ -34,11 +34,11 @@ TOY = (
     "--n-layer 1 --n-head 2 --n-embd 16 --block-size 16 --batch-size 4 "
     "--max-iters 4 --eval-interval 2 --eval-iters 2"
 )
-PAUSE = 2.0  # seconds between two looks at the metrics
+PAUSE = 2.0  # seconds between two reads of the metrics
 
 
 def commands(kind: str, quick: bool) -> dict[str, str]:
-    """The flags of each run: of `seeds` or of `candidates`."""
+    """The flags of each run, for `seeds` or `candidates`."""
     if quick:
         return {"toy": TOY}
     if kind == "candidates":
@@ -47,14 +47,14 @@ def commands(kind: str, quick: bool) -> dict[str, str]:
 
 
 def measure(found: Callable[[Row], None], *, kind: str, data: str, quick: bool) -> None:
-    """A row for each run, again after each of its evaluations."""
+    """Measures a row for each run, updated after each of its evaluations."""
     for name, flags in commands(kind, quick).items():
         with tempfile.TemporaryDirectory(prefix="gptjax-run-") as folder:
             follow(found, name, flags, data, Path(folder) / "run")
 
 
 def follow(found: Callable[[Row], None], name: str, flags: str, data: str, path: Path) -> None:
-    """One run, and a row whenever its metrics have a new validation loss."""
+    """Follows one run: yields a row whenever its metrics have a new validation loss."""
     began, seen, log = time.monotonic(), 0, path.with_suffix(".log")
     row: Row = {"key": name, "name": name, "flags": flags, "losses": []}
     with train(flags, "--data", data, "--out-dir", str(path), log=log) as process:
@@ -84,8 +84,8 @@ def train(
     """Starts train.py with these flags.
 
     Args:
-        log: where its stderr goes.
-        platform: in place of the one that JAX chooses.
+        log: the file for its stderr.
+        platform: replaces the platform that JAX would choose.
     """
     environment = os.environ | ({"JAX_PLATFORMS": platform} if platform else {})
     command = [sys.executable, "train.py", *shlex.split(flags), *more]
@@ -96,13 +96,13 @@ def train(
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log, which says why a program failed."""
+    """The last line of a log, with the reason why a program failed."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1][:300] if lines else "it said nothing"
 
 
 def table(rows: list[Row], **_: Any) -> str:
-    """A line for each run, and the means of those that came to their end."""
+    """A line for each run, and the means of the finished ones."""
     heads = [f"s to {target:.2f}" for target in TARGETS]
     lines = [
         "Losses are of the whole validation split; seconds are the run's own, compiling included.",

@@ -1,4 +1,4 @@
-"""What must be the same: a run's checkpoint here and on a CPU, and a run made twice."""
+"""Checks two equalities: a run's checkpoint here and on a CPU, and a run repeated."""
 
 import subprocess
 import sys
@@ -17,23 +17,23 @@ from gptjax.errors import RunError
 from gptjax.store.runs import load_run
 
 Row = dict[str, Any]
-# Few sequences, so that the CPU's share of it takes seconds.
+# Few sequences, so that the CPU's part takes only seconds.
 SMALL = "--preset shakespeare --dtype bfloat16 --batch-size 8 --eval-iters 4 --eval-interval 10"
 TWICE = "--preset shakespeare --max-iters 200 --eval-interval 100"
 
 
 def measure(found: Callable[[Row], None], *, what: str, data: str, quick: bool) -> None:
-    """A row for each comparison, with `ok`. This process itself computes on a CPU."""
+    """Makes a row for each comparison, with `ok`. This process itself computes on a CPU."""
     jax.config.update("jax_platforms", "cpu")
     with tempfile.TemporaryDirectory(prefix="gptjax-same-") as folder:
         (resumed if what == "resume" else repeated)(found, data, quick, Path(folder))
 
 
 def resumed(found: Callable[[Row], None], data: str, quick: bool, folder: Path) -> None:
-    """Trained here and opened on a CPU, and the other way; each also trains on there.
+    """Trains here and opens the run on a CPU, and the reverse. Each also continues training there.
 
-    Logits are the same if they differ by at most twice what bfloat16 itself changes in them, both
-    as a root of the mean square.
+    Logits count as the same if they differ by at most twice the change that bfloat16 itself causes,
+    both as a root mean square.
     """
     flags = f"{TOY} --dtype bfloat16" if quick else f"{SMALL} --max-iters 4"
     orders = [("here", "on a CPU"), ("on a CPU", "here")]
@@ -53,7 +53,7 @@ def resumed(found: Callable[[Row], None], data: str, quick: bool, folder: Path) 
 
 
 def repeated(found: Callable[[Row], None], data: str, quick: bool, folder: Path) -> None:
-    """A run made twice, with --deterministic and without: whether all parameters are the same."""
+    """Repeats a run, with and without --deterministic, and compares all parameters."""
     for flag in ("--deterministic",) if quick else ("--deterministic", ""):
         paths = [folder / f"{flag or 'as-it-is'}-{number}" for number in (1, 2)]
         for path in paths:
@@ -63,7 +63,7 @@ def repeated(found: Callable[[Row], None], data: str, quick: bool, folder: Path)
         differences = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), *trees)
         largest = max(jax.tree.leaves(differences))
         what = f"a run twice{', ' if flag else ''}{flag}: parameters"
-        # Without the flag nothing is promised.
+        # Without the flag, there is no guarantee.
         ok = largest == 0 if flag else None
         found({"key": flag or "none", "what": what, "difference": largest, "allowed": 0, "ok": ok})
 

@@ -1,4 +1,4 @@
-"""Five seeds trained at once by `vmap`, as the lecture's ladder trains them, beside one."""
+"""Five seeds trained at once with `vmap`, as in the lecture's ladder, beside one seed."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SEEDS = 5
 
 
 def measure(found: Callable[[Row], None], *, quick: bool) -> None:
-    """A row for each model: seconds of an update of one seed and of all."""
+    """Measures a row for each model: seconds per update for one seed and for all."""
     updates = 2 if quick else 100
     ids = np.random.default_rng(0).integers(0, 65, 100_000)
     tokens = jnp.asarray(ids.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The shapes that are measured, by name, and the toys in their place."""
+"""The shapes to measure, by name, and the toy shapes that can replace them."""
 
 from benchmarks import train_step
 from gptjax.config import RunConfig
@@ -12,7 +12,7 @@ SHAPES = {
 
 
 def shape_of(name: str, quick: bool) -> RunConfig:
-    """The run of this name; with `quick`, a toy that is computed by the same parts of the code."""
+    """The configuration with this name; with `quick`, a toy that uses the same code."""
     run_config = SHAPES[name].replace(dtype="bfloat16")
     if not quick:
         return run_config

@@ -1,4 +1,4 @@
-"""A model in training on random text, compiled ahead, as train.py dispatches its updates."""
+"""Trains a model on random text, compiled ahead of time, with dispatches like train.py's."""
 
 import time
 from typing import Any
@@ -13,20 +13,20 @@ from gptjax.config import RunConfig
 from gptjax.model import GPT, Execution
 from gptjax.training import LoopMetrics, init_state, make_keys, make_train_loop
 
-TOKENS = 1_000_000  # of the text; what it says costs nothing
+TOKENS = 1_000_000  # length of the text, whose content does not affect the time
 
 
 class Training:
     """Updates on demand.
 
     Attributes:
-        trace_seconds: to trace and lower the loop.
-        compile_seconds: to compile it.
+        trace_seconds: time to trace and lower the loop.
+        compile_seconds: time to compile it.
         program: the compiled loop.
-        memory: bytes of its arguments and temporaries, by XLA.
+        memory: bytes of its arguments and temporaries, from XLA.
 
     Args:
-        execution: how the model is computed; None is what suits this machine.
+        execution: how to compute the model; None means the best way for this machine.
     """
 
     def __init__(self, run_config: RunConfig, execution: Execution | None = None) -> None:
@@ -50,16 +50,16 @@ class Training:
         self.memory = size.argument_size_in_bytes + size.temp_size_in_bytes if size else None
 
     def dispatch(self, count: int) -> LoopMetrics:
-        """Gives the device `count` updates; what it returns is not waited for."""
+        """Gives the device `count` updates, without waiting for the result."""
         self._done += count
         until = np.int32(self._done)
         self._state, metrics = self.program(self._state, self._tokens, self._keys, until)
         return metrics
 
     def seconds(self, updates: int, at_once: int) -> float:
-        """Seconds of an update: `updates` of them, `at_once` in a dispatch.
+        """Seconds per update, from `updates` updates with `at_once` per dispatch.
 
-        As train.py does, the device has its next dispatch before the last one's loss is read.
+        As in train.py, the device gets its next dispatch before the last one's loss is read.
         """
         began, before = time.perf_counter(), None
         for _ in range(max(1, updates // at_once)):
@@ -73,7 +73,7 @@ class Training:
 
 
 def shares(run_config: RunConfig, step: float, device: dict[str, Any]) -> str:
-    """Three cells of a table: tokens/s, MFU, and the share of the product that was measured."""
+    """Three cells of a table: tokens/s, MFU, and the share of the measured product's rate."""
     tokens = run_config.train.sequences_per_update * run_config.model.block_size
     rate = train_flops(run_config.model) * tokens / step
     sheet = device.get("peak_flops")
