@@ -1,4 +1,4 @@
-"""Refusals of the scripts, and doing what they say."""
+"""Reads the scripts' errors, and follows their advice."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ SHORT = ["--max-iters", "1", "--eval-interval", "1"]
 
 
 def refusal(script, *argv: object) -> str:
-    """What a script says with status 2; its own lines go nowhere."""
+    """Runs a script that must exit with status 2; returns stderr. Its stdout is discarded."""
     err = io.StringIO()
     with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
         assert script.main([str(x) for x in argv]) == 2
@@ -24,7 +24,7 @@ def works(script, *argv: object) -> None:
 
 
 def bash(command: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs what stands in backticks, with programs of the test's in front of all others."""
+    """Runs the command in backticks, with the test's programs first in PATH."""
     places = [str(path or ""), str(Path(sys.executable).parent), os.environ["PATH"]]
     return subprocess.run(
         ["bash", "-c", command],

@@ -1,4 +1,4 @@
-"""Strictness for every test, and the small things that many of them share."""
+"""Strict settings for every test, and the fixtures and helpers that many tests share."""
 
 import contextlib
 import dataclasses
@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Nearly all of the suite's time is compiling programs that run for milliseconds. So LLVM does not
-# optimize them or split them among threads (the workers keep the cores busy), and XLA, where it
-# can be told, does not write fusions in its newer, slower way. XLA_FLAGS has the last word.
+# optimize them or split them among threads (the workers keep the cores busy), and XLA does not use
+# its newer, slower emitters of fusions, if it has an option for that. XLA_FLAGS has the last word.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
@@ -35,17 +35,17 @@ from gptjax.store import runs
 from gptjax.training import Placement, init_params
 
 # Some tests compile the same program; a cache in a folder of this session compiles it once. Small
-# programs are left out: to write and read them takes longer than to compile them.
+# programs are not stored: writing and reading them takes longer than compiling them.
 CACHE = tempfile.TemporaryDirectory(prefix="gptjax-tests-")
 jax.config.update("jax_compilation_cache_dir", CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-# The scripts in processes of their own get another one: they are killed, and JAX writes in place.
+# Scripts in separate processes get another cache: tests kill them, and JAX writes files in place.
 os.environ["XDG_CACHE_HOME"] = CACHE.name + "/home"
 
-# Tracing makes many small objects, and JAX's modules hold very many that stay: the garbage
-# collector need not look at those again and again.
+# Tracing makes many small objects, and JAX's modules contain many permanent ones, which the
+# garbage collector should not scan again and again.
 gc.collect()
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
@@ -61,7 +61,7 @@ TINY = (
 
 
 def with_flags(flags: list[str], *more: object) -> list[str]:
-    """A command line with more flags, each in the place of one that it changes."""
+    """Adds flags to a command line; each replaces an earlier flag of the same name."""
     changed = {str(flag).partition("=")[0] for flag in more if str(flag).startswith("--")}
     pairs = zip(flags[::2], flags[1::2], strict=True)
     kept = [part for pair in pairs if pair[0] not in changed for part in pair]
@@ -69,12 +69,12 @@ def with_flags(flags: list[str], *more: object) -> list[str]:
 
 
 def tiny(*flags: object) -> list[str]:
-    """The flags of a tiny run, with these besides or in the place of its own."""
+    """The flags of a tiny run, with these added or replacing its own."""
     return with_flags(TINY, *flags)
 
 
 def tiny_config(**changes) -> RunConfig:
-    """A run small enough for a test; fields by their flat names."""
+    """The configuration of a run small enough for a test; `fields` by their flat names."""
     base = RunConfig(
         model=GPTConfig(vocab_size=11, block_size=8, n_layer=1, n_head=2, n_embd=16, dropout=0.0),
         train=TrainConfig(batch_size=4, max_iters=20, learning_rate=1e-2, min_lr=1e-3),
@@ -84,7 +84,7 @@ def tiny_config(**changes) -> RunConfig:
 
 @partial(jax.jit, static_argnums=0)
 def init(model_config: GPTConfig, key: jax.Array):
-    """Fresh parameters, in one program: much faster than an operation at a time."""
+    """Initializes parameters in one program: much faster than one operation at a time."""
     return init_params(GPT(model_config), key)
 
 
@@ -92,7 +92,7 @@ def init(model_config: GPTConfig, key: jax.Array):
 def run_model(
     model_config: GPTConfig, params, x_BT: jax.Array, dropout_key: jax.Array | None = None
 ):
-    """Logits, likewise."""
+    """Computes logits, in one program too."""
     return forward(GPT(model_config), params, x_BT, dropout_key)
 
 
@@ -102,13 +102,13 @@ def _init_state(model: GPT, run_config: RunConfig, key: jax.Array):
 
 
 def fresh_state(run_config: RunConfig, key: jax.Array) -> training.TrainState:
-    """The state before the first update, by a program for all runs that start alike."""
+    """Makes the state before the first update, with one program for all runs that start alike."""
     model = dataclasses.replace(run_config.model, dropout=0.0, dtype="float32")
     train = TrainConfig(optimizer=run_config.train.optimizer, grad_clip=run_config.train.grad_clip)
     return _init_state(GPT(model), RunConfig(model, train), key)
 
 
-# What of a run's configuration the host alone reads: the program is the same without it.
+# Fields of the configuration that only the host reads: they do not change the program.
 OF_THE_HOST = {
     name: RunConfig().flat(name)
     for name in (
@@ -120,7 +120,7 @@ OF_THE_HOST = {
 
 @functools.lru_cache(maxsize=32)
 def _train_loop(step: object, model: nn.Module, run_config: RunConfig, placement: Placement):
-    """Keyed by the step's maker too: a test may put another in its place."""
+    """The key includes the function that makes the step, because a test may replace it."""
     del step
     return training.make_train_loop(model, run_config, placement)
 
@@ -147,7 +147,7 @@ def text_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of six steps, made by train.py; tests that write to it copy it first."""
+    """A run of six steps, made by train.py. Tests that write to the run copy it first."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "text.txt").write_text(TEXT)
     path = folder / "run"
@@ -157,7 +157,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, to damage or go on with."""
+    """A copy of the finished run, to damage or to resume."""
     return Path(shutil.copytree(finished_run, tmp_path / "copy"))
 
 
@@ -193,9 +193,9 @@ def count_compiles():
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]):
-    """Calls a script and expects a refusal: status 2, at most three lines, no traceback.
+    """Calls a script that must refuse its input: status 2, at most three lines, no traceback.
 
-    Returns stderr, for the test to look at what it names.
+    Returns stderr, so that the test can check what the error names.
     """
 
     def call(script, *argv: object) -> str:

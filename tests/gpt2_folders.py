@@ -1,4 +1,4 @@
-"""A GPT-2 folder small enough for a test, and what sample.py says of one that will not do."""
+"""Makes small GPT-2 folders, and returns sample.py's errors about invalid ones."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ TEXT = ["To be, or not to be: that is the question.\n", "Ünïcode, too."]
 
 
 def make_folder(folder: Path) -> Path:
-    """A folder as Hugging Face writes it: bare names, no output layer."""
+    """Makes a folder like Hugging Face's: names without a prefix, no output layer."""
     reason = "needs the extra `huggingface`"
     tokenizers = pytest.importorskip("tokenizers", reason=reason)
     safetensors = pytest.importorskip("safetensors.numpy", reason=reason)
@@ -43,12 +43,12 @@ def make_folder(folder: Path) -> Path:
 
 
 def rewrite(folder: Path, **changes) -> None:
-    """Writes config.json, with some of its values changed."""
+    """Writes config.json with some values changed."""
     (folder / "config.json").write_text(json.dumps(STORED | changes))
 
 
 def refusal(folder: Path, capsys, *argv: str, lines: int = 1) -> str:
-    """What sample.py says on stderr, with status 2, of a folder that it refuses."""
+    """Runs sample.py with a folder that it refuses with status 2; returns stderr."""
     capsys.readouterr()
     assert sample.main(["--from-huggingface", str(folder), *argv]) == 2
     error = capsys.readouterr().err

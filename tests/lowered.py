@@ -1,4 +1,4 @@
-"""Programs lowered for accelerators, on a CPU, and what their StableHLO text shows."""
+"""Lowers programs for accelerators on a CPU, and reads their StableHLO text."""
 
 import re
 from collections import Counter
@@ -18,7 +18,7 @@ from gptjax.store.runs import abstract_params
 from gptjax.training import Placement, _loss_sums, init_state, make_keys, make_train_loop
 
 PLATFORMS = ("cuda", "tpu")
-# How JAX's own functions are computed there: none of them comes back to the host.
+# Custom calls of JAX's own functions on a device: none of them calls the host.
 OWN_CALLS = {"cu_threefry2x32_ffi"}
 
 
@@ -32,11 +32,11 @@ class Product(NamedTuple):
 
 
 class HostCallError(Exception):
-    """A program calls the host, which holds up a device and keeps it from being lowered here."""
+    """A program calls the host, which delays a device and prevents lowering here."""
 
 
 def lower(function: Any, *args: Any) -> export.Exported:
-    """A jitted function for all platforms at once; raises where one has no lowering for a part."""
+    """Lowers a jitted function for all platforms; raises if a platform cannot lower some part."""
     callbacks = re.findall(r"\w*callback\w*(?=\[)", str(function.trace(*args).jaxpr))
     if callbacks:
         raise HostCallError(", ".join(sorted(set(callbacks))))
@@ -44,7 +44,7 @@ def lower(function: Any, *args: Any) -> export.Exported:
 
 
 def loop_of(run_config: RunConfig, execution: Execution | None = None) -> export.Exported:
-    """The train loop, which is all of training on the device; a GPU's own attention apart."""
+    """The train loop, which is all of training on the device, except a GPU's own attention."""
     model: Any = GPT(run_config.model)
     suits = suited(model, run_config, "tpu")
     model = suits if execution is None else model.clone(execution=execution)
@@ -73,14 +73,14 @@ def evaluation_of(run_config: RunConfig) -> export.Exported:
 
 
 def prefill_of(run_config: RunConfig) -> export.Exported:
-    """Prompts of two rows, read at once."""
+    """The prefill of two rows."""
     model = GPT(run_config.model)
     prefill = jax.jit(partial(cache.prefill, model))
     return lower(prefill, abstract_params(model), jnp.zeros((2, 4), jnp.int32))
 
 
 def decode_of(run_config: RunConfig) -> export.Exported:
-    """One token of two rows, with the cache."""
+    """A decoding step of two rows, with the cache."""
     model = GPT(run_config.model)
     before = jax.eval_shape(partial(cache.init_cache, run_config.model, 2))
     decode = jax.jit(partial(cache.decode_step, model))
@@ -88,7 +88,7 @@ def decode_of(run_config: RunConfig) -> export.Exported:
 
 
 def generation_of(run_config: RunConfig) -> export.Exported:
-    """The whole program of sample.py: prompts, many tokens, windows that slide."""
+    """The whole program of sample.py: prompts, many tokens, sliding windows."""
     model = GPT(run_config.model)
     program, state = decoding.prepare(model, [jnp.zeros(3, jnp.int32)] * 2, [0, 1], "chunked", 1)
 
@@ -100,15 +100,15 @@ def generation_of(run_config: RunConfig) -> export.Exported:
 
 
 def calls(lowered: export.Exported) -> set[str]:
-    """What the program calls by name: kernels of its own, and the host."""
+    """The targets of the program's custom calls: its own kernels, and the host."""
     text = lowered.mlir_module()
     named = set(re.findall(r"stablehlo\.custom_call @([\w.]+)", text))
-    # Messages to the host and back, which TPUs have in place of a call.
+    # Messages to the host and back, which TPUs use instead of a call.
     return named | set(re.findall(r"stablehlo\.(?:send|recv|infeed|outfeed)\b", text))
 
 
 def products(lowered: export.Exported) -> Counter[Product]:
-    """How many products there are of each kind."""
+    """The number of matrix products of each kind."""
     found: Counter[Product] = Counter()
     for line in lowered.mlir_module().splitlines():
         if "stablehlo.dot_general" in line:
@@ -125,7 +125,7 @@ def widths(lowered: export.Exported) -> set[int]:
 
 
 def sums(lowered: export.Exported) -> Counter[str]:
-    """The dtypes of all that is summed: by reductions, in windows, and by scattered additions."""
+    """The dtypes of all sums: by reductions, in windows, and by scattered additions."""
     text = lowered.mlir_module()
     reductions = re.findall(r"reduce\(.*? applies stablehlo\.add across .*", text)
     found = Counter(_dtypes(line.partition(" : ")[2])[-1] for line in reductions)

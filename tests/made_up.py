@@ -1,4 +1,4 @@
-"""Results of comparisons that never ran: every number of them is made up by the test."""
+"""Makes up results of comparisons that never ran."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ FATES = ("happens silently", "an error at once", "cannot happen")
 
 
 def around(value: float, spread: float = 0.02, repeats: int = 9) -> list[float]:
-    """Repetitions with this median; all of them within the spread, which is relative."""
+    """Repetitions with this median, all within the relative spread."""
     if repeats == 1:
         return [value]
     return [value * (1 + spread * (2 * i / (repeats - 1) - 1)) for i in range(repeats)]
@@ -27,7 +27,7 @@ def program(products: dict[str, int] | None = None, **operations: int) -> dict[s
 def results(*names: str, **step_ms: float) -> dict[str, Any]:
     """A whole run of `names` (all, unless given); underscores in `step_ms` are dashes.
 
-    Whatever has no number of its own is the same for all, so that their order is unclear.
+    Measures that are not given are the same for all contestants, so that their order is unclear.
     """
     names = names or ALL
     times = {name.replace("_", "-"): ms / 1e3 for name, ms in step_ms.items()}
@@ -82,7 +82,7 @@ def results(*names: str, **step_ms: float) -> dict[str, Any]:
 
 
 def ease(*designs: str, silent: dict[str, int] | None = None, **lines: int) -> dict[str, Any]:
-    """The short programs `hidden` and `seeds` of these designs, all alike unless it says."""
+    """The short programs `hidden` and `seeds` of these designs, all alike unless given."""
     if not designs:
         return {}
 

@@ -1,6 +1,6 @@
 """python mesh_worker.py MESH FILE: trains small models on a mesh of 8 devices and on one of them.
 
-Writes to FILE what was seen, as JSON, for test_sharding.py.
+Writes the observations to FILE as JSON, for test_sharding.py.
 """
 
 import json
@@ -23,7 +23,7 @@ from gptjax.training import init_state, make_keys, make_train_loop
 
 MODEL = GPTConfig(vocab_size=61, block_size=16, n_layer=2, n_head=4, n_embd=64, dropout=0.1)
 TRAIN = TrainConfig(batch_size=16, max_iters=50, learning_rate=1e-3, min_lr=1e-4, warmup_iters=5)
-TOKENS = (np.arange(5000) % 61).astype(np.uint8)  # it counts, which is learned at once
+TOKENS = (np.arange(5000) % 61).astype(np.uint8)  # it counts, which is learned quickly
 STEPS = 50
 CASES: dict[str, dict[str, Any]] = {
     "adamw": {},
@@ -38,13 +38,13 @@ loss.PIECE_BYTES = 2**20  # several pieces of it
 
 
 def run(run_config: RunConfig, mesh: Any) -> dict[str, Any]:
-    """Losses of STEPS updates, one update a dispatch, and the program that makes them."""
+    """Losses of STEPS updates, one update per dispatch, and the program that computes them."""
     model = sharding.spread(suited(GPT(run_config.model), run_config, "cpu"), mesh)
     init = partial(init_state, model, run_config)
     keys, tokens = sharding.everywhere(mesh, (make_keys(1), TOKENS))
     abstract = sharding.target(mesh, jax.eval_shape(init, keys.params))
     where = mesh and jax.tree.map(lambda x: x.sharding, abstract)
-    fast = {"xla_backend_optimization_level": 0}  # compiled fast; the operations are the same
+    fast = {"xla_backend_optimization_level": 0}  # compile fast; the operations are the same
     state = jax.jit(init, out_shardings=where, compiler_options=fast)(keys.params)
     first = jax.device_get(state.params)
     sizes = {

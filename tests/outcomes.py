@@ -1,4 +1,4 @@
-"""Tiny runs: making one, what it says of itself, and what two have in common."""
+"""Makes tiny runs, reads their records, and compares two runs."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def go(path: Path, text_file: Path, *flags: str) -> int:
 
 
 def final_state(path: Path):
-    """The newest checkpoint's whole state."""
+    """Reads the complete state in the newest checkpoint."""
     run_config, _ = runs.read_run(path)
     model = runs.make_model(run_config)
     abstract = jax.eval_shape(lambda k: init_state(model, run_config, k), make_keys(0).params)
@@ -30,13 +30,13 @@ def final_state(path: Path):
 
 
 def assert_same_state(a: Path, b: Path) -> None:
-    """Bit for bit: step, parameters and the optimizer's moments."""
+    """Checks that two runs agree bit for bit: step, parameters and the optimizer's moments."""
     for x, y in zip(*(jax.tree.leaves(final_state(p)) for p in (a, b)), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
 def metrics(path: Path, *left_out: str) -> list[dict]:
-    """The lines of metrics.jsonl, every one of which must be whole."""
+    """The lines of metrics.jsonl, all of which must be complete."""
     text = (path / runs.METRICS).read_text()
     assert text == "" or text.endswith("\n")
     lines = [json.loads(line) for line in text.splitlines()]

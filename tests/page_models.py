@@ -1,4 +1,4 @@
-"""Small models of every kind that a page can hold, with their pages, and what Python computes."""
+"""Small models of every kind that a page can contain, their pages, and Python's results."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ class Made(NamedTuple):
 
 
 def make(name: str, folder: Path, dtype: Any = "float32") -> Made:
-    """A model of random parameters, large enough that heads differ and text does not repeat."""
+    """A model with random parameters, so large that heads differ and the text does not repeat."""
     model_name, model_config = KINDS[name]
     run_config = RunConfig(model=model_config, model_name=model_name)
     model = runs.make_model(run_config)
@@ -76,7 +76,7 @@ def make(name: str, folder: Path, dtype: Any = "float32") -> Made:
 
 
 def in_node(asked: list[tuple[Path, list[tuple[str, Any]]]]) -> list[list[Any]]:
-    """What the worker of each page answers to its calls, in one Node."""
+    """Calls the workers of all pages in one Node process; returns their answers."""
     assert NODE is not None
     done = subprocess.run(
         [NODE, str(Path(__file__).with_name("page_in_node.mjs"))],
@@ -107,7 +107,7 @@ def python_logits(run: runs.Run, ids: list[list[int]]) -> np.ndarray:
 
 
 def python_greedy(run: runs.Run, ids: list[int], count: int) -> list[int]:
-    """Greedy text as `sample.py` makes it."""
+    """Greedy text of `sample.py`."""
     key = jax.random.key(0)
     y = generate(
         run.model,

@@ -1,4 +1,4 @@
-"""Our GPT beside PyTorch's: the same weights in both, and how near they must be."""
+"""Puts the same weights into our GPT and PyTorch's, and defines how close results must be."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ FEW = settings(
 
 
 def assert_close(a, b, relative, floor=0.0):
-    """Relative to the largest entry: near zero, float32 cannot do better than the sums it made."""
+    """Checks differences relative to the largest entry: float32's sums limit accuracy near zero."""
     a, b = np.asarray(a), np.asarray(b)
     assert a.shape == b.shape
     np.testing.assert_allclose(a, b, rtol=0, atol=relative * np.abs(b).max() + floor)
@@ -47,14 +47,14 @@ def sizes(draw):
         "block_size": draw(st.integers(1, 16)),
         "n_layer": draw(st.integers(1, 3)),
         "n_head": n_head,
-        # LayerNorm of fewer than four numbers amplifies rounding: the comparison would be of that.
+        # LayerNorm of fewer than four numbers amplifies rounding too much to compare.
         "n_embd": n_head * draw(st.integers(4, 12)),
         "dropout": 0.0,
     }
 
 
 def fresh_params(model_config, seed=0):
-    """Larger than at initialisation, biases too, so that nothing is hidden by being near zero."""
+    """Parameters larger than at initialisation, biases too, so that no error hides near zero."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: init_params(GPT(model_config), key), jax.random.key(0))
 
@@ -127,7 +127,7 @@ def huggingface_model(model_config, seed=0):
 
 
 def check_both_ways(model_config, params, model, from_theirs, to_theirs):
-    """Logits, then gradients, which come back under their names and must be ours."""
+    """Compares logits, then gradients by their names."""
     batch = random_batch(model_config)
 
     @jax.jit
@@ -142,8 +142,8 @@ def check_both_ways(model_config, params, model, from_theirs, to_theirs):
     assert_close(logits_BTV, torch_logits(model, batch.x_BT), LOGITS)
     torch_loss(model, batch).backward()
     _, theirs = from_theirs({name: p.grad for name, p in model.named_parameters()})
-    # A gradient that is zero on paper (a key's bias, by the softmax) is rounding on both sides,
-    # so nothing is asked of it below the rounding of the largest.
+    # A gradient that is zero in theory (a key's bias, because of softmax) is only rounding on both
+    # sides, so differences below the rounding of the largest gradient are allowed.
     largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(ours))
     jax.tree.map(lambda a, b: assert_close(a, b, GRADIENTS, floor=1e-6 * largest), ours, theirs)
     back = to_theirs(model_config, params)

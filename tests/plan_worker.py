@@ -1,4 +1,4 @@
-"""python plan_worker.py FILE: bytes of states really placed on 8 devices, beside the plan's."""
+"""python plan_worker.py FILE: compares the bytes of states placed on 8 devices with the plan's."""
 
 import json
 import sys

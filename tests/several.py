@@ -1,4 +1,4 @@
-"""Runs of several processes, each with simulated devices of its own."""
+"""Runs several processes, each with its own simulated devices."""
 
 import os
 import re
@@ -28,11 +28,11 @@ def free_port() -> int:
 def start_together(
     *flags: object, devices: int = 4, programs: list[list[str]] | None = None, count: int = 2
 ) -> list[subprocess.Popen[str]]:
-    """`train.py` as several processes that train one model; their output is captured.
+    """Starts `train.py` as several processes that train one model, and captures their output.
 
     Args:
-        devices: of each process.
-        programs: what each process runs in the place of train.py.
+        devices: number of devices of each process.
+        programs: the program that each process runs instead of train.py.
     """
     address = f"127.0.0.1:{free_port()}"
     programs = programs or [[str(ROOT / "train.py")]] * count
@@ -64,16 +64,16 @@ def ended(
 
 
 def said(text: str) -> str:
-    """What a process printed, without JAX's lines on its connections."""
+    """The output of a process, without JAX's lines about its connections."""
     theirs = ("E1", "E0", "W1", "W0", "I1", "I0")
-    text = re.sub(r"\[Gloo\][^\[\n]*", "", text)  # of several threads, which share lines
-    text = re.sub(r"[^\n]*peer ranks[^\n]*\n?", "", text)  # the rest of a line that was shared
+    text = re.sub(r"\[Gloo\][^\[\n]*", "", text)  # several threads may write to one line
+    text = re.sub(r"[^\n]*peer ranks[^\n]*\n?", "", text)  # the rest of such a line
     lines = (line for line in text.splitlines(True) if line.strip())
     return "".join(line for line in lines if not line.startswith(theirs))
 
 
 def call(script: str, *flags: object, devices: int = 1) -> subprocess.CompletedProcess[str]:
-    """A script to its end, as one process."""
+    """Runs a script to its end, as one process."""
     return subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, flags)],
         text=True,

@@ -1,4 +1,4 @@
-"""Small texts in the place of the corpora that have names, served from files of the test's."""
+"""Small texts that replace the named corpora, served from the test's files."""
 
 import hashlib
 import importlib.util
@@ -26,9 +26,9 @@ def prepare_py() -> ModuleType:
 def stand_in(
     monkeypatch: pytest.MonkeyPatch, name: str, place: Path, *contents: bytes
 ) -> list[Path]:
-    """Puts these bytes in the place of a corpus: its record with their sizes and digests.
+    """Replaces a corpus by these bytes: changes the sizes and digests in its record.
 
-    Cuts are at nine tenths and at 95 hundredths, as those of the real ones.
+    The cuts are at 90 % and 95 %, as in the real corpora.
 
     Returns:
         What is on the "web": the files, or the archives in which they are.

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for strange texts: all that a tokenizer must bring back as it was."""
+"""Hypothesis strategies for strange texts, which a tokenizer must restore exactly."""
 
 from hypothesis import strategies as st
 

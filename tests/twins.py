@@ -1,4 +1,4 @@
-"""The lecture's model in PyTorch, with its modules' names: what `from_lecture` must read."""
+"""The lecture's model in PyTorch, with the lecture's module names, which `from_lecture` reads."""
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ class LectureBlock(nn.Module):
 
 
 class LectureGPT(nn.Module):
-    """Logits alone; the loss is computed beside it, as in this project."""
+    """Returns only logits; as in this project, the loss is computed separately."""
 
     def __init__(self, cfg: GPTConfig) -> None:
         super().__init__()

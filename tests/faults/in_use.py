@@ -1,9 +1,9 @@
-"""python in_use.py FILE METRICS train.py ...: runs the script, and writes to FILE what is in use.
+"""python in_use.py FILE METRICS train.py ...: runs the script, and writes its memory use to FILE.
 
-A line every 100 ms or so: the run's newest step by its metrics.jsonl, METRICS, and the bytes that
-are allocated and not freed, after a garbage collection. That is not what the system sees: an
-allocator keeps what is freed, so what leaks is first taken from there, and what does not leak may
-grow with the holes between it.
+It writes a line about every 100 ms: the run's newest step in its metrics.jsonl, METRICS, and the
+bytes that are allocated and not freed, after a garbage collection. The system's figure would be
+less useful: an allocator keeps freed memory, so a leak first uses that memory, and fragmentation
+can make the process grow without a leak.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""The scripts as processes of their own, to be killed."""
+"""Starts the scripts as separate processes, so that tests can kill them."""
 
 import os
 import subprocess
@@ -13,14 +13,14 @@ from conftest import tiny, with_flags
 
 ROOT = Path(train.__file__).parent
 
-# The processes see this checkout whatever their folder. They do not share the tests' compiled
-# programs: one that is killed leaves half an entry in JAX's cache, which is a warning here.
-# Their output is buffered, as a person's is.
+# The processes import this checkout in any working directory. They do not share the tests' cache of
+# compiled programs: a killed process leaves an incomplete entry in JAX's cache, which causes a
+# warning here. Their output is buffered, as a user's is.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
 
 
 def start(script: str, *flags: object, **options) -> subprocess.Popen[str]:
-    """`train.py` or `sample.py` as a process; its output is captured."""
+    """Starts `train.py` or `sample.py` as a process, and captures its output."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, flags)],
         text=True,
@@ -29,19 +29,19 @@ def start(script: str, *flags: object, **options) -> subprocess.Popen[str]:
 
 
 def call(script: str, *flags: object, **options) -> tuple[int, str, str]:
-    """The same to its end: exit status, stdout and stderr."""
+    """Runs a script to its end; returns exit status, stdout and stderr."""
     process = start(script, *flags, **options)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
 def train_flags(path: Path, text_file: Path, *flags: object) -> list[str]:
-    """A tiny run at `path`; these flags have the last word."""
+    """The flags of a tiny run at `path`; the given flags have the last word."""
     return with_flags(tiny("--data", text_file, "--out-dir", path), *flags)
 
 
 def wait_for(process: subprocess.Popen[str], ready, seconds: float = 120) -> None:
-    """Until `ready()`; fails if the process ends before."""
+    """Waits until `ready()`; fails if the process ends first."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert process.poll() is None, process.communicate()
@@ -50,7 +50,7 @@ def wait_for(process: subprocess.Popen[str], ready, seconds: float = 120) -> Non
 
 
 def saved_steps(path: Path) -> list[int]:
-    """The steps of a run's checkpoints, by their names alone: also while it is written to."""
+    """The steps of a run's checkpoints, from their names alone, so that the run may be writing."""
     folder = path / runs.CHECKPOINTS
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())

@@ -1,4 +1,4 @@
-"""Whatever is typed and whatever is in the files: a result or one clear line, never a traceback."""
+"""For any flags and any file contents: a result or one clear line, never a traceback."""
 
 import contextlib
 import io
@@ -31,14 +31,14 @@ TEXTS = st.one_of(
     st.text(alphabet="ab🙂\r\n", min_size=150, max_size=160).map(str.encode),
 )
 
-# Where a file is changed, as shares of the files and of one's length, and what is put there.
+# Which file to change, and where, as fractions of the list and of the length; and the new bytes.
 CHANGES = st.tuples(
     st.floats(0, 0.999), st.floats(0, 0.999), st.one_of(st.none(), st.binary(max_size=6))
 )
 
 
 def outcome(name: str, argv: list[str]) -> int:
-    """Calls a script in this process and holds what it says to the rules."""
+    """Calls a script in this process, and checks its output against the rules."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -59,7 +59,7 @@ def check(name: str, status: object, err: str) -> None:
 
 
 def check_refused(tmp_path_factory, name: str, argv: list[str], flag: str) -> None:
-    """Whatever else is typed, a path that does not exist is refused, and nothing is left behind."""
+    """With any other flags, a path that does not exist is refused, and no file is left."""
     folder = tmp_path_factory.getbasetemp() / f"flags of {name}"
     folder.mkdir(exist_ok=True)
     with contextlib.chdir(folder):
@@ -83,9 +83,9 @@ def property_test(examples):
 
 
 def damage(run: Path, where: float, at: float, what: bytes | None) -> None:
-    """Writes into a file of a run, or cuts it off there."""
+    """Overwrites bytes in a file of a run, or truncates the file there."""
     files = sorted(p for p in run.rglob("*") if p.is_file() and p.name != "loss.png")
-    # Half of the time one of the files that a person could edit.
+    # Half of the time, change a file that a person could edit.
     files += [p for p in files if p.suffix in (".json", ".jsonl")] * 5
     file = files[int(where * len(files))]
     content = file.read_bytes()
@@ -171,7 +171,7 @@ def test_texts(tmp_path_factory, content):
 @property_test(12)
 @given(data=st.data())
 def test_processes(finished_run, tmp_path_factory, data):
-    """The same as real processes, whose arguments can hold neither NUL nor a lone surrogate."""
+    """The same with real processes, whose arguments cannot contain NUL or a lone surrogate."""
     script = data.draw(st.sampled_from(["sample.py", "sample.py", "train.py"]))
     argv = data.draw(SAMPLING if script == "sample.py" else TYPED)
     argv = [x.encode("utf-8", "replace").replace(b"\0", b"").decode() for x in argv]
@@ -197,7 +197,7 @@ def test_a_few_of_each(finished_run, tmp_path_factory):
         ["--top-k", "1" + "0" * 30],
         ["--step", "9" * 40],
         ["--temperature", "1e-320"],
-        ["--temperature", "3.5e38"],  # a finite float, and no float32: a warning of NumPy's
+        ["--temperature", "3.5e38"],  # a finite float beyond float32: NumPy warns
         ["--num-samples", str(2**31)],
         ["--max-new-tokens", str(10**30)],
         ["--prompt-file", "a\0b"],

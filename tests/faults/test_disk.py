@@ -19,7 +19,7 @@ from outcomes import metrics
 from processes import ENVIRONMENT, ROOT, one_line, saved_steps, start, train_flags
 from processes import wait_for as wait
 
-# A mount of its own in a namespace of its own: of 600 kB, and read-only when asked for.
+# A separate mount in a separate namespace: 600 kB, and read-only on request.
 CAN_MOUNT = (
     shutil.which("unshare") is not None
     and subprocess.run(
@@ -32,9 +32,9 @@ needs_mount = pytest.mark.skipif(not CAN_MOUNT, reason="this user may mount noth
 
 @pytest.mark.slow
 def test_a_full_disk_is_told_with_its_path_and_leaves_the_earlier_checkpoints_whole(run_copy):
-    """No file may grow to what a checkpoint's need: what a quota does.
+    """Limits the size of files to less than a checkpoint needs, as a quota does.
 
-    The picture is not drawn: it would fail first, and the background's error would go unseen.
+    The picture is not drawn: it would fail first and hide the error of the background thread.
     """
     path, before = run_copy, saved_steps(run_copy)
     script = (
@@ -83,14 +83,14 @@ def test_checkpoints_that_vanish_are_told_at_the_next_save(tmp_path, text_file):
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_a_disk_of_its_own(tmp_path, text_file, trouble):
-    """The real thing: ENOSPC and EROFS of a file system, between one save and the next."""
+    """A real file system's ENOSPC and EROFS, between one save and the next."""
     disk, outside = tmp_path / "disk", tmp_path / "outside"
     for folder in (disk, outside):
         folder.mkdir()
     flags = train_flags(disk / "run", text_file, "--max-iters", 10**6, "--eval-interval", 10**6)
     then = {
         "full": f"dd if=/dev/zero of={disk}/zeros bs=1k count=100000 2>/dev/null || true",
-        # Refused while a file is open to write, so until it is not.
+        # The remount fails while a file is open for writing, so repeat it.
         "read-only": f"until mount -o remount,ro {disk} 2>/dev/null; do :; done",
     }[trouble]
     python = f"{sys.executable} {ROOT / 'train.py'}"
@@ -107,7 +107,7 @@ def test_a_disk_of_its_own(tmp_path, text_file, trouble):
     err = (outside / "err").read_text()
     says, statuses = {
         "full": ("No space left on device", [1]),
-        "read-only": ("Read-only file system", [1, 2]),  # 2 where metrics.jsonl met it first
+        "read-only": ("Read-only file system", [1, 2]),  # 2 if metrics.jsonl failed first
     }[trouble]
     assert str(disk / "run") in one_line(err)
     assert says in err
@@ -124,7 +124,7 @@ def test_a_disk_of_its_own(tmp_path, text_file, trouble):
 
 
 def test_a_line_of_metrics_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    """A disk that takes half of it: what was written is taken back."""
+    """If the disk takes only half of a write, the written half is removed."""
     log = MetricsLog(tmp_path / "metrics.jsonl", 0)
     log.add(step=1, seconds=0.5)
     real = os.write
@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path, monkeypatch):
 def test_metrics_are_on_the_disk_before_the_checkpoint_that_follows_them(
     tmp_path, text_file, monkeypatch
 ):
-    """Else a power cut could leave a checkpoint whose steps have no lines."""
+    """Otherwise a power cut could leave a checkpoint whose steps have no lines in metrics.jsonl."""
     flushed = []
 
     def flush(self):

@@ -1,4 +1,4 @@
-"""Whatever the environment sets, lacks or closes: the same run, or one line before it begins."""
+"""With any variables, missing programs or closed streams: the same run, or one line of error."""
 
 import asyncio
 import random
@@ -59,7 +59,7 @@ def test_a_setting_of_jax_changes_no_bit_of_a_run(tmp_path, text_file, finished_
 def test_variables_of_jax_change_no_bit_of_a_run_or_of_a_sample(
     tmp_path, text_file, finished_run, capsys
 ):
-    """`JAX_ENABLE_X64=1 python train.py` was a traceback, and left half a folder."""
+    """`JAX_ENABLE_X64=1 python train.py` once gave a traceback and an incomplete folder."""
     settings = {
         "JAX_ENABLE_X64": "1",
         "JAX_DEFAULT_PRNG_IMPL": "rbg",
@@ -93,7 +93,7 @@ def test_a_setting_of_this_thread_alone_is_refused():
 
 @pytest.mark.parametrize("script", ["train.py", "sample.py"])
 def test_flags_that_xla_does_not_know_are_one_line(tmp_path, script, text_file):
-    """XLA ends the process."""
+    """Otherwise XLA aborts the process."""
     path = tmp_path / "run"
     flags = train_flags(path, text_file) if script == "train.py" else ["--out-dir", tmp_path]
     environment = ENVIRONMENT | {"XLA_FLAGS": "--xla_nonsense=3"}
@@ -105,7 +105,7 @@ def test_flags_that_xla_does_not_know_are_one_line(tmp_path, script, text_file):
 
 @pytest.mark.parametrize("script", ["train.py", "sample.py"])
 def test_a_variable_that_jax_cannot_read_is_one_line(script):
-    """JAX reads them as it is imported, before a script has begun."""
+    """JAX reads these variables when it is imported, before the script starts."""
     environment = ENVIRONMENT | {"JAX_ENABLE_X64": "perhaps"}
     status, out, err = call(script, "--nonsense", env=environment)
     assert (status, out) == (2, "")
@@ -113,7 +113,7 @@ def test_a_variable_that_jax_cannot_read_is_one_line(script):
 
 
 def test_a_variable_that_jax_cannot_read_is_one_line_of_the_command():
-    """`python -m gptjax` imports the package before its command, and the package imported JAX."""
+    """`python -m gptjax` imports the package before its command: it must not import JAX."""
     process = subprocess.run(
         [sys.executable, "-m", "gptjax", "train"],
         env=ENVIRONMENT | {"JAX_ENABLE_X64": "perhaps"},
@@ -148,7 +148,7 @@ sys.exit(train.main())
 
 
 def shell(script: str, flags: list[str], redirection: str) -> subprocess.CompletedProcess[str]:
-    """A script with some of its standard streams closed, or led elsewhere."""
+    """Runs a script with some of its standard streams closed or redirected."""
     start = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, *start, *flags],
@@ -197,7 +197,7 @@ def test_verify_and_lecture_with_closed_streams(finished_run, tmp_path, text_fil
 
 
 def test_from_a_thread(tmp_path, text_file, finished_run):
-    """Python has handlers of signals in the main thread alone."""
+    """Python allows signal handlers only in the main thread."""
     statuses = []
     thread = threading.Thread(target=lambda: statuses.append(go(tmp_path / "run", text_file)))
     thread.start()
@@ -207,7 +207,7 @@ def test_from_a_thread(tmp_path, text_file, finished_run):
 
 
 def test_from_a_notebook(tmp_path, text_file, finished_run):
-    """Where an event loop runs already."""
+    """As in a notebook, where an event loop is already running."""
 
     async def cell() -> int:
         return go(tmp_path / "run", text_file)
@@ -226,7 +226,7 @@ def test_from_another_folder_the_hints_name_the_scripts_where_they_are(tmp_path,
     assert one_line(err).startswith("train.py: error: ")
 
 
-# What a person's shell, scheduler or notebook may have set; None takes a variable away.
+# Variables that a shell, scheduler or notebook may have set; None unsets a variable.
 VARIABLES: dict[str, list[str | None]] = {
     "JAX_ENABLE_X64": ["1", "0", "perhaps"],
     "JAX_DEBUG_NANS": ["1"],
@@ -281,7 +281,7 @@ FOLDERS = ["run", "my run", "it's $HOME", "-x", "ü/漢/🙂", "new\nline", "dee
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(40))
 def test_environments(tmp_path, text_file, finished_run, number):
-    """Done or one line; a folder stays only where the run can be resumed."""
+    """Success or one line of error; the folder stays only if the run can be resumed."""
     chance = random.Random(number)
     names = chance.sample(sorted(VARIABLES), chance.randint(2, 9))
     chosen = {name: chance.choice(VARIABLES[name]) for name in names}

@@ -1,4 +1,4 @@
-"""The folder of a new run: its own from the first moment, and gone if no run came of it."""
+"""The folder of a new run: reserved from the start, and removed if no run was started."""
 
 import json
 import time
@@ -20,7 +20,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_two_runs_that_begin_in_one_second_have_two_names(here, monkeypatch):
-    """The name was taken once the text was read: of three runs, two died."""
+    """The name used to be reserved only after reading the text: two of three runs failed."""
     monkeypatch.setattr(time, "strftime", lambda _: "now")
     with taken(None, "p", False) as a, taken(None, "p", False) as b, taken(None, "p", False) as c:
         assert [str(path) for path in (a, b, c)] == ["runs/p-now", "runs/p-now-2", "runs/p-now-3"]
@@ -64,7 +64,7 @@ def test_a_run_that_fails_later_stays_and_can_be_resumed(here, text_file, monkey
     assert train.main(["--resume"]) == 0
 
     with monkeypatch.context() as patch:
-        patch.setattr("gptjax.store.runs.write_config", full)  # tokenizer.json is there by then
+        patch.setattr("gptjax.store.runs.write_config", full)  # tokenizer.json exists by then
         assert train.main([*flags, "--out-dir", "other"]) == 1
     assert not (here / "other").exists()
 

@@ -1,4 +1,4 @@
-"""What systems and people put beside a run's files is passed over; what nobody lists is damage."""
+"""Known files of systems and people beside a run's files are ignored; unknown files are damage."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def folders(path: Path) -> list[Path]:
 
 
 def litter(path: Path) -> None:
-    """Each of the names in each folder, with what Finder writes at the beginning of its own."""
+    """Makes a file of each name in each folder; some begin with the bytes that Finder writes."""
     for folder in folders(path):
         for name in NAMES:
             (folder / name).write_bytes(b"\0\0\0\1Bud1")
@@ -39,7 +39,7 @@ def test_the_list_is_that_of_security_md():
 
 
 def test_what_systems_leave_in_a_run_is_passed_over(run_copy, capsys):
-    """It had a resume rename the newest checkpoint, and train those steps again."""
+    """Such a file made a resume rename the newest checkpoint and train its steps again."""
     litter(run_copy)
     assert runs.load_run(run_copy, "latest").step == 6
     assert command(["verify", str(run_copy)]) == 0
@@ -59,7 +59,7 @@ def test_any_other_file_stays_refused(run_copy, name):
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_a_name_alone_passes_nothing_but_a_file(run_copy, tmp_path, kind):
-    """TensorStore would follow a link, and wait for a pipe, that a forged array names."""
+    """TensorStore would follow a link, or wait for a pipe, that a forged array names."""
     place = run_copy / NEWEST / "params" / "d" / "._data"
     if kind == "link":
         (tmp_path / "secret").write_text("x")
@@ -74,7 +74,7 @@ def test_a_name_alone_passes_nothing_but_a_file(run_copy, tmp_path, kind):
 
 
 def test_the_bytes_of_a_foreign_file_count(run_copy):
-    """Or a forged array could lead to more of them than a model of this size has."""
+    """Otherwise a forged array could refer to more files than a model of this size has."""
     with (run_copy / NEWEST / "params" / "d" / "._data").open("wb") as file:
         file.truncate(65 * 2**20)
     with pytest.raises(manifest.DamagedError, match="its files have 68"):

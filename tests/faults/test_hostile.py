@@ -1,4 +1,4 @@
-"""A run directory from a stranger: the reader may fail, but only so."""
+"""A run directory from a stranger: reading it may fail, but only with a clear error."""
 
 import json
 import os
@@ -24,7 +24,7 @@ NEWEST = "checkpoints/6"
 
 
 def edit(path, **changes):
-    """Changes values of config.json, each named by its place: model__n_layer."""
+    """Changes values in config.json, each named by its path, such as model__n_layer."""
     stored = json.loads((path / "config.json").read_text())
     for name, value in changes.items():
         place = stored["config"]
@@ -36,14 +36,14 @@ def edit(path, **changes):
 
 
 def seal(folder):
-    """Makes a manifest fit what is in a checkpoint now, as whoever forges one would."""
+    """Makes a manifest fit the checkpoint's current files, as a forger would."""
     old = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").unlink()
     write_manifest(folder, old["step"], old["val_loss"], 0)
 
 
 def every_reader_refuses(refused, path, *said):
-    """sample.py, train.py --resume and --eval-only, with one line each and nothing changed."""
+    """Runs sample.py, train.py --resume and --eval-only: each prints one line, changes nothing."""
     before = {p: p.lstat().st_mtime_ns for p in path.rglob("*")}
     for script, flags in (
         (sample, ["--max-new-tokens", "2"]),
@@ -58,7 +58,7 @@ def every_reader_refuses(refused, path, *said):
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "checkpoints"])
 def test_links_out_of_a_run_are_not_followed(run_copy, tmp_path, refused, name):
-    """Neither to read nor to write, delete or rename what is there."""
+    """A link must not be used to read, write, delete or rename its target."""
     outside = tmp_path / "outside"
     shutil.move(run_copy / name, outside)
     (run_copy / name).symlink_to(outside)
@@ -140,7 +140,7 @@ def test_configs_that_no_run_has(run_copy, changes, refused):
 
 
 def test_sizes_are_compared_with_the_arrays_before_any_is_made(run_copy, refused):
-    """The model of this config has 40 TB; its checkpoint has 5,000 numbers."""
+    """This configuration's model would take 40 TB; its checkpoint has 5,000 numbers."""
     edit(run_copy, model__n_embd=2**20, model__block_size=2**20, train__batch_size=1)
     error = refused(sample, "--out-dir", run_copy)
     assert "holds no whole checkpoint" in error
@@ -170,7 +170,7 @@ def test_json_that_no_run_writes(run_copy, text, refused):
     ("name", "limit"), [("config.json", runs.MAX_CONFIG_BYTES), ("tokenizer.json", MAX_JSON_BYTES)]
 )
 def test_json_larger_than_any_run_writes_is_not_parsed(run_copy, name, limit, refused):
-    """By itself it would be valid."""
+    """The file by itself would be valid."""
     text = (run_copy / name).read_text()
     (run_copy / name).write_text(text + (limit - len(text)) * " ")
     assert sample.main(["--out-dir", str(run_copy), "--max-new-tokens", "2"]) == 0
@@ -234,7 +234,7 @@ def test_a_forged_chunk_larger_than_its_array_is_refused(run_copy):
 
 
 def test_names_that_lead_out_are_no_keys_of_a_checkpoints_files(tmp_path):
-    """What keeps a forged name inside is TensorStore's rule; this holds it to that."""
+    """TensorStore's own rule keeps forged names inside the checkpoint; this test checks it."""
     (tmp_path / "in").mkdir()
     (tmp_path / "secret").write_text("x")
     store = tensorstore.KvStore.open({"driver": "file", "path": f"{tmp_path}/in/"}).result()
@@ -257,7 +257,7 @@ def test_metrics_of_a_stranger_are_read_a_line_at_a_time(tmp_path):
 
 @pytest.mark.slow
 def test_hostile_files_take_no_more_memory_than_a_gigabyte(run_copy):
-    """In a process that may not have more: JSON of empty lists, and a line without an end."""
+    """In a process with limited memory: JSON of many empty lists, and a line without an end."""
     (run_copy / "tokenizer.json").write_text("[" + "[]," * (16 * 2**20 // 3 - 9) + "[]]")
     script = (
         "import sys, resource; from pathlib import Path; from gptjax import files\n"

@@ -1,4 +1,4 @@
-"""A run that is killed goes on as if it had not been, and one process at a time writes to it."""
+"""A killed run continues as if never killed, and only one process at a time writes to a run."""
 
 import os
 import random
@@ -19,14 +19,14 @@ from outcomes import TIMES, assert_same_state, metrics
 from processes import ENVIRONMENT, saved_steps, start, train_flags, wait_for
 
 STEPS = 800
-# Saved by time alone, some ten times a second: a kill finds a save under way more often than not.
+# Saves by time alone, about ten per second, so that most kills happen during a save.
 KILLABLE = ["--max-iters", STEPS, "--eval-interval", STEPS, "--log-interval", 7]
 OFTEN = ["--save-interval-minutes", 0.002]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The run that the killed ones must equal."""
+    """The undisturbed run, which the killed runs must equal."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "text.txt").write_text(TEXT)
     assert train.main(train_flags(folder / "run", folder / "text.txt", *KILLABLE)) == 0
@@ -41,8 +41,8 @@ def test_a_killed_run_is_the_undisturbed_run_and_is_refused_to_a_second_process(
     process = start("train.py", *train_flags(path, text_file, *KILLABLE, *OFTEN))
     wait_for(process, lambda: len(saved_steps(path)) > 1)
 
-    # While it lives, its folder is its own; reading it is free. It stands still for that: it saves
-    # so often that what is being read would be pruned.
+    # While the process lives, only it may write to its folder; reading is allowed. The process is
+    # stopped meanwhile: it saves so often that it would prune the checkpoint that is being read.
     os.kill(process.pid, signal.SIGSTOP)
     for flags in (["--resume"], ["--overwrite", "--data", text_file]):
         assert "another process is training in" in refused(train, "--out-dir", path, *flags)
@@ -54,7 +54,7 @@ def test_a_killed_run_is_the_undisturbed_run_and_is_refused_to_a_second_process(
     assert before
     assert before[-1] < STEPS, "it was killed too late"
 
-    # The second time it dies of two Ctrl-C: at once, without saving, and nothing is lost.
+    # The second time, two Ctrl-C end the process at once, without saving, and nothing is lost.
     process = start("train.py", "--out-dir", path, "--resume", *OFTEN)
     wait_for(process, lambda: saved_steps(path)[-1] > before[-1])
     os.kill(process.pid, signal.SIGSTOP)
@@ -101,7 +101,7 @@ def test_where_there_are_no_locks_it_says_so_and_goes_on(tmp_path, monkeypatch):
 def test_killed_before_config_json_is_written_the_same_command_works(
     run_copy, tmp_path, text_file, written
 ):
-    """The folder was refused: not empty, and no run."""
+    """Such a folder used to be refused: not empty, and not a run."""
     path = tmp_path / "begun"
     path.mkdir()
     for name in written:
@@ -119,7 +119,7 @@ def test_what_is_not_the_beginning_of_a_run_is_not_written_over(tmp_path, text_f
 
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path, text_file, undisturbed):
-    """benchmarks/torture.py does the same sixty times."""
+    """benchmarks/torture.py repeats this sixty times."""
     path, moments = tmp_path / "run", random.Random(7)
     first = train_flags(path, text_file, *KILLABLE, *OFTEN)
     for _ in range(6):
@@ -137,7 +137,7 @@ def test_killed_at_random_moments(tmp_path, text_file, undisturbed):
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_leaves_at_once(second):
-    """Whatever the process is at, a save or a step that takes minutes: the first was heeded."""
+    """The first signal requests a stop, which may take minutes; the second kills the process."""
     script = f"""
 import os, signal, time
 from gptjax.app.signals import StopRequest

@@ -1,4 +1,4 @@
-"""Over 20,000 steps nothing grows: memory, open files, threads, the time of a step."""
+"""Over 20,000 steps, nothing grows: memory, open files, threads, or the time per step."""
 
 import ctypes
 import os
@@ -13,8 +13,8 @@ from outcomes import metrics
 from processes import ENVIRONMENT, ROOT, saved_steps, start, train_flags, wait_for
 
 STEPS = 20_000
-# What tensorstore does not free of the metrics that Orbax asks it for at each save (measured: 58
-# KiB with 0.1.86; docs/reliability.md).
+# Orbax asks tensorstore for metrics at each save, and tensorstore does not free all of their memory
+# (measured: 58 KiB with 0.1.86; docs/reliability.md).
 SAVE_KIB = 64
 
 needs_glibc = pytest.mark.skipif(
@@ -23,27 +23,27 @@ needs_glibc = pytest.mark.skipif(
 
 
 def start_counted(path: Path, text_file: Path, used: Path, *flags: object):
-    """A run whose memory in use is written to `used`."""
+    """Trains a run, and writes its memory in use to `used`."""
     script = ["train.py", *train_flags(path, text_file, "--log-interval", 100, *flags)]
     return start(
         *("tests/faults/in_use.py", used, path / "metrics.jsonl", *script),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
-        env=ENVIRONMENT | {"PYTHONMALLOC": "malloc"},  # its own allocator would not be counted
+        env=ENVIRONMENT | {"PYTHONMALLOC": "malloc"},  # its own allocator is not counted
     )
 
 
 def thirds(values: list) -> tuple[list, list]:
-    """The second and the last: the first has the compiles."""
+    """Compares the second with the last: the first includes compilation."""
     n = len(values) // 3
     return values[n : 2 * n], values[2 * n : 3 * n]
 
 
 def kib_in_use(used: Path, steps: int) -> list[float]:
-    """The medians of the second third of the steps and of the last.
+    """The medians over the second and the last third of the steps.
 
-    The first third has the compiles of the updates, and the end, which is left out too, those of
-    the last evaluation: however fast a machine trains, they are not compared.
+    The first third includes the compilation of the updates, and the end that of the last
+    evaluation. Both are left out, so that they do not matter, however fast a machine trains.
     """
     samples = [[int(x) for x in line.split()] for line in used.read_text().splitlines()]
     bounds = [(steps / 3, steps * 2 / 3), (steps * 2 / 3, steps * 0.95)]
@@ -56,7 +56,7 @@ def kib_in_use(used: Path, steps: int) -> list[float]:
 @pytest.mark.slow
 @needs_glibc
 def test_twenty_thousand_steps(tmp_path, text_file):
-    """Sixty evaluations, as many saves, and a save by time now and then."""
+    """Sixty evaluations, sixty saves, and an occasional save by time."""
     path, used = tmp_path / "run", tmp_path / "used"
     flags = ["--max-iters", STEPS, "--eval-interval", 333, "--save-interval-minutes", 0.01]
     process = start_counted(path, text_file, used, *flags)
@@ -72,7 +72,7 @@ def test_twenty_thousand_steps(tmp_path, text_file):
     _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
 
-    # A save under way takes memory and files: so the median, and the fewest.
+    # A save in progress takes memory and files, so compare the median and the minimum.
     kib = kib_in_use(used, STEPS)
     new = len(set().union(*thirds(saves)[1]))
     assert kib[1] - kib[0] < SAVE_KIB * new + 2048, f"{kib} KiB in use, {new} saves"
@@ -91,7 +91,7 @@ def test_twenty_thousand_steps(tmp_path, text_file):
 @pytest.mark.slow
 @needs_glibc
 def test_steps_alone_take_no_memory(tmp_path, text_file):
-    """Between saves it is flat: what leaks with each step would hardly show above."""
+    """Memory is constant between saves. A small leak per step would hardly show above."""
     used = tmp_path / "used"
     flags = ["--max-iters", STEPS // 2, "--eval-interval", STEPS]
     process = start_counted(tmp_path / "run", text_file, used, *flags)

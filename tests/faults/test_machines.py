@@ -45,7 +45,7 @@ def test_a_bfloat16_run_of_two_devices_goes_on_with_one(tmp_path, text_file, cap
     ("first", "then", "dtype"), [(1, 8, "float32"), (8, 2, "bfloat16")], ids=str
 )
 def test_devices_and_dtypes(tmp_path, text_file, first, then, dtype):
-    """What is trained on, saved by, and resumed on any number of devices is the same run."""
+    """A run is the same whatever the number of devices that train, save and resume it."""
     path, whole = tmp_path / "run", tmp_path / "whole"
     flags = ["--dtype", dtype, "--max-iters", 12]
     assert (
@@ -66,15 +66,15 @@ def test_devices_and_dtypes(tmp_path, text_file, first, then, dtype):
     assert status == 0
     assert train.main(train_flags(whole, text_file, *flags)) == 0
     a, b = (final_state(p).params["wte"]["embedding"] for p in (path, whole))
-    # In bfloat16 each device rounds the sum over its own sequences, and Adam makes steps of one
-    # size of gradients of any: 12 steps of 4e-3 can differ by a step or several.
+    # In bfloat16, each device rounds the sum over its own sequences, and Adam's steps have the same
+    # size for large and small gradients: after 12 steps of 4e-3, weights can differ by some steps.
     atol = 1e-4 if dtype == "float32" else 0.02
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=atol)
 
 
 @pytest.mark.parametrize("old", OLD_RUNS, ids=lambda p: p.name)
 def test_runs_of_earlier_versions_open(old, tmp_path, capsys):
-    """Each was written by the version and the JAX that its name says; none is ever rewritten."""
+    """The version and the JAX in a fixture's name wrote it; fixtures are never rewritten."""
     path = Path(shutil.copytree(old, tmp_path / "run"))
     text = FIXTURES / "text.txt"
     assert check(["verify", str(path)]) == 0

@@ -1,4 +1,4 @@
-"""Loss spikes: an update that is not finite is never kept, and is skipped only when asked for."""
+"""Loss spikes: an update that is not finite is never kept, and is skipped only on request."""
 
 import re
 
@@ -14,7 +14,7 @@ from gptjax.store import listing, manifest
 from outcomes import TIMES, assert_same_state, final_state, metrics
 from processes import call, one_line, saved_steps, train_flags
 
-# A rate so large that the first update leaves infinite parameters, of a finite loss and gradient.
+# A rate so large that the first update gives infinite parameters from a finite loss and gradient.
 EXPLODES = [
     *["--learning-rate", 3e38, "--min-lr", 3e38, "--warmup-iters", 0, "--init-std", 10],
     *["--grad-clip", 0, "--weight-decay", 1e3, "--decay", "all"],
@@ -23,7 +23,7 @@ EXPLODES = [
 
 @pytest.fixture
 def spikes(monkeypatch):
-    """Makes the updates of some steps (from 1) fail in one of three ways."""
+    """Makes the updates of some steps (counted from 1) fail in one of three ways."""
     real = training.make_train_step
 
     def at(steps, what):
@@ -78,7 +78,7 @@ def test_a_run_stops_at_a_step_that_is_not_finite_and_goes_on_without_it(
     "advice", [["--learning-rate", 1e-3], ["--warmup-iters", 100, "--learning-rate", 1e-2]]
 )
 def test_the_advice_works_when_it_is_followed(tmp_path, text_file, capsys, advice):
-    """All that it names was refused at a resume."""
+    """The error used to name flags that a resume refused."""
     path = tmp_path / "run"
     assert train.main(train_flags(path, text_file, *EXPLODES)) == 1
     error = one_line(capsys.readouterr().err)
@@ -106,7 +106,7 @@ def test_skipped_steps_are_counted_shown_and_resumed_bit_for_bit(
     assert all(np.isfinite(x["val_loss"]) for x in lines if "val_loss" in x)
     found, _ = listing.list_checkpoints(whole / "checkpoints")
     assert [(c.step, c.skipped) for c in found][-2:] == [(4, 2), (6, 3)]
-    # Adam has not counted the skipped, and the schedule has: it must end at the last step.
+    # Adam does not count skipped updates, but the schedule does: it must end at the last step.
     _, adam, *_, rates = final_state(whole).opt_state
     assert (int(adam.count), int(rates.count)) == (3, 6)
 
@@ -114,7 +114,7 @@ def test_skipped_steps_are_counted_shown_and_resumed_bit_for_bit(
     resume = ["--out-dir", str(parts), "--resume", "--max-minutes"]
     assert train.main([*resume, "0"]) == 0
     assert_same_state(parts, whole)
-    left_out = *TIMES, "val_loss", "val_bits_per_byte"  # the stopped run evaluated once more
+    left_out = *TIMES, "val_loss", "val_bits_per_byte"  # the stopped run made one more evaluation
     assert metrics(parts, *left_out) == metrics(whole, *left_out)
 
 

@@ -1,4 +1,4 @@
-"""A process of several is killed, frozen or asked to stop, at each kind of moment."""
+"""One of several processes is killed, frozen or asked to stop, at each kind of moment."""
 
 import signal
 import time
@@ -44,7 +44,7 @@ def test_the_others_end_too_and_nothing_saved_is_lost(tmp_path, moment, number, 
             assert (status, err) == (143, "")
             assert ended(processes[victim : victim + 1])[0][0] == 143
         else:
-            # JAX logs the lost connection in lines of its own, before ours.
+            # JAX logs the lost connection in its own lines before ours.
             assert (status, err.count("train.py: error: ")) == (1, 1), err
             assert err.splitlines()[-1].startswith("train.py: error: ")
             assert "Traceback" not in err

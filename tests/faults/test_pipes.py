@@ -1,4 +1,4 @@
-"""Texts that come through a pipe: trained on, and asked for again by a resume."""
+"""Texts from a pipe: a run trains on them, and a resume needs them again."""
 
 import io
 import os
@@ -75,7 +75,7 @@ def test_what_can_be_read_once_only_is_a_stream(tmp_path, text_file):
 
 
 def test_a_text_that_has_moved_is_asked_for(run_copy, tmp_path, text_file, refused):
-    """It said: or 'shakespeare' for the corpus, with which a resume would be refused."""
+    """The advice used to offer 'shakespeare' for the corpus, which a resume would have refused."""
     moved = tmp_path / "moved.txt"
     run_config, _ = runs.read_run(run_copy)
     runs.write_config(run_copy, run_config.replace(data=str(tmp_path / "gone.txt")))
@@ -107,7 +107,7 @@ def test_a_shells_pipes_train_and_resume(tmp_path, data):
 
 
 def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
-    """A shell expands `--data ~/x`, and not `--data=~/x`."""
+    """A shell expands `--data ~/x`, but not `--data=~/x`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for parse, names in (
         (lambda argv: training.parse(argv, found()), ["data", "out_dir"]),
@@ -137,7 +137,7 @@ def test_a_run_under_a_tilde(tmp_path, text_file, monkeypatch, capsys):
 
 
 def test_samples_of_a_text_with_tabs_start_at_a_new_line(tmp_path, capsys, monkeypatch):
-    """Both those of training and those without a prompt: they started from id 0, the tab."""
+    """Samples of training and samples without a prompt: both used to start from id 0, the tab."""
     starts, generate = [], training.generate
     monkeypatch.setattr(
         training, "generate", lambda *a, **k: starts.append(int(a[2][0, 0])) or generate(*a, **k)

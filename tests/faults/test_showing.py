@@ -1,4 +1,4 @@
-"""Pictures, displays and logs: what only shows a run can fail, and the run goes on."""
+"""Pictures, displays and logs only show a run: if one of them fails, the run continues."""
 
 import io
 import subprocess
@@ -17,7 +17,7 @@ from gptjax.store import runs
 from outcomes import go, metrics
 from processes import ENVIRONMENT, call, saved_steps, start, train_flags
 
-DRAW = report.draw_losses  # conftest has another in its place
+DRAW = report.draw_losses  # conftest replaces it
 
 
 def is_picture(path: Path) -> bool:
@@ -25,7 +25,7 @@ def is_picture(path: Path) -> bool:
 
 
 def test_pictures_are_drawn_whatever_matplotlib_is_told(tmp_path):
-    """A shell that a notebook started has this backend, and no module for it; the rest is worse."""
+    """A shell that a notebook started may have this backend set, without its module."""
     (tmp_path / "rc").write_bytes(b"\xff\xfe no text")
     script = f"""
 import pwd
@@ -77,7 +77,7 @@ def test_what_cannot_be_shown_is_one_warning(tmp_path, text_file, monkeypatch, c
 def test_colours_that_are_forced_write_plain_lines_where_there_is_no_terminal(
     tmp_path, text_file, monkeypatch, capsys
 ):
-    """It was 12 kB of cursor movements in ten seconds, and not one step."""
+    """The output used to be 12 kB of cursor movements in ten seconds, without a single step."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "CLICOLOR_FORCE"):
         monkeypatch.setenv(name, "1")
     assert go(tmp_path / "run", text_file) == 0
@@ -99,7 +99,7 @@ def test_a_terminal_has_a_bar_unless_it_is_a_dumb_one(monkeypatch):
 
 
 def test_a_reader_that_leaves_does_not_cost_the_training(tmp_path, text_file):
-    """`python train.py | head -2` ended with status 1, and nothing was saved."""
+    """`python train.py | head -2` used to end with status 1 without saving."""
     path = tmp_path / "run"
     with start("train.py", *train_flags(path, text_file)) as process:
         assert process.stdout is not None
@@ -141,7 +141,7 @@ def test_text_that_nobody_reads_ends_quietly_and_text_that_cannot_be_written_in_
     if Path("/dev/full").exists():
         (tmp_path / "text.txt").write_text("the quick brown fox")
         score = [*flags[:2], "--score", tmp_path / "text.txt"]
-        for arguments in (flags, score):  # the second prints a few lines, and does not flush them
+        for arguments in (flags, score):  # the second does not flush its lines
             with open("/dev/full", "w") as full:
                 process = start("sample.py", *arguments, stdout=full)
                 _, err = process.communicate()
@@ -184,7 +184,7 @@ def test_without_a_picture_the_lecture_has_its_page(tmp_path, monkeypatch, text_
 
 @pytest.mark.slow
 def test_notes_and_text_in_one_pipe_are_not_mixed(finished_run):
-    """The note stood in the middle of the sample."""
+    """The note used to appear in the middle of the sample."""
     flags = ["--out-dir", finished_run, "--max-new-tokens", 40, "--seed", 3, "--num-samples", 3]
     _, text, notes = call("sample.py", *flags)
     _, both, _ = call("sample.py", *flags, stderr=subprocess.STDOUT)

@@ -1,4 +1,4 @@
-"""Signals of people, terminals and schedulers: each saves the run, and none cuts the save off."""
+"""Signals from people, terminals and schedulers: each saves the run, none interrupts a save."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from processes import ENVIRONMENT, ROOT, saved_steps, train_flags, wait_for
 
 @pytest.fixture(autouse=True)
 def heeded():
-    """As if the tests themselves had not been started by `nohup`."""
+    """Restores SIGHUP's default, in case the tests themselves were started by `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -30,14 +30,14 @@ def heeded():
 def test_a_terminal_that_closes_and_a_scheduler_save_the_run(
     tmp_path, text_file, finished_run, monkeypatch, number, status
 ):
-    """SIGHUP killed a run at step 7,790, before its first evaluation."""
+    """SIGHUP once killed a run at step 7,790, before its first evaluation."""
     path = tmp_path / "run"
 
     class Stopped(story.Report):
         def stepped(self, line):
             super().stepped(line)
             if line["step"] == 3:
-                for _ in range(3):  # a terminal sends more than one
+                for _ in range(3):  # a terminal sends more than one signal
                     os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
@@ -50,7 +50,7 @@ def test_a_terminal_that_closes_and_a_scheduler_save_the_run(
 
 
 def test_what_was_ignored_stays_ignored():
-    """`nohup` starts a program so."""
+    """`nohup` starts a program with SIGHUP ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
@@ -68,7 +68,7 @@ def test_handlers_come_back():
 
 
 def test_a_second_ctrl_c_of_the_same_moment_is_the_same_request():
-    """`timeout -s INT` signals its child, and then the child's group."""
+    """`timeout -s INT` signals its child, and then the child's process group."""
     script = """
 import os, signal, threading, time
 from gptjax.app.signals import StopRequest
@@ -126,7 +126,7 @@ def test_real_programs_that_send_signals(tmp_path, text_file, how):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid")
 def test_a_terminal_that_closes(tmp_path, text_file):
-    """A terminal of its own, whose other end is closed: SIGHUP, and writing is an error."""
+    """A pseudo-terminal whose other end is closed: the run gets SIGHUP, and writing fails."""
     path = tmp_path / "run"
     ours, theirs = os.openpty()
     flags = map(str, train_flags(path, text_file, *LONG))

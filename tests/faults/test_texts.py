@@ -1,4 +1,4 @@
-"""Strange texts train, or get one clear line."""
+"""A run trains on strange texts, or prints one clear line of error."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ TEXTS = {
 }
 
 
-# Each is a vocabulary of its own, and so a compilation of its own.
+# Each text has another vocabulary, and so needs another compilation.
 QUICK = ("validation alone has some",)
 
 
@@ -38,7 +38,7 @@ QUICK = ("validation alone has some",)
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TEXTS]
 )
 def test_strange_texts_train_and_are_sampled(tmp_path, name, capsys):
-    """The same block size and so on: what differs is the vocabulary."""
+    """Other settings, such as block_size, stay the same: only the vocabulary differs."""
     file = tmp_path / "text.txt"
     file.write_bytes(TEXTS[name].encode())
     path = tmp_path / "run"
@@ -86,13 +86,13 @@ def test_a_terminal_that_lacks_the_text_s_characters(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_a_line_of_100_megabytes(tmp_path):
-    """It took 2.1 GB on the way to its ids."""
+    """Encoding this text used to take 2.1 GB of memory."""
     file = tmp_path / "text.txt"
     file.write_text("the quick brown fox " * (5 * 2**20))
     assert file.stat().st_size == 100 * 2**20
     began = time.monotonic()
     flags = train_flags(tmp_path / "run", file, *SHORT, "--eval-iters", 10)
-    # Not getrusage: its maximum begins with that of the process that started this one.
+    # Not getrusage: its maximum starts from the maximum of the parent process.
     script = (
         "import sys, train\nstatus = train.main(sys.argv[1:])\n"
         "print(open('/proc/self/status').read())\nsys.exit(status)"

@@ -48,7 +48,7 @@ def test_damage_is_named_and_the_good_one_too(run_copy, capsys, how):
 
 
 def test_a_bit_in_any_file_of_a_checkpoint_is_found(run_copy):
-    """Orbax itself reads over most of them."""
+    """Orbax itself does not notice most of this damage."""
     newest = run_copy / "checkpoints" / "6"
     for file in sorted(p for p in newest.rglob("*") if p.is_file() and p.name != "manifest.json"):
         content = bytearray(file.read_bytes())

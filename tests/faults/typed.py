@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what users type: flags of the scripts with values of every kind."""
+"""Hypothesis strategies for command lines: flags of the scripts with values of every kind."""
 
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ anything = st.one_of(whole, real, text).map(str)
 
 
 def flags(**kinds):
-    """Some of these flags with values of their kinds, in any order."""
+    """Draws some of these flags with values of their types, in any order."""
 
     def spell(items):
         return [part for name, value in items for part in (f"--{name}", str(value))]
@@ -42,7 +42,7 @@ SAMPLING = flags(
 )
 
 
-# Any flag with any value, and never a text to train on.
+# Any flag with any value, but never a text to train on.
 VALUED = (
     "--n-layer --n_head --n-embd --block-size --dropout --activation --dtype --batch-size "
     "--max-iters --learning-rate --min-lr --beta1 --keep --seed --preset --max-minutes "
@@ -81,7 +81,7 @@ TYPED = typed(
 )
 
 
-# The same of sample.py, and never a run to sample from.
+# The same for sample.py, and never with a run to sample from.
 VALUED_BY_SAMPLE = (
     "--prompt --prompt_file --num-samples --max-new-tokens --stop --temperature --top-k --top_p "
     "--min-p --repetition-penalty --seed --step --window --logprobs --score --stride --dtype "
