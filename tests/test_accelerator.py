@@ -1,4 +1,4 @@
-"""The page that benchmarks/accelerator.py writes. That its parts measure, .ci/run shows."""
+"""The page that benchmarks/accelerator.py writes. .ci/run checks that its parts measure."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ STEP |= {"compile": 1.0, "attention": "plain"}
 
 @pytest.fixture
 def parts(monkeypatch):
-    """Parts that answer at once: what `run` does with each is put into the dict by its module."""
+    """Replaces the parts by ones that answer at once; the dict gives each module's behaviour."""
     answers = {"device": ([DEVICE], ""), "beside": ([STEP], "")}
 
     def run(name, settings, seconds, found, folder):
@@ -65,7 +65,7 @@ def test_a_part_that_fails_takes_no_other_along(parts, monkeypatch, tmp_path):
 
 def test_when_the_time_is_over_the_rest_is_left_out(parts, monkeypatch, tmp_path):
     status, _, text = measured(monkeypatch, tmp_path, "--minutes", "0.01")
-    assert status == 1  # not even the device is known
+    assert status == 1  # even the device is unknown
     assert "left out: the time was over" in text
     measured(monkeypatch, tmp_path)
     _, results, _ = measured(monkeypatch, tmp_path, "--minutes", "0.01")
@@ -116,7 +116,7 @@ def test_a_difference_where_none_is_allowed_is_an_error(parts, monkeypatch, tmp_
 
 
 def test_a_part_that_takes_too_long_is_stopped_with_all_that_it_started(monkeypatch, tmp_path):
-    """Its first row is there; what it started, a sleep here, does not outlive it."""
+    """Its first row is kept; its child process, a sleep here, ends with it."""
     program = (
         "import subprocess, sys; print('{}', flush=True); "
         "subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
@@ -138,7 +138,7 @@ def test_a_part_that_takes_too_long_is_stopped_with_all_that_it_started(monkeypa
 
 
 def test_a_part_ends_with_the_process_that_started_it():
-    """`kill -9` of the benchmark left a part behind that trained for hours."""
+    """After `kill -9` of the benchmark, a part used to train on for hours."""
     program = (
         "from benchmarks.accelerator_parts.__main__ import end_with_parent; end_with_parent(); "
         "import time; print('started', flush=True); time.sleep(60)"

@@ -1,6 +1,7 @@
-"""Advice in errors, followed: what a message says to do is done, and it works.
+"""Follows the advice in errors: each test does what a message says, and it must work.
 
-The table of all advice, and what concerns runs and flags; test_advice_files.py has the rest.
+This file has the table of all advice, and the tests about runs and flags; test_advice_files.py has
+the rest.
 """
 
 import ast
@@ -23,7 +24,7 @@ from conftest import tiny
 
 ROOT = Path(train.__file__).parent
 
-# Words of each piece of advice, and the test that follows it.
+# Words from each piece of advice, and the test that follows it.
 FOLLOWED = {
     "--help lists the flags": "test_help_lists_the_flags",
     "did you mean": "test_did_you_mean",
@@ -148,7 +149,7 @@ FOLLOWED = {
 
 
 def test_every_piece_of_advice_has_a_test_that_follows_it():
-    """Messages with a flag, a command or an imperative in them are in the table above."""
+    """The table above must have each message with a flag, a command or an imperative."""
     advice = re.compile(
         r"(?<=.)--[a-z]|`|did you mean|\b(give|leave|add|move|delete|download|wait|bring|pass|"
         r"convert|choose|use|let|train a|go on)\b"
@@ -171,7 +172,7 @@ def test_every_piece_of_advice_has_a_test_that_follows_it():
             if advice.search(message) and not named:
                 without.append(f"{path}:{node.lineno}: {message}")
     assert without == []
-    # Advice that is put together elsewhere than in the call.
+    # Advice that is not built in the call that raises it.
     assert unused <= {"use a ", "download it again", "GPT-2's own is fetched by"}
 
 
@@ -252,7 +253,7 @@ def test_a_resume_extends(run_copy, capsys):
 
 @pytest.mark.slow
 def test_a_run_is_trained_first(tmp_path, monkeypatch, finished_run):
-    """The command is right in the folder where it is printed; here it trains a few steps."""
+    """The printed command works in the folder where it was printed; here it trains a few steps."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     text = finished_run.parent / "text.txt"

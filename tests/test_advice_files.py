@@ -1,4 +1,4 @@
-"""Advice in errors about texts, GPT-2 folders and what is written, followed."""
+"""Follows the advice in errors about texts, GPT-2 folders and output files."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ def test_a_text_that_is_not_there(text_file, tmp_path, monkeypatch):
     ):
         assert said in refusal(train, *new, "--data", wrong)
     with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdin", None)  # a script would have opened the null device in its place
+        patch.setattr(sys, "stdin", None)  # a script would have opened the null device instead
         with pytest.raises(InputError, match="closed: give the path"):
             read_text("-")
     works(train, *new, "--data", text_file)
@@ -103,7 +103,7 @@ def test_a_place_for_log_probabilities(finished_run, tmp_path):
 
 
 def test_a_missing_package_is_installed_by_the_command(tmp_path, monkeypatch):
-    """Its words are pip's: the requirement is one argument, `<` and all."""
+    """pip must get the requirement as one argument, including `<`."""
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     [command] = ticked(refusal(sample, "--from-huggingface", tmp_path))
@@ -123,7 +123,7 @@ def program_of(folder: Path, name: str, script: str) -> Path:
 
 
 def test_a_gpt2_is_downloaded_by_the_command(tmp_path):
-    """By a program that does what `hf download` does; the hub itself is out of a test's reach."""
+    """A program replaces `hf download`, because a test cannot reach the hub."""
     model, folder = tmp_path / "hub", tmp_path / "my gpt2's"
     model.mkdir()
     make_folder(model)

@@ -1,4 +1,4 @@
-"""The count of operations that benchmarks divide by: against the traced model, and XLA's count."""
+"""The count of operations for the benchmarks' rates, against the traced model and XLA's count."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ BATCH = 3
 
 
 def products(jaxpr):
-    """Operations of all matrix products of a traced function, those in calls included."""
+    """Operations of all matrix products of a traced function, including those in nested calls."""
     total = 0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":

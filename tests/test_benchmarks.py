@@ -1,4 +1,4 @@
-"""What the training benchmarks make of their measurements. That they measure, .ci/run shows."""
+"""How the training benchmarks evaluate their measurements. .ci/run checks that they measure."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_a_device_is_found_in_the_data_sheets(kind, flops):
 
 
 class Worker:
-    """A contestant whose first step compiles, and whose dispatches have a price of their own."""
+    """A contestant whose first step compiles, and whose dispatches have an extra cost."""
 
     def __init__(self, step: float, dispatch: float) -> None:
         self.about, self._step, self._dispatch, self._first = {}, step, dispatch, True
@@ -81,7 +81,7 @@ def test_one_that_is_slow_for_a_single_step_keeps_its_turns(monkeypatch):
         tell=lambda _: None,
         found=lambda rows: seen.append([len(row["step"]) for row in rows]),
     )
-    assert seen[:3] == [[0], [0, 0], [0, 0, 0]]  # each as soon as it has begun
+    assert seen[:3] == [[0], [0, 0], [0, 0, 0]]  # each as soon as it has started
     assert seen[-1] == [3, 3, 1]
     assert [len(row["step"]) for row in rows] == [3, 3, 1]
     assert ["why" in row for row in rows] == [False, False, True]
@@ -92,9 +92,9 @@ def test_one_that_is_slow_for_a_single_step_keeps_its_turns(monkeypatch):
     ("speeds", "steps"),
     [
         ([0.1, 0.1], [60, 485]),  # as fast as the short run: one attempt, within the time
-        ([0.1, 0.2, 0.2], [60, 485, 242]),  # slower, so over the time: made again
-        ([0.1, 0.05, 0.05], [60, 485, 970]),  # faster, so time is left: made again
-        ([0.1, 0.2, 0.1, 0.2], [60, 485, 242, 485]),  # the attempts are over
+        ([0.1, 0.2, 0.2], [60, 485, 242]),  # slower, so over the time: repeated
+        ([0.1, 0.05, 0.05], [60, 485, 970]),  # faster, so time is left: repeated
+        ([0.1, 0.2, 0.1, 0.2], [60, 485, 242, 485]),  # no more attempts
     ],
 )
 def test_a_race_is_run_again_until_it_takes_the_time(monkeypatch, speeds, steps):

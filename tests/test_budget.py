@@ -1,4 +1,4 @@
-"""How long a run will take, and a run that is to take so long."""
+"""The estimate of a run's duration, and runs with a given duration."""
 
 import pytest
 
@@ -17,7 +17,7 @@ BUDGET = [
 
 
 def test_steps_within_a_time_by_hand():
-    """100 s, less 10 for the last evaluation: updates of 1 s with a tenth of an evaluation each."""
+    """100 s less 10 for the last evaluation: updates of 1 s, each with a tenth of an evaluation."""
     assert steps_within(100, Speed(start=5, update=1, evaluation=10), eval_interval=10) == 45
     assert steps_within(-100, Speed(5, 1, 10), 10) == 1
     assert steps_within(1e30, Speed(5, 1, 10), 10) == 2**31 - 1

@@ -1,4 +1,4 @@
-"""The cache: decoding with it is the full forward, wherever the prompt ends."""
+"""The cache: decoding with it gives the full forward pass's logits, wherever the prompt ends."""
 
 import dataclasses
 import re
@@ -46,7 +46,7 @@ def difference(found, expected):
 
 
 def make_config(heads, size, dtype, **fields):
-    # LayerNorm of two values is the sign of their difference, which bfloat16 does not hold.
+    # LayerNorm of two values is the sign of their difference, which bfloat16 does not preserve.
     size = 5 if dtype == "bfloat16" else size
     return tiny_config(n_head=heads, n_embd=heads * size, dtype=dtype, **fields).model
 
@@ -67,13 +67,13 @@ CONFIGS = st.builds(
     "examples", [pytest.param(3, id="few"), pytest.param(12, id="many", marks=pytest.mark.slow)]
 )
 def test_cached_logits_are_the_full_forwards(examples):
-    """Any configuration, rows of different lengths; then decoded until the longest is full."""
+    """Any configuration, with rows of different lengths, decoded until the longest row is full."""
 
     @given(model_config=CONFIGS, lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3))
     @settings(
         max_examples=examples,
         deadline=None,
-        phases=[Phase.explicit, Phase.generate],  # an example compiles: shrinking takes for ever
+        phases=[Phase.explicit, Phase.generate],  # each example compiles: shrinking would be slow
     )
     def check(model_config, lengths):
         check_rows(model_config, [min(n, model_config.block_size) for n in lengths])
@@ -82,7 +82,7 @@ def test_cached_logits_are_the_full_forwards(examples):
 
 
 def test_a_prompt_may_end_anywhere():
-    """Every length from 1 to block_size, all of them as rows of one batch and each alone."""
+    """Every length from 1 to block_size, as rows of one batch and each alone."""
     model_config = tiny_config(n_layer=2).model
     lengths = list(range(1, model_config.block_size + 1))
     check_rows(model_config, lengths)
@@ -99,8 +99,8 @@ def check_rows(model_config, lengths):
     expected_BTV = run_model(model_config, params, tokens_BT)
     tolerance = 1e-5
     if model_config.dtype == "bfloat16":
-        # It keeps 8 bits, and parameters this large make more of what is rounded: two ways to sum
-        # differ by twice what bfloat16 itself is off (2.2 times at most in 360 models).
+        # bfloat16 keeps 8 bits, and parameters this large amplify rounding: two ways to sum
+        # differ by twice bfloat16's own error (at most 2.2 times in 360 models).
         exact_BTV = run_model(dataclasses.replace(model_config, dtype="float32"), params, tokens_BT)
         off = max(difference(a, b) for a, b in zip(expected_BTV, exact_BTV, strict=True))
         tolerance = max(2e-2, 3 * off)
@@ -126,7 +126,7 @@ def test_a_cache_may_start_empty():
 
 
 def test_after_a_slide_the_window_is_its_last_half():
-    """Row 0 slides and row 1 does not; both go on for longer than the ring is round."""
+    """Row 0 slides and row 1 does not; both continue for more than one turn of the ring buffer."""
     model_config = tiny_config(n_layer=2).model
     model, params, S = GPT(model_config), sharp(model_config), model_config.block_size
     text_BT = jax.random.randint(jax.random.key(5), (2, 30), 0, model_config.vocab_size)
@@ -176,9 +176,9 @@ def test_packing_is_undone():
 
 @pytest.mark.slow
 def test_the_cache_is_written_in_place():
-    """XLA once copied the whole cache for each token, which cost as much as the model.
+    """XLA once copied the whole cache for each token, which took as long as the model.
 
-    With XLA's usual optimizations: a copy of each array before the loop, and none in it.
+    With XLA's usual optimizations: one copy of each array before the loop, and none inside it.
     """
     model_config = tiny_config(n_layer=2, block_size=64, n_embd=32).model
 

@@ -53,7 +53,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
 
 
 def test_a_checkpoint_of_an_optimizer_that_had_no_link_for_clipping_is_read(tmp_path):
-    """Version 0.1.0 left the link out where grad_clip was 0, and a rung's run has none."""
+    """Version 0.1.0 omitted the clipping's state if grad_clip was 0, as in a rung's run."""
     state = state_at(7)
     assert jax.tree.leaves(state.opt_state[0]) == []
     saver = checkpoint.Saver(tmp_path, keep=1)
@@ -73,7 +73,7 @@ def test_parameters_come_back_without_the_optimizer(tmp_path):
 
 
 def test_training_goes_on_while_a_save_is_under_way_without_reaching_into_it(tmp_path):
-    """State is donated: the next update overwrites the very buffers that are being saved."""
+    """The state is donated: the next update overwrites the buffers that are being saved."""
     state, loop = INIT(KEYS.params), make_train_loop(MODEL, CONFIG)
     saver = checkpoint.Saver(tmp_path, keep=9)
     expected = {}
@@ -107,7 +107,7 @@ def test_a_step_saved_twice_is_there_once(tmp_path):
 
 
 def make_run(folder):
-    """What damage_newest expects: a folder with checkpoints/."""
+    """The folder that damage_newest expects, with checkpoints/."""
     save(folder / "checkpoints", [(1, 2.0), (2, 1.0)])
     return folder
 
@@ -207,7 +207,7 @@ saver.wait()
 def test_a_checkpoint_of_two_devices_opens_on_one(tmp_path):
     here = Path(__file__).parent
     environment = os.environ | {
-        # With this process's own flags, or the state would differ in its last bits.
+        # With this process's flags; otherwise the state would differ in its last bits.
         "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),

@@ -1,4 +1,4 @@
-"""Every command in README, docs and docstrings: started as it stands, until its work has begun."""
+"""Starts every command in README, docs and docstrings unchanged, until its work has begun."""
 
 import ast
 import gzip
@@ -47,7 +47,7 @@ NAMES = (
     "python -m gptjax verify",
 )
 
-# What a test does not start: why, and what of the project runs it in its full form instead.
+# Commands that the tests do not start: the reason, and what else runs the full form.
 ELSEWHERE = {
     "pip install": "it needs the network: .ci/run installs in fresh environments",
     "hf download": "the same",
@@ -67,7 +67,7 @@ ELSEWHERE = {
     "python -m benchmarks.step_worker": "benchmarks/train_step.py starts it",
     "python -m benchmarks.accelerator_parts": "benchmarks/accelerator.py starts it",
 }
-# What stands for something in a command, and what it is here.
+# Placeholders in commands, and their values here.
 MEANT = {"FOLDER": "gpt2", "DIR": "gpt2", "RUN": "runs/big", "<rung>": "head", "<seed>": "1"}
 MEANT["mine"] = "head"  # the rung that a recipe adds
 
@@ -90,12 +90,12 @@ BEGUN: dict[str, str | int | None] = {
 
 
 def without_comment(line: str) -> str:
-    """A command without what is said of it: after a #, or after two spaces in a docstring."""
+    """A command without its remark, which follows a #, or two spaces in a docstring."""
     return re.split(r"\s+#\s|\s{2,}", line.strip())[0]
 
 
 def of_markdown(text: str) -> list[str]:
-    """Code that is set in, that of a shell between fences, and code spans."""
+    """Indented code, fenced shell code, and code spans."""
     text = re.sub(r"\s*\\\n\s*", " ", text)
     lines = []
     for language, block in re.findall(r"^```(\w*).*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
@@ -115,12 +115,12 @@ def of_python(text: str) -> list[str]:
 
 
 def documented() -> dict[str, str]:
-    """Each command, and the first file that it stands in."""
+    """Each command, with the first file that has it."""
     found: dict[str, str] = {}
     for path in PAGES + CODE:
         text = path.read_text()
         for line in (of_markdown if path.suffix == ".md" else of_python)(text):
-            # What another machine is given to run, between quotes, is not a command of this one.
+            # A quoted command for another machine is not a command for this one.
             for command in [] if line.startswith("gcloud ") else line.split(" && "):
                 if A_COMMAND.match(command) and command not in NAMES:
                     found.setdefault(command, str(path.relative_to(ROOT)))
@@ -131,13 +131,13 @@ COMMANDS = documented()
 
 
 def elsewhere(command: str) -> bool:
-    """Whether it is not started here; `.ci/run` runs some as they stand, and to their end."""
+    """Whether the command is not started here; `.ci/run` runs some unchanged to their end."""
     is_of_ci = f" {command}\n" in (ROOT / ".ci" / "run").read_text()
     return is_of_ci or command.startswith(tuple(ELSEWHERE))
 
 
 def test_there_are_commands():
-    """Of each kind, so that a change of the search that loses some is seen."""
+    """Expects commands of each kind, so that a change of the search cannot lose some unnoticed."""
     started = [x for x in COMMANDS if not elsewhere(x)]
     for part in (
         *("python train.py", "python sample.py --stop $'", "zcat my.txt.gz | python train.py"),
@@ -159,7 +159,7 @@ def test_what_runs_elsewhere_does():
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """The files of this checkout, with runs and texts of the names that the commands have."""
+    """The files of this checkout, with runs and texts of the names that the commands use."""
     clone = tmp_path_factory.mktemp("clone") / "gptjax"
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -193,12 +193,12 @@ def clone(tmp_path_factory):
 
 @pytest.fixture
 def scratch(clone, tmp_path):
-    """A copy of it that a command may write to."""
+    """A copy of the checkout that a command may write to."""
     return Path(shutil.copytree(clone, tmp_path / "gptjax"))
 
 
 def prepared(command: str, scratch: Path) -> str:
-    """The command with something in the place of what it leaves open, and a folder to run it in."""
+    """Fills in the command's placeholders; returns the command and a folder to run it in."""
     for name, meant in MEANT.items():
         command = re.sub(rf"(?<!\S){name}(?!\S)", meant, command)
     command = command.replace("/tmp/", f"{scratch}/tmp-").replace("/shared/", f"{scratch}/")
@@ -206,7 +206,7 @@ def prepared(command: str, scratch: Path) -> str:
     command = command.replace("--tokenizer gpt2", "--tokenizer ./gpt2")
     if (
         "--mesh" in command and "--dry-run" not in command
-    ):  # eight devices, which the CPU preset's 12 sequences do not divide by
+    ):  # eight devices, which do not divide the CPU preset's 12 sequences
         command += " --batch-size 16"
     if "--init-from gpt2" in command:  # one block, and a context of 16
         command = command.replace("last:2", "last:1").replace("--block-size 256", "--block-size 8")
@@ -217,7 +217,7 @@ def prepared(command: str, scratch: Path) -> str:
     if " prepare " in command:
         shutil.rmtree(scratch / words[words.index("--out") + 1], ignore_errors=True)
     for run in re.findall(r"sample\.py --out-dir (runs/\S+)", command):
-        if not (scratch / run).exists():  # made by the command before it
+        if not (scratch / run).exists():  # made by the command before
             shutil.copytree(scratch / "runs" / "big", scratch / run)
     if "--process-id" in command:  # the other of two processes, on this machine too
         with socket.socket() as free:
@@ -229,7 +229,7 @@ def prepared(command: str, scratch: Path) -> str:
 
 
 def environment(command: str, scratch: Path) -> dict[str, str]:
-    """A shell in which this Python is `python`, gptjax is installed, and a mesh has devices."""
+    """A shell's environment: this Python is `python`, gptjax is installed, a mesh has devices."""
     bin = scratch.parent / "bin"
     bin.mkdir()
     (bin / "gptjax").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m gptjax "$@"\n')
@@ -264,7 +264,7 @@ def test_a_documented_command_begins_its_work(command, scratch):
 
 
 def output(process: subprocess.Popen[bytes], sign: str | int | None) -> str:
-    """What a process says until it ends, or until a line of it, or its time, is the sign."""
+    """Reads a process's output until it ends, prints a sign of work, or has run long enough."""
     patience = sign if isinstance(sign, int) else PATIENCE
     said, deadline = "", time.monotonic() + patience
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The contestants: the same GPT four ways, with all of the configuration's fields."""
+"""The contestants: the same GPT written four ways, with all fields of the configuration."""
 
 import importlib.util
 import inspect
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCH = importlib.util.find_spec("torch") is not None
 OTHERS = ["nnx", "plain", *(["torch"] if TORCH else [])]
 TUNED = ["linen-tuned", "nnx-tuned", "plain-tuned"]
-# Between the two, each field has two values; all kinds of biases are there and not there.
+# Together, the two have two values of each field, with and without each kind of bias.
 LEFT = {
     "activation": "gelu",
     "qkv_bias": True,
@@ -42,13 +42,13 @@ def surroundings():
     if TORCH:
         import torch
 
-        torch.set_num_threads(1)  # two that wait for each other are slow on a busy machine
+        torch.set_num_threads(1)  # two threads that wait for each other are slow on a busy machine
     with jax.numpy_rank_promotion("allow"):
         yield
 
 
 def problem(**changes):
-    """Weights far from zero, biases too, and a batch of ids."""
+    """Makes weights far from zero, biases too, and a batch of ids."""
     config = tiny_config(**changes)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -95,7 +95,7 @@ def test_all_have_the_same_logits_and_gradients(names, fields):
 @pytest.mark.slow
 @pytest.mark.parametrize(("decay", "schedule"), [("matrices", "cosine"), ("all", "linear")])
 def test_all_take_the_same_updates(decay, schedule):
-    """Warm-up, the decay of the rate, clipping and weight decay are all in these six."""
+    """These six updates include warm-up, learning rate decay, clipping and weight decay."""
     config, params, x, y = problem(
         decay=decay,
         schedule=schedule,
@@ -109,7 +109,7 @@ def test_all_take_the_same_updates(decay, schedule):
         contestant = filled(name, config, params)
         for i in range(4):
             contestant.step(contestant.put(x[i % 2], y[i % 2]))
-        contestant.steps(contestant.put(x, y))  # two more, in one dispatch where there is such
+        contestant.steps(contestant.put(x, y))  # two more, in one dispatch if possible
         design = CONTESTANTS[name].design
         after[name] = flatten(weights.from_native(design, config.model, contestant.weights()))
     for name in [*OTHERS, *TUNED]:
@@ -168,7 +168,7 @@ def test_dropout_is_on_in_training_and_off_in_logits(name):
     np.testing.assert_array_equal(logits, contestant.logits(x[0]))
     without = filled(name, config.replace(dropout=0.0), params)
     dropped = float(contestant.step(contestant.put(x[0], y[0])))
-    # Fresh weights hardly use their inputs, so dropout may move the loss little; rounding is 1e-6.
+    # Initial weights hardly use their inputs, so dropout may matter little; rounding is 1e-6.
     assert abs(dropped - float(without.step(without.put(x[0], y[0])))) > 2e-5
 
 
@@ -235,7 +235,7 @@ def test_what_only_this_project_has_is_refused(name, field, value, only):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")  # torch.compile's own
 def test_the_whole_command_trains_every_contestant(tmp_path, monkeypatch, capsys):
-    """The full form as README types it, as far as every contestant has trained once."""
+    """The full form, with README's command, until every contestant has trained once."""
     text = Text("".join(path.read_text() for path in sorted(ROOT.glob("compare/*.py"))), "us", "")
     losses = {}
 

@@ -1,4 +1,4 @@
-"""The short programs of compare/ease/: what they claim came out is so, in every design."""
+"""The short programs of compare/ease/: in every design, the results that they claim are true."""
 
 import importlib.util
 
@@ -74,7 +74,7 @@ def test_all_resume_bit_for_bit_and_none_without_its_hidden_part(problem):
 def test_seeds_at_once_are_the_seeds_one_by_one(problem):
     # AdamW divides a gradient by its own size, so where one is almost 0, rounding decides which way
     # the parameter goes: Linen's losses begin 1e-7 apart, and after 20 steps some are 2e-4 apart.
-    # Those of two different seeds are 0.2 apart.
+    # Losses of two different seeds are 0.2 apart.
     found = facts("seeds", problem)
     assert all(one["difference"] < 1e-3 for one in found.values())
 

@@ -1,4 +1,4 @@
-"""python -m compare: its input, what it may say of its figures, and the page in docs/."""
+"""python -m compare: its input, its claims about its figures, and the page in docs/."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def test_figures_have_three_digits():
 
 
 def test_the_page_in_docs_is_what_the_stored_results_say():
-    """No number of it was typed: the results alone make it, down to the last character."""
+    """The page is generated from the results alone, to the last character; no number is typed."""
     other = DOCS / page.OTHER_JSON
     newer = json.loads(other.read_text()) if other.is_file() else None
     assert (DOCS / page.PAGE).read_text() == page.page(RESULTS, newer)
@@ -70,7 +70,7 @@ def test_the_readme_promises_a_time_that_the_stored_run_kept():
 
 
 def test_the_page_in_docs_compares_the_same_arithmetic():
-    """Plain with plain, tuned with tuned: otherwise the page could say nothing about designs."""
+    """Plain is compared with plain, tuned with tuned; otherwise designs could not be compared."""
     for form, program in (("", "training"), ("", "sampling"), ("-tuned", "training")):
         found = [RESULTS["programs"][d + form][program] for d in ("linen", "nnx", "plain")]
         assert all(one["compiled"] == found[0]["compiled"] for one in found)

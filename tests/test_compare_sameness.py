@@ -68,7 +68,7 @@ def step_of(name, config):
 
 @pytest.mark.parametrize("form", ["", pytest.param("-tuned", marks=pytest.mark.slow)])
 def test_all_designs_are_written_with_the_same_products(form):
-    """As traced, so that nothing has to be compiled but the weights."""
+    """As traced, so that only the weights must be compiled."""
     with jax.numpy_rank_promotion("allow"):
         found = []
         for design in ("linen", "nnx", "plain"):
@@ -99,7 +99,7 @@ def test_the_table_says_what_differs():
     assert "-1 of 1x12x128x128" in said
     assert said.count("**no**") == 1
     [row] = [row for row in tables.operations(run).splitlines() if "step | NNX" in row]
-    assert row.endswith("| exp +2.00 |")  # what hardly matters is not named
+    assert row.endswith("| exp +2.00 |")  # negligible operations are not named
 
 
 def test_the_tiny_model_has_the_presets_arrays_and_hardly_any_numbers():

@@ -1,4 +1,4 @@
-"""What the page may say: fed with made-up numbers, it claims what they show and no more."""
+"""The page's sentences: with made-up numbers, it claims what they show, and no more."""
 
 import pytest
 

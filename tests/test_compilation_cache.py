@@ -1,4 +1,4 @@
-"""The cache of compiled programs: it is used, it costs nothing but time, and it heals."""
+"""The cache of compiled programs: it is used, a broken one only costs time, and is repaired."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def run(finished_run, cache):
 
 @pytest.mark.slow
 def test_an_entry_that_was_cut_short_is_made_anew(finished_run, tmp_path):
-    """JAX alone warns of it at every start, and compiles anew each time."""
+    """JAX by itself would warn at every start, and compile each time."""
     text = run(finished_run, tmp_path)
     entries = sorted((tmp_path / "gptjax").glob("*-cache"))
     sizes = [entry.stat().st_size for entry in entries]

@@ -1,4 +1,4 @@
-"""Several processes train one model: as one process would, with one run folder."""
+"""Several processes train one model as one process would, with one run folder."""
 
 import re
 
@@ -30,7 +30,7 @@ def losses(path):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_a_run_goes_on_anywhere(tmp_path):
-    """Two processes of four devices, then one of two, then two of one, and one device all along."""
+    """Two processes of four devices, then one of two, then two of one; beside it, one device."""
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     two, one = tmp_path / "runs" / "two", tmp_path / "one"
@@ -62,7 +62,7 @@ def test_two_processes_train_as_one_and_a_run_goes_on_anywhere(tmp_path):
 
 
 def test_what_one_process_cannot_do_ends_the_other(tmp_path):
-    """Process 0 refuses the text; the other says that it did, and does not wait."""
+    """Process 0 refuses the text; the other reports that, and does not wait."""
     path = tmp_path / "run"
     found = ended(start_together(*FLAGS, "--data", tmp_path / "none.txt", "--out-dir", path))
     assert [status for status, _, _ in found] == [2, 1], found
@@ -100,11 +100,11 @@ def test_one_process_decides_alone():
     assert ALONE.agree(None, first_of_any) is None
     assert first([1, 2]) == 1
     assert first_of_any([None, 15, 2]) == 15
-    ALONE.fail()  # there is nobody to tell
+    ALONE.fail()  # there is no other process to tell
 
 
 class Service:
-    """The coordination service's values, for processes that are threads here."""
+    """Replaces the coordination service, for processes that are threads here."""
 
     def __init__(self):
         self.values = {}
@@ -133,7 +133,7 @@ def test_all_get_the_same_answer_and_nothing_is_left_of_old_ones():
     service = Service()
     zero, one = (Peers(i, 2, service) for i in range(2))
     for step in range(3):
-        # Process 1 has given its value and waits; process 0 reads it and answers.
+        # Process 1 has sent its value and waits; process 0 reads the value and answers.
         service.key_value_set(f"gptjax/agree/{step + 1}/1", str(step))
         assert zero.agree(10 * step, max) == 10 * step
         one._asked = step + 1

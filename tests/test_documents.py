@@ -1,4 +1,4 @@
-"""Files, folders and globs as documents: the same text however it is stored, or one line."""
+"""Files, folders and globs as documents: the same text, however it is stored, or one error line."""
 
 import gzip
 import json

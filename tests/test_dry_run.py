@@ -69,7 +69,7 @@ SMALL = "--n-layer 2 --n-head 2 --n-embd 16 --block-size 8 --batch-size 2".split
 
 
 def test_advice_about_a_plan_is_followed(capsys):
-    """Each refused command is planned once the flag is added, left out or given a small value."""
+    """Each refused command works after the flag is added, left out or given a small value."""
     plan_of = ["--dry-run", "--preset", "gpt2", "--vocab-size", "300", "--tokenizer", "bpe", *SMALL]
     refused = {
         "add --dry-run": [*plan_of[1:], "--dry-run-tokens", "5"],

@@ -1,4 +1,4 @@
-"""What a backend injects into the model changes how it is computed, and nothing else."""
+"""The functions that a backend injects into the model change the computation, not its results."""
 
 from functools import partial
 
@@ -121,7 +121,7 @@ def test_cudnns_kernel_is_chosen_where_it_runs(monkeypatch):
 
 
 def test_cudnns_kernel_is_given_what_it_takes(monkeypatch):
-    """No GPU here: the same call, answered by XLA, is the plain attention."""
+    """Without a GPU, XLA's form of the same call computes plain attention."""
     real = jax.nn.dot_product_attention
 
     def answer(*args, implementation, **kwargs):
@@ -150,7 +150,7 @@ def test_projections_of_all_heads_at_once_are_those_of_each(qkv_bias, remat):
     assert model.execution.projection is not None
     found = value_and_gradient(model, run_config.model, params, KEY)
     same(found, value_and_gradient(GPT(run_config.model), run_config.model, params, KEY))
-    # Over seeds, too: a batch around the batch of heads.
+    # Over seeds, too: a second batch axis around the axis of heads.
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
     x_BT = jnp.zeros((1, 4), jnp.int32)
     both = jax.jit(jax.vmap(lambda p: forward(model, p, x_BT)))(many)
@@ -182,7 +182,7 @@ def test_attention_in_parts_is_attention(T, monkeypatch):
 
 
 def test_dropout_reaches_every_part(monkeypatch):
-    """Keys of zero make weights uniform, values of one make a row the share that was kept."""
+    """Zero keys make weights uniform; values of one make each row the share that was kept."""
     monkeypatch.setattr(cpu, "QUERIES", 8)
     model_config = tiny_config(block_size=32, n_head=1, dropout=0.5).model
 
@@ -220,7 +220,7 @@ def test_a_rung_of_the_lecture_is_computed_as_a_whole():
 
 
 def test_initial_values_compiled_quickly_are_the_same():
-    """On every JAX that this project runs with, the option must be known."""
+    """Every supported JAX must know the option."""
     model_config = PRESETS["notebook"].replace(vocab_size=11, n_layer=1).model
     model = GPT(model_config)
     quick = jax.jit(partial(init_params, model), compiler_options=compile_once_options("cpu"))(KEY)

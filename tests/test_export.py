@@ -75,7 +75,7 @@ def test_transformers_loads_a_run(flags, train_with, tmp_path):
 
 
 def test_the_lectures_model_loads_a_run(train_with, tmp_path):
-    """A preset's defaults: biases of the output layer, ReLU. The loader is what load.py says."""
+    """A preset's defaults: a bias in the output layer, ReLU. Loads as load.py says."""
     torch = pytest.importorskip("torch", reason="needs the extra `compare`")
     from safetensors.torch import load_file
     from twins import LectureGPT
@@ -92,7 +92,7 @@ def test_the_lectures_model_loads_a_run(train_with, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("biases", [[], ["--no-bias", "--no-ln-bias"]])
 def test_a_torch_twin_of_nanogpt_loads_a_run(biases, train_with, tmp_path):
-    """nanoGPT has biases everywhere or nowhere: the run's queries have none, and get zeros."""
+    """nanoGPT has biases everywhere or nowhere: the run's queries have no biases, and get zeros."""
     torch = pytest.importorskip("torch", reason="needs the extra `compare`")
     from safetensors.torch import load_file
 

@@ -77,7 +77,7 @@ def test_validation_gives_the_same_loss_to_the_last_bit(length, windows, monkeyp
 
 
 def test_a_text_of_more_tokens_than_32_bits_count(tmp_path):
-    """A sparse file: its first and its last ids are there, and nothing between."""
+    """A sparse file that contains only its first and its last ids."""
     count = 2**32 + 1000
     path = tmp_path / "train.bin"
     with path.open("wb") as file:
@@ -143,7 +143,7 @@ def test_two_processes_read_their_rows_and_a_resume_on_one_goes_on(tmp_path):
 def test_an_id_beyond_the_vocabulary_ends_the_run_in_one_line(
     finished_run, tmp_path, refused, monkeypatch
 ):
-    """Of a file over 4 GB the ids are not checked at the start; those of a batch are."""
+    """In a file over 4 GB, ids are not checked at the start, but those of each batch are."""
     text_file, corpus = finished_run.parent / "text.txt", tmp_path / "corpus"
     assert command.main(["prepare", str(text_file), "--out", str(corpus)]) == 0
     monkeypatch.setattr("gptjax.text.prepared.VERIFIED", 0)
@@ -155,19 +155,19 @@ def test_an_id_beyond_the_vocabulary_ends_the_run_in_one_line(
     flags = tiny("--data", corpus, "--out-dir", tmp_path / "run", "--data-on-device", "no")
     error = refused(train, *flags)
     assert f"{path} has id 999, and the vocabulary has" in error
-    np.full(len(ids), 999, np.uint16).tofile(path)  # the first of them are decoded at the start
+    np.full(len(ids), 999, np.uint16).tofile(path)  # the first tokens are decoded at the start
     error = refused(train, *flags, "--overwrite")
     assert f"{path}: token 0 has id 999, and the vocabulary has" in error
 
 
 def test_a_file_that_shrinks_under_a_run_is_named(tmp_path):
-    """Reading on would kill the process with SIGBUS."""
+    """Reading past the end would kill the process with SIGBUS."""
     path = tmp_path / "train.bin"
     IDS.tofile(path)
     source = Ahead(HostTokens(np.memmap(path, np.uint16, "r"), 99, None), CONFIG)
     source.at(0)
     assert source._next is not None
-    source._next[1].result()  # the thread reads nothing now
+    source._next[1].result()  # the thread is not reading now
     path.write_bytes(b"")
     with pytest.raises(InputError, match="had 10000 bytes when the run began, and has 0 now"):
         source.at(9000)

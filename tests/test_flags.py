@@ -1,4 +1,4 @@
-"""Flags as people type them: nanoGPT's manner, other programs' names, slips, the same one twice."""
+"""Flags as people type them: nanoGPT's style, other programs' names, typos, the same flag twice."""
 
 import re
 
@@ -24,7 +24,7 @@ def train_flags(*argv: str) -> dict:
 
 
 def parser_of(script: str) -> FlagParser:
-    """The parser of a script, caught at its work."""
+    """Captures the parser that a script makes."""
     caught = []
 
     class Caught(FlagParser):
@@ -97,8 +97,8 @@ def test_resume_false_is_a_new_run(text_file, tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_flag_with_two_values_is_refused(typed, said, refused):
-    """The last one counted, silently."""
-    nowhere = [] if "--data" in typed else ["--data", "no such file"]  # so that nothing is trained
+    """The last one used to win silently."""
+    nowhere = [] if "--data" in typed else ["--data", "no such file"]  # so that no run is trained
     assert said in refused(train, *typed, *nowhere)
 
 
@@ -118,7 +118,7 @@ def test_the_same_value_twice_is_one_value():
 
 @pytest.mark.parametrize("script", ["train", "sample"])
 def test_other_programs_flags_are_told_what_to_do_here(script, refused):
-    """Of nanoGPT's, and what the advice names is there to be typed."""
+    """nanoGPT's settings, and each flag in the advice must exist."""
     parser = parser_of(script)
     table = getattr(foreign_flags, script.upper())
     for flag, advice in table.items():
@@ -179,7 +179,7 @@ SLIPS = {
 
 @pytest.mark.parametrize(("typed", "meant"), SLIPS.items())
 def test_did_you_mean(typed, meant):
-    """--compile was answered with --optimizer, --version with --overwrite."""
+    """The error used to suggest --optimizer for --compile, and --overwrite for --version."""
     for parse_flags in (train_flags, lambda *argv: sample_flags.parse(list(argv), found())):
         with pytest.raises(InputError) as caught:
             parse_flags(typed, "1")
@@ -206,7 +206,7 @@ def test_every_other_name_is_of_a_flag_that_exists():
 
 
 def test_min_lr_follows_a_learning_rate_that_was_typed(refused):
-    """`--preset shakespeare --learning-rate 5e-5` was refused for a --min-lr that nobody typed."""
+    """`--preset shakespeare --learning-rate 5e-5` was refused because of a default --min-lr."""
     train_config = new_config({"preset": "shakespeare", "learning_rate": 5e-5}).train
     assert (train_config.learning_rate, train_config.min_lr) == (5e-5, pytest.approx(5e-6))
     assert new_config({"preset": "shakespeare", "learning_rate": 1.0}).train.min_lr == 0.1
@@ -217,7 +217,7 @@ def test_min_lr_follows_a_learning_rate_that_was_typed(refused):
 
 
 def test_another_optimizer_brings_its_learning_rate():
-    """`--optimizer adamw` kept Muon's 0.02 in the preset of a CPU, and ended 0.15 higher."""
+    """`--optimizer adamw` once kept Muon's 0.02 in the CPU's preset: the loss was 0.15 higher."""
     own = new_config({"preset": "shakespeare-cpu", "optimizer": "adamw"}).train
     assert (own.learning_rate, own.min_lr) == (4e-3, 0.0)
     typed = {"preset": "shakespeare-cpu", "optimizer": "adamw", "learning_rate": 1e-2}

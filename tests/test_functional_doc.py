@@ -1,4 +1,4 @@
-"""docs/functional.md: both sides of each pair run, and agree where they must."""
+"""docs/functional.md: both sides of each pair run, and give equal results where they must."""
 
 import importlib.util
 import re
@@ -10,7 +10,7 @@ import pytest
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = (DOCS / "functional.md").read_text()
 BLOCKS = re.findall(r"```python( torch)?\n(.*?)```", PAGE, re.DOTALL)
-# By section: what both sides must have come to, under the name that both give it.
+# By section: the results that must be equal, by the name that both sides use.
 PAIRS = {
     "A module, the whole of it": ("result",),
     "The model and its weights": ("count",),
@@ -25,7 +25,7 @@ PAIRS = {
 
 @pytest.fixture(autouse=True)
 def broadcasting():
-    """The page is for a reader's session, which has JAX's default."""
+    """The page is for a reader's session, which has JAX's defaults."""
     import jax
 
     with jax.numpy_rank_promotion("allow"):
@@ -44,7 +44,7 @@ def run(section, torch_side, names, other):
 
 @pytest.mark.slow
 def test_each_pair_runs_and_agrees():
-    """Without PyTorch, this project's side of each runs alone."""
+    """Without PyTorch, only this project's side of each pair runs."""
     torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
     ours: dict = {"__name__": "functional"}
     theirs: dict = {"__name__": "functional"}

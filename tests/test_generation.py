@@ -132,7 +132,7 @@ def joined(prompts, n, **settings) -> Drawn:
 
 
 def test_chunked_conditions_on_the_last_half_of_a_full_window():
-    """Against windows cut by hand: half of 8 stays each time the window is full."""
+    """Against windows cut by hand: each time the window of 8 is full, half of it stays."""
     text = PROMPT[:1]
     start = 0
     for n in range(3, 25):
@@ -168,7 +168,7 @@ def test_the_text_does_not_depend_on_how_much_is_made_at_once(window):
 
 
 def test_one_compile_for_each_batch_and_prompt_bucket(count_compiles):
-    """Counting every program that JAX compiles, whatever it is called."""
+    """Counts every program that JAX compiles, whatever its name."""
     model = GPT(tiny_config(block_size=40).model)
     params = init(model.config, KEY)
     sampling = Sampling()
@@ -197,7 +197,7 @@ def test_one_compile_for_each_batch_and_prompt_bucket(count_compiles):
 
 
 def test_log_probabilities_are_the_models_own():
-    """Of the token drawn and of the likeliest, before temperature and filters."""
+    """Log-probabilities of the drawn token and of the likeliest, before temperature and filters."""
     sampling = Sampling(temperature=3.0, top_k=5)
     drawn = joined(list(PROMPT), 5, sampling=sampling, alternatives=3)
     text_BT = np.concatenate([PROMPT, drawn.ids_BK], axis=1)

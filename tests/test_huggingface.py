@@ -1,4 +1,4 @@
-"""`sample.py --from-huggingface`: a local GPT-2 folder, and folders that are none."""
+"""`sample.py --from-huggingface`: a local GPT-2 folder, and folders without GPT-2."""
 
 import json
 import shutil
@@ -111,7 +111,7 @@ def whole_of(folder):
 
 
 def test_a_token_that_the_weights_lack_is_told_and_cannot_be_asked_for(folder, capsys):
-    """As [PAD] is, where somebody added it and did not resize the embeddings."""
+    """Such as [PAD], if somebody added it without resizing the embeddings."""
     whole = whole_of(folder)
     size = whole.get_vocab_size()
     whole.add_special_tokens(["[PAD]"])
@@ -127,7 +127,7 @@ def test_a_token_that_the_weights_lack_is_told_and_cannot_be_asked_for(folder, c
 
 
 def test_many_tokens_that_the_weights_lack(folder):
-    """Where the start token is one of them, a sample starts at the end of text."""
+    """If the start token is one of them, a sample starts with the end-of-text token."""
     weights = safetensors.load_file(folder / "model.safetensors")
     weights["wte.weight"] = weights["wte.weight"][:100].copy()
     safetensors.save_file(weights, folder / "model.safetensors")
@@ -142,7 +142,7 @@ def test_many_tokens_that_the_weights_lack(folder):
 
 
 def test_an_id_behind_a_hole_in_the_vocabulary_is_beyond_the_weights(folder):
-    """There are as many tokens as the weights have, and one has a larger id."""
+    """The number of tokens fits the weights, but one token has a larger id."""
     vocabulary = json.loads((folder / "vocab.json").read_text())
     vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = len(vocabulary) + 9
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
@@ -152,7 +152,7 @@ def test_an_id_behind_a_hole_in_the_vocabulary_is_beyond_the_weights(folder):
 
 
 def test_the_parts_of_a_tokenizer_give_the_ids_of_the_whole(folder):
-    """`<|endoftext|>` was 13 pieces, where tokenizer.json has one."""
+    """`<|endoftext|>` used to become 13 tokens; tokenizer.json has one."""
     text = f"{END_OF_TEXT}To be{END_OF_TEXT} or not"
     parts = load_huggingface(folder).tokenizer.encode(text)
     whole = whole_of(folder)
@@ -186,7 +186,7 @@ def test_added_tokens_beside_the_parts_are_tokens(name, folder, capsys):
 
 
 def test_special_tokens_beside_the_parts_are_one_id(folder):
-    """Whatever file lists it, as text or as an object. A special token without an id is ignored."""
+    """Any file may list it, as text or as an object. A special token without an id is ignored."""
     names = {"bos_token": "<|start|>", "pad_token": {"content": "<|pad|>"}, "unk_token": "none"}
     (folder / "special_tokens_map.json").write_text(json.dumps(names))
     vocabulary = json.loads((folder / "vocab.json").read_text())

@@ -1,4 +1,4 @@
-"""GPT-2 folders as they are on people's disks: links, shards, pickles, caches, half downloads."""
+"""GPT-2 folders as on people's disks: links, shards, pickles, caches, incomplete downloads."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def as_the_hub_lays_it_out(folder: Path, cache: Path) -> Path:
 
 
 def in_shards(folder: Path) -> dict[str, str]:
-    """Two shards and their index in place of the one file; returns which entry is where."""
+    """Replaces the file by two shards and their index; returns the shard of each entry."""
     weights = safetensors.load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -68,7 +68,7 @@ def assert_same_model(one: Path, other: Path) -> None:
 
 
 def test_a_snapshot_of_the_hubs_cache_is_read(folder, gpt2, tmp_path):
-    """Its files are links to blobs: "config.json is a link: nothing in a run may lead out"."""
+    """Its files are links to blobs; the error "config.json is a link" of a run must not appear."""
     assert_same_model(as_the_hub_lays_it_out(folder, tmp_path), gpt2)
 
 
@@ -137,7 +137,7 @@ def test_a_pointer_of_git_lfs_is_no_model(folder, capsys):
 
 
 def test_a_missing_folder_is_said_how_to_get(tmp_path, capsys, monkeypatch):
-    """`--from-huggingface gpt2` stands in the help of sample.py."""
+    """`--from-huggingface gpt2` is in the help of sample.py."""
     monkeypatch.chdir(tmp_path)
     for given, repository in (
         ("gpt2", "openai-community/gpt2"),

@@ -62,7 +62,7 @@ def started(text, tmp_path):
 
 
 def test_a_run_starts_from_the_weights_of_another_with_a_shorter_context(source, started, capsys):
-    """What is frozen shows it: it is the source's, bit for bit."""
+    """The frozen parameters show that: they equal the source's, bit for bit."""
     flags = ("--block-size", 8, "--trainable", "ln", "--scan-layers", "--dropout", 0)
     fine = load_run(started(source, *flags), "latest")
     before = load_run(source, "best")
@@ -164,7 +164,7 @@ def test_advice_about_a_source_is_followed(source, text, tmp_path):
 
 
 def test_a_prepared_text_must_have_the_sources_vocabulary(source, text, tmp_path):
-    """Ids of another vocabulary would train without an error, and be nonsense."""
+    """Training on ids of another vocabulary would give nonsense without an error."""
     for kind in ("char", "byte"):
         out = str(tmp_path / kind)
         assert program.main(["prepare", str(text), "--out", out, "--tokenizer", kind]) == 0

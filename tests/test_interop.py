@@ -1,4 +1,4 @@
-"""Weights from and to other implementations: there and back, and what is refused."""
+"""Weights from and to other implementations: round trips, and errors."""
 
 import re
 
@@ -40,7 +40,7 @@ ENTRY = {
 
 
 def params_of(model_config):
-    """Every number its own, so that no transposition or order can hide."""
+    """All numbers differ, so that a wrong transposition or order cannot hide."""
     shapes = jax.eval_shape(lambda key: init_params(GPT(model_config), key), jax.random.key(0))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
@@ -153,7 +153,7 @@ def test_every_missing_entry_is_noticed(kind, state_dict):
         if name.endswith(".tril") or name == "lm_head.weight" != kind == "lecture":
             continue
         if name == "lm_head.weight":
-            continue  # absent, it is tied
+            continue  # absent if tied
         with pytest.raises(InputError):
             back({k: v for k, v in state_dict.items() if k != name})
 
@@ -226,7 +226,7 @@ def test_the_number_of_heads_must_divide_the_width():
 
 
 def test_nanogpt_weights_of_either_activation():
-    """build-nanogpt trains with the tanh form: its weights in the exact one are quietly wrong."""
+    """build-nanogpt trains with tanh GELU: with exact GELU, its weights are silently wrong."""
     model_config = GPTConfig(**SIZE, **GPT2_LIKE, activation="gelu_tanh", qkv_bias=True)
     state_dict = interop.to_nanogpt(model_config, params_of(model_config), activation="gelu_tanh")
     assert interop.from_nanogpt(state_dict, n_head=2, activation="gelu_tanh")[0] == model_config

@@ -1,4 +1,4 @@
-"""Files that are no UTF-8 text: what they look like, and a command that works when followed."""
+"""Files that are not UTF-8 text: the error recognizes them, and its command works."""
 
 import bz2
 import gzip
@@ -34,7 +34,7 @@ def refusal(path: object, data_dir: Path) -> str:
 
 
 def follow(error: str) -> str:
-    """Runs the command between the first two backticks; the path of the text that it made."""
+    """Runs the command between the first two backticks; returns the path of the text it wrote."""
     done = subprocess.run(
         ["bash", "-c", error.split("`")[1]],
         capture_output=True,
@@ -97,7 +97,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("kind", list(COMMANDS))
 def test_a_text_in_another_form_is_named_and_its_command_works(kind, tmp_path):
-    """In a folder whose path a shell would split and expand."""
+    """The folder's path has characters that a shell would split and expand."""
     folder = tmp_path / "it's $HOME"
     folder.mkdir()
     path = folder / "my text.dat"
@@ -190,7 +190,7 @@ def test_bytes_of_nothing_known_are_not_guessed_at(tmp_path):
     ],
 )
 def test_western_text_is_converted_by_the_command(encoding, text, said, tmp_path):
-    """`iconv -t UTF-8` alone fails, or converts from the wrong encoding, where the locale is C."""
+    """With locale C, plain `iconv -t UTF-8` fails or converts from the wrong encoding."""
     path = tmp_path / "my.txt"
     path.write_bytes(text.encode(encoding))
     error = refusal(path, tmp_path)
@@ -240,7 +240,7 @@ def test_a_command_overwrites_nothing(tmp_path):
 
 
 def test_a_pipe_is_told_a_filter(tmp_path, monkeypatch):
-    """A path that is gone with the shell's command would help nobody."""
+    """A path that vanishes after the shell's command would be useless in advice."""
     for kind, said in (
         ("gzip", "standard input looks like gzip-compressed data"),
         ("utf-16", "pipe it through `iconv -f UTF-16 -t UTF-8` first"),

@@ -1,4 +1,4 @@
-"""The ladder: many seeds at once are the same runs, and a climb can be interrupted."""
+"""The ladder: training many seeds at once gives the same runs, and a climb can be interrupted."""
 
 import json
 from functools import partial
@@ -25,7 +25,7 @@ from gptjax.training import evaluate, init_state, make_keys, make_train_loop
 
 ROOT = Path(__file__).parents[1]
 WORDS = "".join(f"{n}: to be or not to be, that is the question.\n" for n in range(60))
-SMALLER = ["--n-layer", "1"]  # depth is compilation time, and shows nothing here
+SMALLER = ["--n-layer", "1"]  # more layers would only add compilation time
 TOKENS = np.random.default_rng(0).integers(0, 11, 400).astype(np.uint8)
 
 
@@ -40,7 +40,7 @@ def climb_lecture(*argv):
     return lecture.main([str(a) for a in argv])
 
 
-# One that looks nowhere is quick enough for every run of the tests; `head` is resumed below.
+# A model without attention is quick enough for the ordinary tests; `head` is resumed below.
 QUICK = ("bigram",)
 
 
@@ -91,7 +91,7 @@ def test_a_rungs_optimizer_is_pytorchs_default():
 
 
 def test_a_seed_of_the_ladder_is_the_run_of_that_seed():
-    """Seeds beside it change a seed's losses no more than rounding does."""
+    """Other seeds in the batch change a seed's losses no more than rounding does."""
     run_config = PRESETS["multihead"].replace(vocab_size=11, batch_size=4, max_iters=30)
     model = make_model(run_config)
     states, keys = ladder.init_seeds(model, run_config, [3, 4])
@@ -261,7 +261,7 @@ def test_one_head_reaches_the_lectures_loss(tmp_path):
 
 
 def rows(page: str, columns: int) -> dict[str, list[str]]:
-    """The cells of a page's first table of rungs with so many columns, by rung."""
+    """The cells of a page's first table of rungs with this number of columns, by rung."""
     lines = [line.strip("|").split("|") for line in (ROOT / page).read_text().splitlines()]
     found: dict[str, list[str]] = {}
     for name, *rest in ([cell.strip() for cell in line] for line in lines if len(line) == columns):
@@ -278,7 +278,7 @@ def test_the_tables_of_readme_and_docs_are_those_of_the_rungs_and_of_the_last_cl
     }
     readme, ladder = rows("README.md", 5), rows("docs/ladder.md", 8)
     ideas, losses = rows("docs/lecture.md", 3), rows("docs/lecture.md", 4)
-    # A rung that is new has its rows once it has been climbed.
+    # A new rung has its rows after its first climb.
     assert list(readme) == list(ladder) == list(losses) == list(climbed)
     for name in climbed:
         rung, model = LADDER[name], make_model(PRESETS[name])

@@ -51,7 +51,7 @@ def test_residual_projections_start_smaller_when_scaled():
 
 
 def test_gradients_of_embeddings_and_biases_are_exact_sums_in_bfloat16():
-    """4,097 ones: added one by one in bfloat16, they come to 256."""
+    """4,097 ones: a sum of them in bfloat16, one by one, is 256."""
     model_config, many = GPTConfig(n_layer=1, n_head=1, n_embd=8, dtype="bfloat16"), 4097
     table = embed(model_config, 3, "wte")
     layer = dense(model_config, 8, use_bias=True, name="fc")

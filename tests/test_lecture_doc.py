@@ -1,4 +1,4 @@
-"""docs/lecture.md: its code runs, its commands work, its pictures are there, its numbers hold."""
+"""docs/lecture.md: its code runs, its commands work, its pictures exist, its numbers are true."""
 
 import json
 import re
@@ -21,7 +21,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)).splitlines()
 PICTURES = re.findall(r"!\[.*?\]\((.*?)\)", PAGE)
 
-# Stands in for the text where it is not at hand: its 65 characters, so that ids are the same.
+# Replaces the text if it is missing: with its 65 characters, so that ids are the same.
 CHARACTERS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 STAND_IN = "".join(f"First Citizen {n % 9 * '!'}: we are accounted poor.\n" for n in range(99))
 STAND_IN = CHARACTERS + STAND_IN.translate(dict.fromkeys(map(ord, "0123456789")))
@@ -29,7 +29,7 @@ STAND_IN = CHARACTERS + STAND_IN.translate(dict.fromkeys(map(ord, "0123456789"))
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """An empty folder to work in, with the stand-in in the text's place."""
+    """An empty working directory, with the stand-in instead of the text."""
     text = corpora.Text(STAND_IN, "shakespeare", "0" * 64)
     for module in (corpora, splitting, lecture):
         monkeypatch.setattr(module, "load_text", lambda *_, **__: text)
@@ -46,7 +46,7 @@ def test_every_block_of_code_runs_in_order(stand_in):
 
 @pytest.mark.slow
 def test_every_command_works(stand_in):
-    """In the page's order, with few updates: a later one uses what an earlier one made."""
+    """In the page's order, with few updates: later blocks use the results of earlier ones."""
     short = ["--max-iters", "2"]
     for command in COMMANDS:
         program, *argv = shlex.split(command.removeprefix("python "))
@@ -56,7 +56,7 @@ def test_every_command_works(stand_in):
             status = sample.main([*argv, "--max-new-tokens", "5"])
         else:
             assert [program, argv.pop(0)] == ["-m", "gptjax.lecture"]
-            if "--pictures" not in argv:  # of the rungs that it climbs, one
+            if "--pictures" not in argv:  # one of the rungs that it climbs
                 rungs = argv[argv.index("--rungs") + 1] if "--rungs" in argv else "bigram"
                 one = ["--seeds", "1", "--rungs", rungs.split(",")[0]]
                 argv = with_flags(argv, *short, *one)

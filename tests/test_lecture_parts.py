@@ -1,4 +1,4 @@
-"""The lecture's parts: what it says is equal is equal, and its notes on attention hold."""
+"""The lecture's parts: its equalities and its notes on attention are true."""
 
 from functools import partial
 
@@ -109,7 +109,7 @@ logits_of = jax.jit(forward, static_argnums=0)
 
 @partial(jax.jit, static_argnums=0)
 def loud_params(model):
-    """Far from N(0, 0.02), so that every part has its say."""
+    """Far from N(0, 0.02), so that every part matters."""
     key = jax.random.key(0)
     return like_pytorch(init_params(model, key), key)
 

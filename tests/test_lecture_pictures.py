@@ -55,7 +55,7 @@ def test_a_model_without_blocks_has_no_attention_to_draw():
 
 
 def test_pictures_go_to_the_folder_of_runs_unless_told(tmp_path, monkeypatch):
-    """They went into docs/ of the clone, whose files they replaced."""
+    """The pictures used to replace the files in the clone's docs/."""
     monkeypatch.chdir(tmp_path)
     assert lecture.main(["--pictures"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
@@ -64,7 +64,7 @@ def test_pictures_go_to_the_folder_of_runs_unless_told(tmp_path, monkeypatch):
 
 
 def test_a_run_of_any_vocabulary_has_its_attention_drawn(finished_run, tmp_path, monkeypatch):
-    """Its text has no capitals, and the line that was always drawn began with ROMEO."""
+    """The text has no capitals, but the line that used to be drawn starts with ROMEO."""
     labels = []
     monkeypatch.setattr(
         pictures, "draw_attention", lambda path, model, params, ids, of: labels.append(of) or path
@@ -78,7 +78,7 @@ def test_a_run_of_any_vocabulary_has_its_attention_drawn(finished_run, tmp_path,
 
 
 def test_letters_keep_their_size_in_a_longer_text(tmp_path, monkeypatch):
-    """Letters of 5 points in a picture of 1,040 pixels could not be read."""
+    """Letters of 5 points in a picture of 1,040 pixels used to be unreadable."""
     figures = []
     monkeypatch.setattr(pictures, "save_png", lambda figure, *_: figures.append(figure))
     model_config = GPTConfig(vocab_size=7, block_size=40, n_layer=1, n_head=2, n_embd=8)

@@ -1,4 +1,4 @@
-"""The host's side of training that a whole run does not show."""
+"""The host's side of training, as far as a whole run does not test it."""
 
 import math
 from functools import partial
@@ -20,7 +20,7 @@ from conftest import tiny_config
 
 
 def test_the_speed_is_of_dispatches_that_were_waited_for():
-    """A run once said 50 million tokens/s: its last two dispatches had both long been done."""
+    """A run once reported 50 million tokens/s: its last two dispatches had finished earlier."""
     now = 0.0
     timer = Timer(lambda: now)
     timer.dispatched()  # step 1, which compiles
@@ -39,7 +39,7 @@ def test_the_speed_is_of_dispatches_that_were_waited_for():
 
 
 def test_a_time_that_is_seen_a_dispatch_late_makes_no_estimate_wild():
-    """Nine updates, one, nine, one: the nine's time was taken for the one's, and so it went on."""
+    """Nine updates, one, nine, one: the time of nine was once taken for that of one, repeatedly."""
     now = 0.0
     timer = Timer(lambda: now)
     step = 0
@@ -52,13 +52,13 @@ def test_a_time_that_is_seen_a_dispatch_late_makes_no_estimate_wild():
 
 
 def test_an_evaluation_does_not_halve_the_speed_that_is_shown():
-    """A second dispatch waits for the first and itself; the first is seen to land only then."""
+    """A second dispatch waits for the first and itself; only then is the first seen as finished."""
     now = 0.0
     timer = Timer(lambda: now)
     timer.restart(0)
     timer.dispatched()
     now = 1.0
-    timer.landed(10)  # nothing else in flight: 0.1 s a step
+    timer.landed(10)  # nothing else in flight: 0.1 s per step
     assert timer.seconds_per_update == pytest.approx(0.1)
     timer.restart(10)
     timer.dispatched()  # steps 11 to 20, and at once 21 to 30
@@ -102,7 +102,7 @@ def test_a_start_compiles_the_loop_once_and_makes_the_initial_state(optimizer, c
 
 
 def test_good_metrics_are_taken_in_without_asking_the_newest_state(tmp_path):
-    """Asking it waits for the dispatch just given to the device, which then stands idle."""
+    """Asking would wait for the newest dispatch, and the device would then be idle."""
     health = Health(tmp_path, tiny_config().train, step=0, skipped=0)
     values: Any = LoopMetrics(Metrics(1.0, 1.0, 1e-3), True, 0)
     asked = []

@@ -1,6 +1,6 @@
-"""What runs on a GPU or a TPU, known before there is one: each program lowers for both, on a CPU,
-none calls the host, and in bfloat16 products are of bfloat16 and everything else that is summed,
-normalised or kept is float32.
+"""The programs for GPU and TPU, checked on a CPU: each program lowers for both, and none calls the
+host. With bfloat16, matrix products are of bfloat16, and everything else that is summed, normalised
+or stored is float32.
 """
 
 import functools

@@ -95,7 +95,7 @@ def all_configs():
 
 @pytest.mark.parametrize("some", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_combinations_of_options_trace_to_float32_logits_and_the_right_parameters(some):
-    """All 384 only in the slow tests; else those in which every pair of values meets."""
+    """All 384 only in the slow tests; otherwise a few with every pair of option values."""
     for model_config in covering_set() if some else all_configs():
         model = GPT(model_config)
         x_BT = jax.ShapeDtypeStruct((1, 4), jnp.int32)
@@ -114,7 +114,7 @@ def test_combinations_of_options_trace_to_float32_logits_and_the_right_parameter
 
 
 def covering_set():
-    """A few of all configs in which every pair of option values meets, chosen greedily."""
+    """Chooses a few configurations greedily, so that they have every pair of option values."""
 
     def pairs(model_config):
         values = [(f.name, getattr(model_config, f.name)) for f in dataclasses.fields(model_config)]
@@ -129,7 +129,7 @@ def covering_set():
     return chosen
 
 
-# The first few of the covering set have most pairs.
+# The first few of the set have most pairs.
 @pytest.mark.parametrize(
     "model_config",
     [
@@ -201,7 +201,7 @@ def test_dropout_is_random_by_its_key_and_off_when_deterministic():
 
 
 def test_a_blocks_keys_follow_from_its_number_and_nothing_else():
-    """However the blocks are written down, the same key is the same model and the same masks."""
+    """Whatever the form of the blocks, the same key gives the same model and the same masks."""
     block, x_BTC = Block(TINY), jnp.zeros((1, 1, 16))
     for i in range(TINY.n_layer):
         own = jax.jit(block.init)(jax.random.fold_in(KEY, i), x_BTC, None)["params"]
@@ -209,7 +209,7 @@ def test_a_blocks_keys_follow_from_its_number_and_nothing_else():
 
 
 def test_each_dropout_site_is_there():
-    """With all but one source of randomness the same, dropping more sites changes the output."""
+    """With the same random numbers, dropout at more sites changes the output."""
     x_BT = ids(TINY)
     outputs = []
     for embd in (False, True):

@@ -8,7 +8,7 @@ from gptjax.muon import COEFFICIENTS, ITERATIONS, orthogonal
 
 @pytest.mark.parametrize("columns", [16, 24, 64])
 def test_orthogonal_is_optaxs_newton_schulz_iteration(columns):
-    """Narrow, where x is iterated, and wide, where a polynomial is; each matrix by itself."""
+    """Narrow matrices, which iterate x, and wide ones, which iterate a polynomial; each alone."""
     x_NRC = jax.random.normal(jax.random.key(0), (3, 16, columns))
     x_NRC = x_NRC.at[1].multiply(1e-4).at[2].set(0)
     optaxs = contrib.scale_by_muon(COEFFICIENTS, ITERATIONS, beta=0.0, preconditioning="schatten")
@@ -20,7 +20,7 @@ def test_orthogonal_is_optaxs_newton_schulz_iteration(columns):
 
 @pytest.mark.parametrize("columns", [64, 256])
 def test_orthogonal_survives_a_matrix_of_low_rank(columns):
-    """Rounding makes eigenvalues below 0 of those that are 0; iterations must not blow them up."""
+    """Rounding turns zero eigenvalues into negative ones; iterations must not amplify them."""
     u, v = (jax.random.normal(jax.random.key(i), (1, n, 3)) for i, n in enumerate((64, columns)))
     sizes = np.linalg.svd(orthogonal(u @ v.swapaxes(1, 2))[0], compute_uv=False)
     assert ((sizes[:3] > 0.65) & (sizes[:3] < 1.25)).all()

@@ -1,4 +1,4 @@
-"""Corpora by name: each record, fetched and prepared by the real scripts with a small stand-in."""
+"""Named corpora: the real scripts fetch and prepare each record with a small stand-in."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from standins import prepare_py, stand_in
 from strange import CHINESE, EMOJI, HINDI
 
 PREPARE, TRAIN = prepare_py(), train.main
-# The cuts, at bytes, fall within characters of three and four bytes.
+# The byte positions of the cuts are inside characters of three and four bytes.
 WIKIPEDIA = ("<page>" + CHINESE + HINDI + EMOJI + "</page>\n").encode() * 7
 LETTERS = b" anarchism originated as a term of abuse first used against early" * 20
 STORIES = ["Once there was a cat.\nIt slept.", "A dog ran <|home|>.", "\U0001f600 The end."]
@@ -50,7 +50,7 @@ def web(tmp_path, monkeypatch):
 
 
 def prepared(tmp_path, name, *flags):
-    """What data/prepare.py makes of a corpus, and what its meta.json says."""
+    """Runs data/prepare.py for a corpus; returns the results and its meta.json."""
     out = tmp_path / "data" / name
     assert PREPARE.main([name, *map(str, flags)], data_dir=tmp_path / "data") == 0
     return read_prepared(out, None, None, tmp_path), json.loads((out / "meta.json").read_text())
@@ -151,17 +151,17 @@ def test_the_name_of_a_corpus_leads_to_the_command_that_prepares_it(
     run_config = RunConfig().replace(data="text8", block_size=8)
     texts = read_texts(run_config, tmp_path / "data", print)
     assert texts.source == str(tmp_path / "data" / "text8")
-    # Elsewhere it is told where to write to.
+    # For another data folder, the command includes --out.
     with pytest.raises(ValueError, match=f"--out {tmp_path / 'else' / 'text8'}`"):
         read_texts(run_config, tmp_path / "else", print)
-    # A file of that name is what it was.
+    # A file of that name keeps its meaning.
     (tmp_path / "text8").write_text("a text of somebody's own\n" * 9)
     assert "somebody" in read_texts(run_config, tmp_path / "data", print).beginning
     assert command.main(["prepare", "text8"]) == 2, "--out is missing for a file"
 
 
 def said(capsys, status, *argv, data_dir):
-    """What data/prepare.py says on stderr: one line."""
+    """Runs data/prepare.py, which must print one line to stderr; returns the line."""
     capsys.readouterr()
     assert PREPARE.main([str(x) for x in argv], data_dir=data_dir) == status
     error = capsys.readouterr().err
@@ -216,7 +216,7 @@ def test_a_wrong_archive_is_one_line_and_leaves_nothing(damage, message, tmp_pat
 
 
 def test_more_than_what_is_wanted_is_not_read_on(tmp_path, web, capsys):
-    """An archive of a few kB can unpack to far more than there is room for."""
+    """An archive of a few kB can unpack to far more than the disk has room for."""
     rezipped(web["enwik8"][0], "enwik8", WIKIPEDIA * 1000)
     web_size = web["enwik8"][0].stat().st_size
     corpus = CORPORA["enwik8"]

@@ -1,4 +1,4 @@
-"""The notebooks: each source and its .ipynb are one notebook, and every one executes."""
+"""The notebooks: each source equals its .ipynb, and every notebook executes."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def test_both_forms_of_a_notebook_have_the_same_cells(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stored_notebook_was_executed_from_top_to_bottom(name):
-    """Its cells are numbered in order, none failed, and it is small."""
+    """The cells are numbered in order, none failed, and the file is small."""
     code = [cell for cell in stored(name)["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     kinds = [output["output_type"] for cell in code for output in cell["outputs"]]

@@ -1,4 +1,4 @@
-"""A program may set JAX as it likes: the library's numbers are the same."""
+"""Whatever a program's JAX settings, the library's numbers are the same."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ IDS = np.arange(200) % 11
 
 
 def numbers():
-    """What a program that uses the library computes: a few updates, two losses and a text."""
+    """Computes with the library as a program would: a few updates, two losses and a text."""
     run_config = tiny_config(dropout=0.1)
     model, keys, tokens = GPT(run_config.model), make_keys(3), jnp.asarray(IDS)
     state = jax.jit(lambda key: init_state(model, run_config, key))(keys.params)

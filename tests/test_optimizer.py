@@ -103,7 +103,7 @@ def test_updates_are_adamw_written_out():
 
 
 def test_no_clipping_at_zero():
-    """Adam does not see a gradient's size, so the first moment is looked at."""
+    """Adam's update does not depend on a gradient's size, so compare the first moment."""
     params = {"kernel": jnp.ones((1, 1))}
     gradient = {"kernel": jnp.full((1, 1), 100.0)}
     for clip, moment in ((0.0, 10.0), (1.0, 0.1)):
@@ -114,7 +114,7 @@ def test_no_clipping_at_zero():
 
 
 def test_the_state_has_one_structure_whatever_the_values():
-    """So that a resume can change them; which optimizer it is, is no such value."""
+    """So that a resume can change these values; the kind of optimizer is not one of them."""
     params = init(tiny_config().model, jax.random.key(0))
 
     def paths(**changes):
@@ -142,7 +142,7 @@ def test_muon_is_for_the_matrices_between_embeddings_and_output():
 
 
 def test_muons_update_has_equal_singular_values_and_the_size_of_adams():
-    """Of (H, C, D) all heads together; what is not Muon's is Adam's, which starts with a sign."""
+    """For (H, C, D), all heads together; the others use Adam, whose first update is a sign."""
     train_config = TrainConfig(
         optimizer="muon", learning_rate=1.0, min_lr=1.0, warmup_iters=0, weight_decay=0.0
     )

@@ -1,4 +1,4 @@
-"""Paths that a person names to write to: links, pipes and devices stay what they are."""
+"""Output paths from a user: links, pipes and devices stay what they are."""
 
 import errno
 import os
@@ -58,7 +58,7 @@ def test_a_pipe_is_written_into_and_stays(tmp_path):
 
 
 def test_a_device_is_written_to_and_stays(tmp_path):
-    """By a link: a test that failed by replacing /dev/null itself would break the machine."""
+    """Through a link: if this test failed by replacing /dev/null, it would break the machine."""
     (tmp_path / "null").symlink_to(os.devnull)
     write_named(tmp_path / "null", "new")
     assert (tmp_path / "null").is_symlink()
@@ -67,7 +67,7 @@ def test_a_device_is_written_to_and_stays(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="needs /dev/fd")
 def test_a_descriptor_goes_on_where_it_is(tmp_path):
-    """`--logprobs /dev/stdout > text.txt`: opening the path again would overwrite the samples."""
+    """`--logprobs /dev/stdout > text.txt`: a second open would overwrite the samples."""
     file = tmp_path / "text.txt"
     with file.open("wb", buffering=0) as out:
         out.write(b"text, ")
@@ -94,7 +94,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
 def test_a_file_whose_folder_takes_no_new_one_is_written_in_place(
     tmp_path, monkeypatch, call, number
 ):
-    """One that is mounted into a container alone, or in another person's folder."""
+    """A file that is mounted by itself into a container, or is in another person's folder."""
     file = tmp_path / "mounted.jsonl"
     file.write_text("old and longer")
 

@@ -1,4 +1,4 @@
-"""What is installed, and the command that comes with it."""
+"""The files that an installation has, and its command."""
 
 import os
 import tomllib
@@ -21,7 +21,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch, tmp_path_factory):
-    """As if the installed command had been typed, not `python -m gptjax`."""
+    """Runs the installed command, not `python -m gptjax`."""
     program = tmp_path_factory.mktemp("bin") / "gptjax"
     program.touch(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
@@ -116,7 +116,7 @@ def test_each_commands_help_speaks_of_itself(name, capsys):
 
 
 def test_the_command_trains_and_samples_in_any_folder(tmp_path, text_file, monkeypatch, capsys):
-    """As `pip install .` brings it: data and runs are of the folder that it is called in."""
+    """As after `pip install .`: data and runs are in the working directory."""
     monkeypatch.chdir(tmp_path)
     assert command.main(["train", *TINY, "--data", str(text_file)]) == 0
     [run] = (tmp_path / "runs").iterdir()

@@ -1,4 +1,4 @@
-"""The command `page`, what it refuses, and that no text of a run can become markup or script."""
+"""The command `page`, its errors, and that no text of a run can become markup or script."""
 
 import base64
 import hashlib
@@ -185,7 +185,7 @@ def test_a_page_is_not_for_eval_only(run_copy, refused):
 
 
 def hostile_page(run_copy):
-    """The page of a run whose every text is markup."""
+    """The page of a run in which every text is markup."""
     run = runs.load_run(run_copy)
     characters = "".join(sorted(set(HOSTILE) | set(run.tokenizer.characters)))
     config = run.config.replace(data=f"/home/{HOSTILE}", preset=HOSTILE)
@@ -228,7 +228,7 @@ def test_the_page_uses_no_interface_that_makes_markup_of_text():
 
 @pytest.mark.skipif(NODE is None, reason="needs Node")
 def test_the_joined_scripts_are_one_script_each(run_copy, tmp_path):
-    """No two modules may have the same name at their top."""
+    """No two modules may define the same name at top level."""
     found = Elements(hostile_page(run_copy)).scripts
     for name in ("main", "worker"):
         path = tmp_path / f"{name}.js"

@@ -1,4 +1,4 @@
-"""The page in Chromium: what it computes, that it requests nothing, and its controls."""
+"""The page in Chromium: its results, its controls, and that it requests nothing."""
 
 import json
 
@@ -94,7 +94,7 @@ def test_nothing_is_requested_and_text_of_a_run_stays_text(chromium, run_copy):
     assert {url.partition("#")[0] for url in asked} == {page.resolve().as_uri()}
     shown = chromium.run("return document.querySelector('.card pre').textContent")
     assert shown == HOSTILE
-    # The policy stops what a hole in the page could do.
+    # The policy limits the effect of a vulnerability in the page.
     blocked = "return fetch('https://example.org/').then(() => 'open', () => 'blocked')"
     assert chromium.run(blocked) == "blocked"
     assert "Content Security Policy" in json.dumps(chromium.logs("browser"))

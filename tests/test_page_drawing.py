@@ -1,4 +1,4 @@
-"""What the page draws, and what it says that heads do: its modules, imported by Node."""
+"""The page's drawings and its descriptions of heads: Node imports the modules."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ PAGE = Path(build.__file__).parent
 
 
 def in_node(body: str, **given):
-    """The result of JavaScript that can use all of the worker's modules."""
+    """Runs JavaScript that can use all of the worker's modules; returns the result."""
     names = ("sampling", "analysis", "weights", "layers")
     imports = [f"import * as {name} from {json.dumps(f'{PAGE}/{name}.mjs')};" for name in names]
     values = [f"const {name} = {json.dumps(value)};" for name, value in given.items()]
@@ -44,7 +44,7 @@ SETTINGS = [
 
 
 def test_tokens_are_drawn_from_pythons_distribution():
-    """At evenly spaced random numbers, so that shares are exact to one in the number of draws."""
+    """With evenly spaced random numbers, so that shares are exact to one draw."""
     logits = np.float32([0.3, 2.0, -1.0, 1.9, 2.0, 0.0, -4.0, 1.0])
     draws = 2000
     asked = [
@@ -86,7 +86,7 @@ def test_random_numbers_are_even_and_follow_from_the_seed():
 
 
 def test_heads_of_known_habits_are_named():
-    """Attention made by hand: each head puts 0.9 on one place, and the rest on the first."""
+    """Attention made by hand: each head has weight 0.9 at one place, and the rest at the first."""
     pieces = list("ab cd\nab cd ab x")
     ids = [sorted(set(pieces)).index(piece) for piece in pieces]
     T = len(pieces)

@@ -1,4 +1,4 @@
-"""The page's JavaScript computes what Python computes: run in Node, for models of every kind."""
+"""The page's JavaScript, run in Node, computes the same as Python, for models of every kind."""
 
 import functools
 from typing import Any
@@ -37,7 +37,7 @@ def heads_of(params) -> list[tuple[str, str]]:
 
 
 def without(params, silenced, path=""):
-    """Parameters with some arrays, or a head of them, set to 0: {path: head or None}."""
+    """Sets some arrays of the parameters, or one head of them, to 0: {path: head or None}."""
     if isinstance(params, dict):
         return {k: without(v, silenced, f"{path}/{k}".strip("/")) for k, v in params.items()}
     if path not in silenced:
@@ -55,7 +55,7 @@ def loss_without(made: Made, ids, silenced) -> float:
 
 
 def python_attention(made: Made, ids: list[int]) -> np.ndarray:
-    """(layer, head, T, T), from the queries and keys that Linen captures."""
+    """Weights, (layer, head, T, T), from the queries and keys that Linen captures."""
     run = made.run
     _, captured = run.model.apply(
         {"params": run.params},
@@ -83,7 +83,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(made):
-    """Everything that the tests below compare, for one kind of model; one Node computes it."""
+    """All values for the tests below, for one kind of model, from one Node process."""
 
     def ask(name: str) -> dict[str, Any]:
         ids, whole = texts(made(name)), window(made(name))

@@ -42,7 +42,7 @@ def tokenizers():
 def test_the_page_tokenizes_strange_texts_as_python_does(kind):
     tokenizer = tokenizers()[kind]
     random = np.random.default_rng(0)
-    any_ids = random.integers(0, tokenizer.vocab_size, (20, 30)).tolist()  # mostly no UTF-8
+    any_ids = random.integers(0, tokenizer.vocab_size, (20, 30)).tolist()  # mostly invalid UTF-8
     expected = [tokenizer.encode_prompt(text).tolist() for text in TEXTS]
     found = in_node(tokenizer, TEXTS, [*expected, *any_ids])
     assert [x["ids"] for x in found["encoded"]] == expected

@@ -1,4 +1,4 @@
-"""Our GPT and PyTorch's, from the same weights: the same logits, gradients, training and text."""
+"""Our GPT and PyTorch's have the same logits, gradients, training and text from equal weights."""
 
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def test_transformers_gpt2_has_our_logits_and_gradients(size, seed):
 def test_transformers_gpt2_generates_the_same_tokens(n_layer, n_head, n_embd):
     size = GPTConfig(vocab_size=97, block_size=48, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
     model = huggingface_model(size)
-    model.generation_config.eos_token_id = None  # a random model may well say it
+    model.generation_config.eos_token_id = None  # a random model may well generate it
     model.generation_config.pad_token_id = 0
     model_config, params = interop.from_huggingface(model.state_dict(), n_head=n_head)
     prompt = np.random.default_rng(1).integers(1, 97, (3, 7), dtype=np.int32)
@@ -114,8 +114,8 @@ def test_transformers_gpt2_generates_the_same_tokens(n_layer, n_head, n_embd):
 def training_curves(model_config, params, model, steps=200):
     """Losses of both sides over the same batches, with the AdamW of the lecture's last model.
 
-    Its rate is 3e-4. At 1e-3, two runs of one side whose weights differ by 1e-7 come 0.02 apart
-    within 200 updates, because ReLU has kinks: no two implementations could be compared there.
+    The learning rate is 3e-4. At 1e-3, two runs of the same side whose weights differ by 1e-7
+    differ by 0.02 within 200 updates, because ReLU has kinks: no comparison would be possible.
     """
     train = PRESETS["layernorm"].replace(learning_rate=3e-4, min_lr=3e-4).train
     run = RunConfig(model=model_config, train=train)
@@ -137,7 +137,7 @@ def training_curves(model_config, params, model, steps=200):
     return np.array(ours), np.array(theirs)
 
 
-# Something to learn, and always at hand: what English and Python the package itself is made of.
+# A text to learn from that always exists: the package's own English and Python.
 TEXT = "".join(path.read_text() for path in sorted(Path(gptjax.__file__).parent.rglob("*.py")))
 TOKENS = jnp.asarray(CharTokenizer.from_text(TEXT).encode(TEXT))
 
@@ -148,8 +148,8 @@ SMALL = {"vocab_size": len(set(TEXT)), "block_size": 16, "n_layer": 2, "n_head":
 def start_of_training(model_config):
     """Kernels and tables from N(0, 0.08).
 
-    At 0.02 the first gradients of queries and keys are near Adam's epsilon, where rounding alone
-    decides which way a weight goes.
+    At 0.02, the first gradients of queries and keys are near Adam's epsilon, where rounding alone
+    decides the direction of an update.
     """
     params = jax.jit(lambda key: init_params(GPT(model_config), key))(jax.random.key(0))
     return jax.tree.map(lambda a: 4 * a if a.ndim > 1 else a, params)
@@ -185,7 +185,7 @@ def test_transformers_training_is_ours_step_by_step():
 
 
 def huggingface_start(model_config):
-    """As `start_of_training`, with numbers of PyTorch's."""
+    """Like `start_of_training`, but with PyTorch's random numbers."""
     model = huggingface_model(model_config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -199,7 +199,7 @@ def huggingface_start(model_config):
 
 
 def test_any_configuration_reaches_the_torch_classes():
-    """compare/ trains configurations that are neither the lecture's nor nanoGPT's."""
+    """compare/ also trains configurations that are neither the lecture's nor nanoGPT's."""
     for changes in (
         {"qkv_bias": True, "bias": False},
         {"tie_embeddings": True},

@@ -1,4 +1,4 @@
-"""Prepared text is trained on as it is; what is wrong with it is one line of the real script."""
+"""Training on prepared text: it is used unchanged, or the real script prints one error line."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ def folder(tmp_path, text_file):
 
 @pytest.fixture
 def nanogpts(tmp_path):
-    """The text as nanoGPT's prepare.py of characters leaves it."""
+    """The text as written by nanoGPT's prepare.py for characters."""
     folder = tmp_path / "nanogpts"
     folder.mkdir()
     ids = KNOWN.encode(TEXT).astype(np.uint16)
@@ -95,7 +95,7 @@ def test_what_else_is_wrong_with_a_folder_is_named(folder, tmp_path, refused):
 
 
 def test_advice_about_prepared_text_is_followed(text_file, folder, tmp_path):
-    """Prepared again over the damage, without the flag, and as a pattern in place of a folder."""
+    """Prepared again over the damage, without the flag, and by a pattern instead of a folder."""
     (folder / "train.bin").write_bytes(b"x")
     assert command.main(["prepare", str(text_file), "--out", str(folder), "--overwrite"]) == 0
     read_prepared(folder, None, None, tmp_path)
@@ -135,7 +135,7 @@ def test_nanogpts_folder_of_gpt2s_tokens_is_read_with_its_vocabulary(tmp_path, r
     assert "add --tokenizer gpt2, or the folder of the vocabulary" in error
     found = read_prepared(folder, str(vocabulary), None, tmp_path)
     assert found.tokenizer.decode(found.train[:5]) == "the t<|endoftext|>"
-    assert found.bytes == (100, 100)  # the token that ends a text is no byte of it
+    assert found.bytes == (100, 100)  # the end-of-text token is not a byte of the text
     again = read_prepared(folder, None, found.tokenizer, tmp_path)  # a resume
     assert again.sha256 == found.sha256
 

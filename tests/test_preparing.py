@@ -1,4 +1,4 @@
-"""Prepared text: the same tokens as in memory, whatever the order, the interruption or the disk."""
+"""Prepared text has the same tokens as in memory, for any order, interruption or disk error."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ def prepare(out, source, wanted=BYTES, **options):
 
 
 def documents(folder, count, start=0):
-    """A folder of so many files, in an order of names that is not that of their content."""
+    """A folder of this many files, whose names are in another order than their contents."""
     folder.mkdir()
     for i in range(count):
         content = f"document {i}: {TEXT[i : i + 40]}"
@@ -43,7 +43,7 @@ def opened(out):
 
 
 def texts_of(found, tokens):
-    """The documents of a split."""
+    """The documents in a split."""
     text = found.tokenizer.decode(tokens)
     assert text.endswith("<|endoftext|>")
     return text.split("<|endoftext|>")[:-1]
@@ -138,7 +138,7 @@ def test_bpe_learns_from_the_training_part_alone_and_from_so_much_of_it(tmp_path
 
 
 class Stop(Exception):
-    """Stands for a kill: what the code does after it must not matter."""
+    """Simulates a kill: nothing that the code does afterwards may matter."""
 
 
 @pytest.mark.parametrize("how", ["interrupted", "killed", "full"])
@@ -149,7 +149,7 @@ def test_the_same_command_goes_on_to_the_same_files(how, tmp_path, monkeypatch):
     out, write, batches = tmp_path / "parts", preparing._write, 0
 
     def write_part(some, files, progress):
-        """Every third batch is written in part, and not counted."""
+        """Every third batch is partly written, and not counted."""
         nonlocal batches
         batches += 1
         if batches % 3:
@@ -200,7 +200,7 @@ def run(*argv):
 
 
 def said(capsys, status, *argv):
-    """What the command says on stderr: one line."""
+    """Runs the command, which must print one line to stderr; returns the line."""
     capsys.readouterr()
     assert run(*argv) == status
     error = capsys.readouterr().err
@@ -287,7 +287,7 @@ def test_what_cannot_be_prepared_costs_no_other_corpus(tmp_path, capsys):
 
 
 def test_the_folder_may_be_within_one_that_is_read(tmp_path, capsys, monkeypatch):
-    """`prepare . --out corpus`, interrupted: it took its own preparing.json for a text."""
+    """Once, an interrupted `prepare . --out corpus` took its own preparing.json for a text."""
     source = documents(tmp_path / "a", 3)
     flags = [source, "--out", source / "corpus", "--tokenizer", "byte"]
 
@@ -307,7 +307,7 @@ def test_the_folder_may_be_within_one_that_is_read(tmp_path, capsys, monkeypatch
 
 
 def test_only_what_was_made_here_is_overwritten(tmp_path, capsys):
-    """A folder of nanoGPT's whose meta.json was made of its pickle is somebody's own."""
+    """A nanoGPT folder whose meta.json was made from its pickle belongs to the user."""
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "out").mkdir()
     for name, content in (("train.bin", "x"), ("meta.json", '{"tokenizer": {}}')):

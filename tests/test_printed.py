@@ -1,4 +1,4 @@
-"""The commands that a run prints, pasted into a shell: in an odd folder, however it was started."""
+"""Pastes the commands that a run prints into a shell, in odd folders, for all ways to start it."""
 
 import os
 import re
@@ -18,16 +18,16 @@ from conftest import tiny
 
 ROOT = Path(train.__file__).parent
 ODD = "it's my $HOME run"
-WORDS = "Der Zwerg aß früh.\nNoch ein Zug, und aus.\n"  # without a letter of ROMEO's M
+WORDS = "Der Zwerg aß früh.\nNoch ein Zug, und aus.\n"  # without the M of ROMEO
 
 
 def printed(out: str) -> list[str]:
-    """The commands: the lines that are set in, but for a sample's, which begin with a bar."""
+    """The commands: the indented lines, except a sample's, which begin with a bar."""
     return [line.strip() for line in out.splitlines() if re.match(r"    [^ |]", line)]
 
 
 def shell_words(command: str) -> list[str]:
-    """What bash makes of a command's arguments."""
+    """The arguments that bash passes to a command."""
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True)
     return done.stdout.decode().split("\0")[:-1]
 
@@ -92,7 +92,7 @@ STARTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
 def test_what_is_printed_runs_when_it_is_pasted(start, tmp_path):
-    """With the environment's Python on the path, and, by its own path, without it."""
+    """With the environment's Python in PATH, and without, by its own path."""
     folder = tmp_path / ODD
     folder.mkdir()
     for name in ("train.py", "sample.py", "gptjax"):

@@ -1,4 +1,4 @@
-"""What README.md shows must work: its code runs, and its commands have flags that exist."""
+"""README.md's examples must work: its code runs, and its commands use existing flags."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ COMMANDS = re.findall(r"python (train|sample)\.py([^\n#&]*)", README)
 
 
 def test_the_code_runs_and_learns():
-    """The ids count up to ten and start again, so a model of 30 steps knows most of them."""
+    """The ids repeatedly count up to ten, so a model learns most of the text in 30 steps."""
     [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict = {}
     exec(code, names)  # our own README
@@ -24,7 +24,7 @@ def test_the_code_runs_and_learns():
 
 @pytest.mark.parametrize(("script", "flags"), COMMANDS)
 def test_the_commands_have_flags_that_exist(script, flags):
-    argv = shlex.split(flags.split("`")[0])  # some stand inside a sentence
+    argv = shlex.split(flags.split("`")[0])  # some are inside a sentence
     {"train": train, "sample": sample}[script].parse(argv, found())
 
 

@@ -1,4 +1,4 @@
-"""docs/recipes.md and docs/faq.md: the code runs, the links and anchors are there."""
+"""docs/recipes.md and docs/faq.md: the code runs, and links and anchors exist."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""A run goes on from where it was: bit for bit, and with what a resume may change."""
+"""A resumed run continues bit for bit, and may change some settings."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class StoppedAtFour(story.Report):
 
     def stepped(self, line):
         super().stepped(line)
-        if line["step"] == 3:  # step 4 is in flight by then
+        if line["step"] == 3:  # step 4 is already in flight
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -102,7 +102,7 @@ HOW = (
 def test_a_resume_may_change_how_training_goes_on_and_is_exact_from_there(
     tmp_path, text_file, capsys
 ):
-    """Changed at step 3 and killed at step 4, the run equals one that was changed alone."""
+    """A run that was changed at step 3 and killed at step 4 equals one that was only changed."""
     one, two = tmp_path / "one", tmp_path / "two"
     for path in (one, two):
         stopped = ["--max-minutes", "1e-9", "--eval-interval", "1"]
@@ -162,7 +162,7 @@ def test_what_would_make_it_another_run_is_refused(run_copy, refused, flags):
 
 
 def test_extending_a_run_says_what_it_does_to_the_rate_and_offers_a_warm_up(run_copy, capsys):
-    """It rose a thousandfold within a few steps, and nothing said so."""
+    """The learning rate used to rise a thousandfold within a few steps without a warning."""
     flags = ["--out-dir", str(run_copy), "--resume", "--max-iters", "30", "--log-interval", "1"]
     again = shutil.copytree(run_copy, run_copy.with_name("again"))
     assert train.main(flags) == 0
@@ -175,7 +175,7 @@ def test_extending_a_run_says_what_it_does_to_the_rate_and_offers_a_warm_up(run_
     assert "the first of a warm-up to 0.004" in out
     assert runs.read_run(again)[0].train.schedule_start == 6
     rates = [x["learning_rate"] for x in metrics(again) if x["step"] > 6]
-    # 24 steps are left: two of warm-up, and the rest is the fall.
+    # 24 steps are left: two of warm-up; in the others, the rate falls.
     assert np.argmax(rates) == 2
     np.testing.assert_allclose(rates[:3], [4e-3 / 3, 8e-3 / 3, 4e-3], rtol=1e-5)
     assert rates[2:] == sorted(rates[2:], reverse=True)
@@ -189,7 +189,7 @@ def test_to_warm_up_again_is_for_a_resume(tmp_path, text_file, refused):
 
 @pytest.mark.slow
 def test_the_least_rate_follows_a_lower_rate(tmp_path, text_file):
-    """`--learning-rate 1e-5` was refused for a --min-lr that nobody had typed."""
+    """`--learning-rate 1e-5` used to be refused because of a default --min-lr."""
     path = tmp_path / "run"
     assert go(path, text_file, "--learning-rate", "4e-3", "--min-lr", "1e-3") == 0
     flags = ["--out-dir", str(path), "--resume", "--max-iters", "8", "--learning-rate", "4e-5"]

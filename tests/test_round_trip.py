@@ -1,6 +1,6 @@
 """Round trips: weights from PyTorch, trained here, exported, and loaded in PyTorch again.
 
-The other implementation trains from the same weights on the same batches, as the yardstick.
+The other implementation trains from the same weights on the same batches, for comparison.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 LOGITS, LOSSES = 1e-5, 1e-4
 UPDATES = 20
-RATE, DECAY = 1e-3, 1.0  # so much weight decay that it shows what it is applied to
+RATE, DECAY = 1e-3, 1.0  # so much weight decay that its effect on each parameter is visible
 FLAGS = [
     *("--max-iters", UPDATES, "--eval-interval", UPDATES, "--log-interval", 1),
     *("--batch-size", 4, "--gradient-accumulation-steps", 2),
@@ -43,7 +43,7 @@ FLAGS = [
 
 
 class Trained(NamedTuple):
-    """A run of ours from `--init-from`, and the module that started from the same weights."""
+    """Our run from `--init-from`, and the module that started from the same weights."""
 
     folder: Path
     run: runs.Run
@@ -62,14 +62,14 @@ def text(tmp_path_factory):
 
 
 def fine_tuned(source: Path, text: Path) -> Path:
-    """A run that starts from a source, beside it."""
+    """Trains a run that starts from `source`, in a folder beside it."""
     out = source.parent / "fine"
     call(train.main, "--init-from", source, "--data", text, "--out-dir", out, *FLAGS)
     return out
 
 
 def gpt2_folder(folder: Path, n_layer, n_head, n_embd, block_size, activation):
-    """A GPT-2 as transformers makes one, with a vocabulary of its own; returns the module."""
+    """Makes transformers' GPT-2 and a vocabulary in a folder; returns the module."""
     import tokenizers
 
     bpe = tokenizers.ByteLevelBPETokenizer()
@@ -93,7 +93,7 @@ def gpt2_folder(folder: Path, n_layer, n_head, n_embd, block_size, activation):
             eos_token_id=0,
         )
     )
-    with torch.no_grad():  # zeros would hide whether a bias decays
+    with torch.no_grad():  # with zeros, a bias's decay would not show
         for weight in model.parameters():
             if weight.ndim == 1:
                 weight += 0.1 * torch.randn_like(weight)
@@ -112,7 +112,7 @@ def gpt2_folder(folder: Path, n_layer, n_head, n_embd, block_size, activation):
     ids=lambda shape: "x".join(map(str, shape)),
 )
 def from_gpt2(request, text, tmp_path_factory) -> Trained:
-    """20 updates from a random GPT-2 that transformers made; the module is at its start."""
+    """20 updates from transformers' random GPT-2; the module still has the initial weights."""
     folder = tmp_path_factory.mktemp("trip")
     theirs = gpt2_folder(folder / "gpt2", *request.param)
     fine = fine_tuned(folder / "gpt2", text)
@@ -125,7 +125,7 @@ def ids_of(run: runs.Run) -> np.ndarray:
 
 
 def train_theirs(trained: Trained) -> list[float]:
-    """The run's updates in PyTorch, which change the module; the loss before each."""
+    """Applies the run's updates to the module in PyTorch; returns the loss before each update."""
     config, theirs = trained.run.config, trained.theirs
     cfg, every = config.train, list(theirs.parameters())
     groups = [
@@ -153,7 +153,7 @@ def train_theirs(trained: Trained) -> list[float]:
 
 
 def assert_trained_alike(trained: Trained) -> None:
-    """The losses of all updates are the same, and the models after them compute the same."""
+    """The losses of all updates are equal, and the trained models compute the same."""
     ours = [x["train_loss"] for x in metrics(trained.folder) if "train_loss" in x]
     theirs = train_theirs(trained)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=LOSSES)
@@ -194,7 +194,7 @@ def test_transformers_computes_the_same_after_the_round_trip(from_gpt2, tmp_path
 
 
 def nanogpt(model_config, entries):
-    """nanoGPT's model, whose names have a prefix that the twin's lack."""
+    """nanoGPT's model, whose names have a prefix that the twin's names lack."""
     model = TorchGPT(model_config)
     model.load_state_dict({k.removeprefix("transformer."): v for k, v in entries.items()})
     return model
@@ -214,7 +214,7 @@ LECTURE = "--activation relu --qkv-bias false".split()
     ("to", "flags", "twin"), [("nanogpt", NANOGPT, nanogpt), ("lecture", LECTURE, lecture)]
 )
 def test_a_twin_loads_an_export_trains_on_alike_and_loads_the_next(to, flags, twin, text, tmp_path):
-    """A run, exported; the twin and a run of ours go on from there; and the export of that."""
+    """Exports a run; the twin and a second run continue from there; exports the second run."""
     source = tmp_path / "source"
     new = ("--data", text, "--out-dir", source, "--n-layer", 2, "--dropout", 0)
     call(train.main, *tiny(*new, *flags))

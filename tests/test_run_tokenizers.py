@@ -1,4 +1,4 @@
-"""Runs of each tokenizer, by the real scripts: train, resume, sample, stream, score."""
+"""Runs with each tokenizer and the real scripts: train, resume, sample, stream, score."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ TEXTS = {"Chinese": CHINESE * 12, "Hindi": HINDI * 12, "emoji": EMOJI * 12}
 
 @pytest.fixture(scope="session")
 def vocabulary(tmp_path_factory):
-    """The folder of a vocabulary like GPT-2's, made without the package."""
+    """Makes the folder of a vocabulary like GPT-2's, without the package."""
     folder = tmp_path_factory.mktemp("vocabulary")
     tokens = [*byte_characters(), "Ġt", "he", "Ġthe", END_OF_TEXT]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
@@ -119,7 +119,7 @@ def test_a_wrong_tokenizer_is_one_line(flags, named, refused, tmp_path, text_fil
 
 
 def test_a_size_is_for_a_vocabulary_that_is_learned():
-    """The advice, followed: the flag that is missing, or neither."""
+    """Follows the advice: adds the missing flag, or leaves out the other."""
     check_tokenizer("bpe", 300)
     check_tokenizer(None, None)
 
@@ -133,7 +133,7 @@ def test_another_tokenizer_contradicts_the_run(finished_run, refused):
 def test_a_missing_package_is_asked_for_before_anything_is_made(
     refused, tmp_path, text_file, monkeypatch
 ):
-    """Followed: the command of the message installs the extra's package."""
+    """Follows the advice: the message's command installs the extra's package."""
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     flags = tiny("--data", text_file, "--out-dir", tmp_path / "run", "--tokenizer", "bpe")
     error = refused(train, *flags)

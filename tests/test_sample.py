@@ -19,7 +19,7 @@ LINE = "-" * 15
 
 
 def text_of(capsys, *argv):
-    """Standard output of a call that works."""
+    """Standard output of a successful call."""
     capsys.readouterr()
     assert sample.main([str(a) for a in argv]) == 0
     return capsys.readouterr().out
@@ -82,7 +82,7 @@ def test_a_prompt_from_a_file(finished_run, capsys, tmp_path):
 
 
 def test_a_prompt_file_is_text_as_the_corpus_is(finished_run, capsys, tmp_path):
-    """Notepad writes a byte order mark and CRLF: the model's text has neither."""
+    """Notepad writes a byte order mark and CRLF, which the model's text does not have."""
     flags = ["--out-dir", finished_run, "--max-new-tokens", 5]
     plain = text_of(capsys, *flags, "--prompt", "lazy dog.\nthe")
     file = tmp_path / "prompt.txt"
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_told_and_another_used(run_copy, capsys):
 
 
 def test_several_prompts_each_as_if_alone(finished_run, capsys):
-    """Of different lengths in one batch, and in batches of two and one."""
+    """Prompts of different lengths, in one batch and in batches of two and one."""
     flags = ["--out-dir", finished_run, "--max-new-tokens", 30]
     prompts = ["the ", "quick brown fox", "\n"]
     alone = [text_of(capsys, *flags, "--prompt", p) for p in prompts]
@@ -163,7 +163,7 @@ def test_a_sample_ends_before_the_stop_text(finished_run, capsys):
     flags = ["--out-dir", finished_run, "--max-new-tokens", 60, "--num-samples", 3]
     free = text_of(capsys, *flags, "--prompt", "fox").split(f"\n{LINE}\n")[:-1]
     stopped = text_of(capsys, *flags, "--prompt", "fox", "--stop", "o").split(f"\n{LINE}\n")[:-1]
-    # The prompt's own "o" does not count.
+    # The "o" in the prompt does not count.
     assert stopped == ["fox" + text[3:].split("o")[0] for text in free]
     both = text_of(capsys, *flags, "--prompt", "fox", "--stop", "o", "--stop", " ")
     first = [re.split("[o ]", text[3:])[0] for text in free]
@@ -186,7 +186,7 @@ def test_what_happens_past_the_block_is_said_once(finished_run, capsys):
 def test_log_probabilities_are_in_the_order_of_samples_and_positions(
     finished_run, capsys, tmp_path
 ):
-    """A call draws at most 256 tokens of each row, so the rows' tokens arrive interleaved."""
+    """A call draws at most 256 tokens per row, so the rows' tokens arrive interleaved."""
     file = tmp_path / "logprobs.jsonl"
     flags = ["--out-dir", finished_run, "--max-new-tokens", 260, "--num-samples", 2]
     text_of(capsys, *flags, "--logprobs", file)
@@ -234,7 +234,7 @@ NOT_THE_SAMPLERS = ["train", "loop", "report", "health", "verify"]
 
 
 def test_a_copied_run_needs_neither_the_corpus_nor_the_training_scripts(finished_run, tmp_path):
-    """A folder with sample.py and the sampler's part of the package, in a process of its own."""
+    """Runs sample.py in a folder that has only the sampler's part of the package."""
     there = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "gptjax", there / "gptjax")
     shutil.copy(ROOT / "sample.py", there)

@@ -1,4 +1,4 @@
-"""Wrong input of sample.py: one line that names it."""
+"""Wrong input to sample.py: one line that names the input."""
 
 import os
 import shutil

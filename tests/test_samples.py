@@ -1,4 +1,4 @@
-"""samples.jsonl: what the model wrote at each evaluation, through resumes and replacements."""
+"""samples.jsonl has the model's sample at each evaluation, also after resumes and replacements."""
 
 import json
 

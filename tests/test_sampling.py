@@ -1,4 +1,4 @@
-"""Filters of the next token's distribution, each against a case worked out by hand."""
+"""Filters of the next token's distribution, each against a case computed by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_top_p_by_hand():
 
 
 def test_a_top_p_of_one_keeps_all_even_where_probabilities_add_up_to_more():
-    """By rounding, those before one of the last tokens are 1.0000002 here."""
+    """By rounding, the cumulative probability before one of the last tokens is 1.0000002 here."""
     logits = 3 * np.random.default_rng(0).standard_normal((20, 1000)).astype(np.float32)
     found = filter_logits(jnp.array(logits), Sampling(top_k=999).traced())
     assert (np.isfinite(found).sum(axis=1) == 999).all()
@@ -39,7 +39,7 @@ def test_top_k_keeps_exactly_k_of_equal_tokens():
 
 
 def test_top_p_counts_what_top_k_left():
-    """Of 0.5, 0.3, 0.2, top_k 2 leaves 0.625 and 0.375: p = 0.6 is then reached by one."""
+    """From 0.5, 0.3, 0.2, top_k 2 leaves 0.625 and 0.375: one token then reaches p = 0.6."""
     assert kept([0.2, 0.5, 0.3], top_k=2, top_p=0.6) == [False, True, False]
 
 
@@ -121,7 +121,7 @@ def filtered_and_drawn(logits_BV, used_BV, sampling):
 
 
 V = 8
-# Every size of a float32 above 0 is as likely as the next.
+# Every order of magnitude of a positive float32 is equally likely.
 positive = st.builds(
     lambda mantissa, exponent: float(np.float32(np.ldexp(mantissa, exponent))),
     st.floats(0.5, 1, exclude_max=True),
@@ -129,12 +129,12 @@ positive = st.builds(
 )
 sizes = st.sampled_from([1e-45, 1e-38, 1e-20, 1.0, 1e20, 3.3e38]) | positive
 shares = st.sampled_from([1e-45, 1e-30, 0.3, 1 - 2**-24, 1.0])
-# Eighths: two of them are equal, or differ by much more than rounding.
+# Multiples of 1/8: two of them are equal or differ by much more than rounding.
 eighths = st.lists(st.integers(-200, 200).map(lambda n: n / 8), min_size=V, max_size=V)
 
 
 def reference(logits, used, how):
-    """The same in float64; an example that rounding alone decides is passed over."""
+    """The same in float64; skips an example that rounding alone decides."""
     x, penalty = np.float64(logits), np.clip(how.repetition_penalty, 1 / MOST_PENALTY, MOST_PENALTY)
     x = np.where(used, np.where(x > 0, x / penalty, x * penalty), x)
     order = np.argsort(-x, kind="stable")

@@ -1,4 +1,4 @@
-"""Scanned blocks: the same run as unrolled, and the same files."""
+"""Scanned blocks give the same run and the same files as unrolled ones."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ KEYS = make_keys(3)
 
 
 def trained(run_config: RunConfig, steps: int = 10):
-    """Losses, and the state at the end as it is on disk."""
+    """Losses, and the final state as stored on disk."""
     model = suited(GPT(run_config.model), run_config, "cpu")
     assert (model.execution.blocks is not None) == run_config.scans_layers
     state = jax.jit(partial(init_state, model, run_config))(KEYS.params)
@@ -44,7 +44,7 @@ def trained(run_config: RunConfig, steps: int = 10):
 
 @pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_a_scanned_run_is_the_unrolled_one(optimizer):
-    """Dropout is on: other keys would show in every loss."""
+    """Dropout is on, so different keys would change every loss."""
     run_config = tiny_config(n_layer=3, dropout=0.2, optimizer=optimizer)
     (losses, state), (scanned, same) = (
         trained(run_config.replace(scan_layers=scan)) for scan in (False, True)
@@ -66,7 +66,7 @@ def test_remat_in_a_scan_changes_nothing():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_stacked_and_back_is_the_same_state(optimizer):
-    """Twelve blocks: as names, block_10 comes before block_2."""
+    """Twelve blocks, because block_10 sorts before block_2."""
     run_config = tiny_config(n_layer=12, optimizer=optimizer)
     assert run_config.scans_layers
     state = jax.eval_shape(partial(runs.initial_state, run_config), KEYS.params)
@@ -95,7 +95,7 @@ def test_muons_stacks_are_the_same_and_come_apart_again():
 
 
 def test_a_run_goes_on_in_the_other_form(run_copy, tmp_path, capsys):
-    """Unrolled for six steps; then scanned, and unrolled, to the same end."""
+    """Six steps unrolled; then to the end scanned, and also unrolled, with the same result."""
     other = shutil.copytree(run_copy, tmp_path / "other")
     losses = []
     for path, flags in ((run_copy, []), (other, ["--scan-layers"])):
@@ -107,7 +107,7 @@ def test_a_run_goes_on_in_the_other_form(run_copy, tmp_path, capsys):
 
 
 def test_the_programs_do_not_grow_with_depth():
-    """The initial values and the update, as XLA gets them: their size is what compiling takes."""
+    """The programs of initialization and update for XLA: their size sets the compile time."""
     sizes = []
     for n_layer in (3, 48):
         run_config = tiny_config(n_layer=n_layer, dropout=0.1, scan_layers=True)

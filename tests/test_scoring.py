@@ -1,4 +1,4 @@
-"""Scoring: every token once, with as much before it as the stride allows."""
+"""Scoring: every token once, with as much context as the stride allows."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ TEXT = np.asarray(jax.random.randint(jax.random.key(1), (45,), 0, 11))
 
 
 def by_hand(ids, stride):
-    """Token by token: the window that first reaches it, run alone."""
+    """Token by token, from the first window that includes the token, run alone."""
     T, targets, total, begin = 8, len(ids) - 1, 0.0, 0
     for target in range(1, targets + 1):
         while target > begin + T:
@@ -74,7 +74,7 @@ def test_a_shorter_context_is_the_model_with_fewer_positions():
 
 
 def test_storing_bfloat16_changes_no_result():
-    """The computation rounds the same numbers itself."""
+    """The computation itself rounds the same numbers."""
     model, params = with_dtype(MODEL, PARAMS, "bfloat16")
     stored = {path[-1].key: x.dtype for path, x in jax.tree_util.tree_leaves_with_path(params)}
     assert stored["kernel"] == jnp.bfloat16
@@ -85,7 +85,7 @@ def test_storing_bfloat16_changes_no_result():
 
 
 def test_a_tied_table_is_stored_in_bfloat16():
-    """It is read whole for each token, as the output layer."""
+    """As the output layer, it is read whole for each token."""
     config = dataclasses.replace(CONFIG, tie_embeddings=True)
     _, params = with_dtype(GPT(config), init(config, jax.random.key(0)), "bfloat16")
     assert params["wte"]["embedding"].dtype == jnp.bfloat16

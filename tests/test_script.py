@@ -1,4 +1,4 @@
-"""What a script's end tells: one line and a status for what the user can mend, a traceback else."""
+"""How a script ends: one line and a status for a user's error, otherwise a traceback."""
 
 import sys
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from gptjax.errors import ConfigError, InputError, RunError
 
 @pytest.fixture(autouse=True)
 def hook(monkeypatch):
-    """`run_script` sets it for good, as suits a process; here each test has its own."""
+    """`run_script` changes it for the whole process; here it is restored after each test."""
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     return told
@@ -59,14 +59,14 @@ def test_a_bug_is_not_passed_off_as_the_users_mistake(error):
 
 
 def test_a_reader_that_left_is_told_nothing(capfd, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # it is taken away, so that nothing is flushed
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # removed, so that nothing is flushed
     assert ends(BrokenPipeError()) == 1
     assert capfd.readouterr().err == ""
 
 
 def test_tasks_that_orbax_left_behind_are_passed_over_and_nothing_else(hook):
     run_script("train.py", lambda argv: 0, [])
-    run_script("sample.py", lambda argv: 0, [])  # a second script in one process wraps no wrapper
+    run_script("sample.py", lambda argv: 0, [])  # does not wrap the wrapper
     left = SimpleNamespace(exc_value=RuntimeError("Event loop is closed"))
     other = SimpleNamespace(exc_value=RuntimeError("a bug in a finalizer"))
     sys.unraisablehook(left)

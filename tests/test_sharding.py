@@ -1,6 +1,6 @@
 """Meshes of simulated devices: the losses of one device, and the communication.
 
-Each mesh trains in a process of its own, tests/mesh_worker.py.
+Each mesh trains in its own process, tests/mesh_worker.py.
 """
 
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def trained(mesh: str, path: Path) -> tuple[dict, str]:
-    """What tests/mesh_worker.py saw on this mesh, and its standard error."""
+    """The observations of tests/mesh_worker.py on this mesh, and its stderr."""
     devices = "--xla_force_host_platform_device_count=8"
     environment = os.environ | {
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}",
@@ -49,9 +49,9 @@ def check_data_parallel(found: dict) -> None:
 
 
 def check_fully_sharded(found: dict) -> None:
-    """What the rules name is divided, the optimizer's state too, and gathered where it is used.
+    """Parameters and optimizer state in the rules are divided, and gathered for use.
 
-    The rest is biases of the residual stream's width, LayerNorm and counters.
+    The others are biases of the residual stream's width, LayerNorm and counters.
     """
     for case in found:
         for name, (here, whole) in found[case]["many"]["sizes"].items():
@@ -68,7 +68,7 @@ def check_fully_sharded(found: dict) -> None:
 
 
 def bytes_by_kind(many: dict) -> Counter:
-    """Bytes that each kind of collective leaves on a device."""
+    """Bytes that each kind of collective writes on a device."""
     by_kind: Counter = Counter()
     for kind, _, size in many["collectives"]:
         by_kind[kind] += size
@@ -86,7 +86,7 @@ MESHES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_a_mesh_trains_as_one_device(mesh, tmp_path):
-    """AdamW, Muon and accumulated gradients. Dropout is on: other masks would show in a loss."""
+    """AdamW, Muon and accumulated gradients. Dropout is on: other masks would change a loss."""
     found, stderr = trained(mesh, tmp_path / "seen.json")
     assert "rematerialization" not in stderr
     for case in found.values():
@@ -161,7 +161,7 @@ def test_a_mesh_that_does_not_fit_is_refused_with_one_that_does(mesh, sequences,
 
 
 def test_the_rules_name_every_matrix():
-    """A parameter that no rule names is on every device: that must be small."""
+    """Parameters without a rule are on every device, so they must be small."""
     mesh = AbstractMesh((1, 2, 2), MeshShape._fields)
     run_config = RunConfig(model=GPTConfig(qkv_bias=True, bias=True, head_bias=True))
     params = runs.abstract_params(runs.make_model(run_config))

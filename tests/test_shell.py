@@ -1,4 +1,4 @@
-"""Commands to paste: a shell reads back what was meant, however the program was started."""
+"""Commands to paste: a shell gets the intended arguments, however the program was started."""
 
 import os
 import stat
@@ -53,7 +53,7 @@ def executable(path: Path) -> Path:
 
 
 def test_python_has_its_name_only_where_the_shell_finds_it(tmp_path, monkeypatch):
-    """`venv/bin/python train.py` without `activate`: `python` is another one, or none."""
+    """`venv/bin/python train.py` without `activate`: `python` is another Python, or missing."""
     mine = executable(tmp_path / "my env" / "python")
     other = executable(tmp_path / "bin" / "python")
     monkeypatch.setattr(sys, "executable", str(mine))
@@ -104,7 +104,7 @@ def test_scripts_are_named_from_the_working_directory(tmp_path, monkeypatch):
     gone.rmdir()
     assert shell.scripts(ROOT).train == f"{shell.python()} {ROOT}/train.py"
     assert shell.scripts(ROOT).page.startswith(f"PYTHONPATH={ROOT} ")
-    os.chdir(tmp_path)  # or the next one to ask for the working directory fails
+    os.chdir(tmp_path)  # otherwise, the next use of the working directory fails
 
 
 @pytest.mark.parametrize("executable", [None, ""])

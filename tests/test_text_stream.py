@@ -1,4 +1,4 @@
-"""Tokens to text: whatever the pieces, the text is the same, and the stop text never shows."""
+"""Tokens to text: for any pieces, the text is the same, and the stop text is never shown."""
 
 import io
 
@@ -26,7 +26,7 @@ class Bytes:
 
 
 def run(tokenizer, ids, *stops):
-    """What is certain after each token, and the whole text."""
+    """The certain text after each token, and the whole text."""
     text = TextStream(tokenizer, stops)
     parts = [text.feed([token]) for token in ids]
     return parts, "".join(parts) + text.finish(), text
@@ -50,7 +50,7 @@ def test_the_text_ends_before_the_stop_text(text, stop):
     stops=st.lists(st.text("abcd", min_size=1, max_size=4), min_size=2, max_size=3),
 )
 def test_of_several_stop_texts_each_counts(text, stops):
-    """The one whose end comes first; of those that end there, the one that begins first."""
+    """The stop text that ends first; among those that end together, the one that begins first."""
     parts, whole, stream = run(LETTERS, LETTERS.encode(text), *stops)
     found = [(text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text]
     assert whole == (text[: min(found)[1]] if found else text)
@@ -96,7 +96,7 @@ def test_samples_are_written_in_order_the_first_as_it_is_made():
 
 
 def test_a_sample_that_ends_first_leaves_the_others_their_own_tokens():
-    """The second sample went on with the first one's tokens, the third with the second one's."""
+    """The second sample used to continue the first one, and the third the second."""
     out = io.StringIO()
     writer = SampleWriter(out, LETTERS, stops=["d"], keep_logprobs=True)
     writer.begin([(0, s, "") for s in range(3)])
@@ -109,7 +109,7 @@ def test_a_sample_that_ends_first_leaves_the_others_their_own_tokens():
 
 
 def test_the_pace_follows_the_speed():
-    """From one token up to a twentieth of a second's worth, here 10 at 5 ms a token."""
+    """From one token up to the tokens of 0.05 s, here 10 at 5 ms per token."""
     now = 0.0
     pace = Pace(watched=True, clock=lambda: now)
     counts = []

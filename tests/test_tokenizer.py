@@ -29,7 +29,7 @@ def test_newline_is_id_zero_as_in_the_lecture():
     ("text", "start"), [("a\tb\n", 1), ("\t\n\r", 1), ("\0\1\n", 2), ("ab", 0), ("\tb", 0)]
 )
 def test_a_text_starts_with_a_newline_where_the_vocabulary_has_one(text, start):
-    """Id 0 is the tab in a text with tabs: samples began in the middle of a line."""
+    """In a text with tabs, id 0 is the tab: samples used to begin in the middle of a line."""
     assert CharTokenizer.from_text(text).start_id == start
 
 
@@ -40,7 +40,7 @@ def test_a_text_starts_with_a_newline_where_the_vocabulary_has_one(text, start):
         ("\u6f22", "'\u6f22' (U+6F22) at position 0"),
         ("z", "'z' (U+007A) at position 0"),
         ("a\U0001f600", "'\U0001f600' (U+1F600) at position 1"),
-        # What no terminal shows is told by its code.
+        # A character that no terminal shows is given by its code.
         ("\ufeff", "'\\ufeff' (U+FEFF) at position 0"),
         ("\t", "'\\t' (U+0009) at position 0"),
         ("\ud800", "'\\ud800' (U+D800) at position 0"),

@@ -19,7 +19,7 @@ from conftest import TEXT, TINY, tiny
 from outcomes import go, metrics
 
 ROOT = Path(train.__file__).parent
-SCRIPTS = scripts(ROOT)  # where the tests are started
+SCRIPTS = scripts(ROOT)  # the folder where the tests were started
 
 
 def test_a_run_holds_what_the_design_says(finished_run):
@@ -124,7 +124,7 @@ def test_help_shows_every_flag_with_the_presets_value(capsys):
 
 
 def start(tmp_path, text_file, *flags):
-    """train.py as a process of its own, with enough steps to be interrupted."""
+    """Starts train.py as a process, with enough steps to be interrupted."""
     command = [
         sys.executable,
         str(ROOT / "train.py"),

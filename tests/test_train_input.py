@@ -1,4 +1,4 @@
-"""Every wrong input of train.py: one line, status 2, nothing lost."""
+"""Every wrong input to train.py: one line, status 2, nothing lost."""
 
 from functools import partial
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_out_dirs_that_will_not_do(refused, tmp_path, run_copy, text_file):
 
 
 def test_no_permission_to_write(refused, tmp_path, text_file, monkeypatch):
-    """The tests may run as root, whom no permission stops, so the refusal is made."""
+    """The tests may run as root, who ignores permissions, so the error is simulated."""
     locked = tmp_path / "locked"
 
     def mkdir(self, *_, **__):
@@ -147,7 +147,7 @@ def test_repeating_what_the_run_has_is_no_contradiction(run_copy):
 
 
 def test_no_flags_at_all(refused, tmp_path, monkeypatch):
-    """What the README types first: the preset of this backend and the corpus (not reachable)."""
+    """The README's first command: this backend's preset, and the corpus (not reachable)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "main", partial(train.main, data_dir=tmp_path))
     (tmp_path / CORPORA["shakespeare"].files[0].name).write_text("another text")

@@ -1,4 +1,4 @@
-"""Training a part of a model: what is frozen stays as it was, and has no moments."""
+"""Training a part of a model: frozen parameters do not change and have no moments."""
 
 from functools import partial
 
@@ -42,7 +42,7 @@ def test_what_is_frozen_is_bit_for_bit_the_same_and_has_no_moments(trainable, ac
     )
     model = suited(GPT(run_config.model), run_config, "cpu")
     state = jax.jit(partial(init_state, model, run_config))(KEYS.params)
-    # A zero with a sign: adding an update of zero would take the sign away.
+    # A negative zero: adding an update of zero would remove the sign.
     state = state.replace(params=jax.tree.map(lambda x: jnp.where(x == 0, -0.0, x), state.params))
     before = jax.device_get(state.params)
     after, metrics = make_train_loop(model, run_config)(state, TOKENS, KEYS, 3)
@@ -62,7 +62,7 @@ def test_what_is_frozen_is_bit_for_bit_the_same_and_has_no_moments(trainable, ac
 
 
 def test_the_norm_that_is_clipped_is_of_what_is_trained():
-    """With a bound on the norm that the whole gradient would exceed by far."""
+    """With a limit that the norm of the whole gradient would far exceed."""
     updates = []
     for bound in (0.0, 1e-3):
         run_config = tiny_config(n_layer=1, trainable="ln_f", grad_clip=bound)

@@ -27,7 +27,7 @@ def start(run_config):
 
 
 def run(run_config, stops):
-    """The state after training to each of `stops` in turn, and the last metrics."""
+    """Trains to each of `stops` in turn; returns the state and the last metrics."""
     model, state = start(run_config)
     loop = make_train_loop(model, run_config)
     metrics = None
@@ -58,7 +58,7 @@ def test_jit_equals_no_jit():
     batch = sample_batch(TOKENS, KEYS.data, 0, 4, 8)
     step = make_train_step(model, run_config)
     plain, jitted = (s(state, batch, KEYS.dropout) for s in (step, jax.jit(step)))
-    # Fusion reorders sums, and Adam's first update is a sign: compare what goes into it.
+    # Fusion reorders sums, and Adam's first update is a sign, so compare its input.
     np.testing.assert_allclose(plain[1], jitted[1], rtol=1e-5)
     for a, b in zip(
         jax.tree.leaves(plain[0].opt_state), jax.tree.leaves(jitted[0].opt_state), strict=True
@@ -113,7 +113,7 @@ def test_result_does_not_depend_on_the_steps_per_dispatch():
 
 
 def test_loop_is_the_step_repeated():
-    """The loop's batches and keys are those that a reader of the step would use."""
+    """The loop's batches and keys are those that a user of the step would choose."""
     run_config = tiny_config(dropout=0.1)
     model, state = start(run_config)
     step = jax.jit(make_train_step(model, run_config))
@@ -186,7 +186,7 @@ def test_evaluation_counts_every_target_once(length):
 
 
 def test_capped_evaluation_takes_windows_spread_over_the_split():
-    """Where the text changes halfway, a cap must see both halves."""
+    """The text changes halfway, and a limited evaluation must include both halves."""
     run_config = tiny_config()
     model, state = start(run_config)
     tokens = jnp.concatenate([jnp.zeros(400, jnp.uint8), jnp.full(401, 5, jnp.uint8)])
