@@ -98,7 +98,11 @@ FOLLOWED = {
     "prepare it once, with": "test_the_name_of_a_corpus_leads_to_the_command_that_prepares_it",
     "files and folders are prepared by": "test_wrong_arguments_are_one_line_and_fetch_nothing",
     "is not for : leave it out": "test_wrong_arguments_are_one_line_and_fetch_nothing",
-    "but those of --out": "test_the_folder_may_be_within_one_that_is_read",
+    "holds prepared text: give it to": "test_the_folder_may_be_within_one_that_is_read",
+    "give the same `prepare` ": "test_an_interrupted_preparation_is_named_and_goes_on",
+    "give the text that the run was trained on": (
+        "test_a_resume_on_tokens_of_another_vocabulary_is_refused"
+    ),
     "another --val-fraction": "test_wrong_arguments_are_one_line_and_make_nothing",
     "RUN --to FORMAT --out DIR": "test_a_folder_with_something_in_it_is_refused",
     "give the path of a new folder": "test_a_folder_with_something_in_it_is_refused",

@@ -55,6 +55,7 @@ ELSEWHERE = {
     "pip install": "it needs the network: .ci/run installs in fresh environments",
     "hf download": "the same",
     "python data/prepare.py enwik8": "the same: tests/test_named_corpora.py has stand-ins",
+    "python -m gptjax prepare enwik8": "the same",
     "python data/prepare.py text8": "the same",
     "python data/prepare.py tinystories": "the same",
     "python -m venv": "the same",

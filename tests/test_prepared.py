@@ -1,6 +1,7 @@
 """Training on prepared text: it is used unchanged, or the real script prints one error line."""
 
 import json
+import os
 import pickle
 import re
 import shlex
@@ -12,7 +13,7 @@ import pytest
 import train
 from gptjax import __main__ as command
 from gptjax.store import runs
-from gptjax.text import prepared
+from gptjax.text import prepared, preparing
 from gptjax.text.bpe import byte_characters
 from gptjax.text.prepared import read_prepared
 from gptjax.tokenizer import CharTokenizer
@@ -84,7 +85,7 @@ def test_what_else_is_wrong_with_a_folder_is_named(folder, tmp_path, refused):
     error = refusal(refused, folder, tmp_path, "--tokenizer", "byte")
     assert "was prepared with char; leave the flag out" in error
     stored = json.loads((folder / "meta.json").read_text())
-    for tokenizer, message in ((None, "tokenizer of type None"), ({"type": "char"}, "must be a")):
+    for tokenizer, message in ((None, "is damaged (tokenizer)"), ({"type": "char"}, "must be a")):
         (folder / "meta.json").write_text(json.dumps(stored | {"tokenizer": tokenizer}))
         assert message in refusal(refused, folder, tmp_path)
     (folder / "val.bin").unlink()
@@ -163,3 +164,81 @@ def test_of_a_file_too_large_to_read_first_the_size_and_the_first_ids_are_checke
     path = folder / "train.bin"
     path.write_bytes(path.read_bytes()[:-2] + b"\xff\xff")
     read_prepared(folder, None, None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "is of format 2, and this version reads 1: prepare the text again"),
+        ({"train": [1]}, "is damaged (train)"),
+        ({"val": {"tokens": "9"}}, "is damaged (tokens of val)"),
+        ({"val": {"bytes": -1}}, "is damaged (bytes of val)"),
+        ({"train": {"bytes": None}}, "is damaged (bytes of train)"),
+        ({"tokenizer": "char"}, "is damaged (tokenizer)"),
+        ({"tokenizer": {"type": "char", "characters": 5}}, "meta.json: "),
+        ({"dtype": "uint32", "train": {"tokens": 1}}, "and meta.json says 1"),
+    ],
+)
+def test_a_damaged_description_is_named(changes, message, folder, tmp_path, refused):
+    stored = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(stored | changes))
+    error = refusal(refused, folder, tmp_path)
+    assert message in error
+    assert str(folder) in error
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"train": NaN}', b"[" * 99999])
+def test_a_description_that_is_no_json_is_named(content, folder, tmp_path, refused):
+    (folder / "meta.json").write_bytes(content)
+    assert "meta.json" in refusal(refused, folder, tmp_path)
+
+
+def test_what_is_no_file_of_tokens_is_named(folder, tmp_path, refused):
+    """Another program's val.bin, a folder or a pipe in its place, and a text file."""
+    path = folder / "val.bin"
+    (folder / "meta.json").write_text(json.dumps({"tokenizer": KNOWN.to_dict()}))
+    path.write_bytes(np.array([20240520, 1, 1024], "<i4").tobytes())  # llm.c's header
+    assert "val.bin: token 0 has id" in refusal(refused, folder, tmp_path)
+    path.write_text("a text, not tokens!!")
+    assert "it was made with another tokenizer" in refusal(refused, folder, tmp_path)
+    path.unlink()
+    path.mkdir()
+    assert "but no val.bin: prepare it again" in refusal(refused, folder, tmp_path)
+    path.rmdir()
+    os.mkfifo(path)
+    assert "but no val.bin: prepare it again" in refusal(refused, folder, tmp_path)
+    path.unlink()
+    (folder / "train.bin").rename(path)
+    (folder / "meta.json").unlink()
+    assert "but no train.bin: prepare it again" in refusal(refused, folder, tmp_path)
+
+
+def test_an_interrupted_preparation_is_named_and_goes_on(text_file, tmp_path, refused, monkeypatch):
+    out = tmp_path / "corpus"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "_write", stop)
+        assert command.main(["prepare", str(text_file), "--out", str(out)]) == 130
+    error = refusal(refused, out, tmp_path)
+    assert "preparation was interrupted: give the same `prepare` command again" in error
+    assert command.main(["prepare", str(text_file), "--out", str(out)]) == 0
+    assert read_prepared(out, None, None, tmp_path).tokenizer.to_dict() == KNOWN.to_dict()
+
+
+def test_a_resume_on_tokens_of_another_vocabulary_is_refused(
+    folder, text_file, tmp_path, refused, run_copy
+):
+    flags = ["prepare", str(text_file), "--out", str(tmp_path / "bytes"), "--tokenizer", "byte"]
+    assert command.main(flags) == 0
+    resume = ["--out-dir", run_copy, "--resume", "--data"]
+    error = refused(train, *resume, tmp_path / "bytes")
+    assert "was prepared with another vocabulary (byte) than that of" in error
+    assert "(char): give the text that the run was trained on" in error
+    # nanoGPT's folder does not say which vocabulary it has: an id that the run's lacks does.
+    (folder / "meta.json").unlink()
+    np.full(999, 300, np.uint16).tofile(folder / "train.bin")
+    assert "has id 300, and the vocabulary has" in refused(train, *resume, folder)
+    assert train.main([*map(str, resume), str(text_file)]) == 0

@@ -269,7 +269,7 @@ def test_the_beginning_of_another_corpus_is_not_gone_on_with(tmp_path, capsys, m
         preparing.check_out(tmp_path / "out")
 
 
-def test_what_cannot_be_prepared_costs_no_other_corpus(tmp_path, capsys):
+def test_what_cannot_be_prepared_costs_no_other_corpus(tmp_path, capsys, monkeypatch):
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "bad.txt").write_bytes(TEXT.encode() + b"\xff")
     out = ["--out", tmp_path / "out"]
@@ -282,7 +282,16 @@ def test_what_cannot_be_prepared_costs_no_other_corpus(tmp_path, capsys):
     ):
         said(capsys, 2, *argv, *out, "--overwrite")
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-    assert run(tmp_path / "text.txt", *out, "--overwrite", "--tokenizer", "byte") == 0
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    flags = [tmp_path / "text.txt", *out, "--tokenizer", "byte"]
+    with monkeypatch.context() as patch:  # from here on, the old one is gone
+        patch.setattr(preparing, "_write", stop)
+        assert run(*flags, "--overwrite") == 130
+    assert not {"meta.json", "train.bin"} & {x.name for x in (tmp_path / "out").iterdir()}
+    assert run(*flags) == 0
     assert opened(tmp_path / "out").tokenizer.kind == "byte"
 
 
@@ -303,7 +312,15 @@ def test_the_folder_may_be_within_one_that_is_read(tmp_path, capsys, monkeypatch
     assert run(*flags, "--overwrite") == 0
     assert (source / "corpus" / "meta.json").read_bytes() == meta
     error = said(capsys, 2, source / "corpus", "--out", source / "corpus", "--overwrite")
-    assert "there is no text file in it but those of --out" in error
+    assert "there is no text file in it, only prepared text" in error
+    error = said(capsys, 2, source / "corpus", "--out", tmp_path / "again")
+    assert f"holds prepared text: give it to train.py, with --data {source / 'corpus'}" in error
+    assert opened(source / "corpus").tokenizer.kind == "byte"
+    # The texts may be in the folder itself, too.
+    (source / "corpus").rename(tmp_path / "corpus")
+    for flags in ([], ["--overwrite"]):
+        assert run(source, "--out", source, "--tokenizer", "byte", *flags) == 0
+        assert (source / "meta.json").read_bytes() == meta
 
 
 def test_only_what_was_made_here_is_overwritten(tmp_path, capsys):

@@ -23,6 +23,7 @@ from gptjax.store.lock import locked
 from gptjax.text import corpora, preparing, shell
 from gptjax.text.dividing import VAL_FRACTION
 from gptjax.text.documents import Documents, find
+from gptjax.text.prepared import STATE, is_prepared
 from gptjax.text.preparing import Wanted
 from gptjax.text.records import CORPORA
 from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
@@ -78,14 +79,30 @@ def run(argv: list[str], commands: shell.Commands, command: str, data_dir: Path)
         raise InputError("--out is missing: give the folder to write to")
     out, wanted = Path(given["out"]), wanted_of(given)
     preparing.check_out(out, given.get("overwrite", False))
-    own = out.resolve()  # --out may be in a folder that is read
-    files = [path for path in find(paths, print) if own not in path.resolve().parents]
-    if not files:
-        raise InputError(f"{', '.join(paths)}: there is no text file in it but those of --out")
-    source = Documents(files, given.get("field", "text"))
-    say(f"{len(files):,} files, {source.bytes / 1e6:,.1f} MB")
+    source = Documents(texts_of(paths, out), given.get("field", "text"))
+    say(f"{len(source.files):,} files, {source.bytes / 1e6:,.1f} MB")
     prepare(source, out, wanted, given, commands, command, data_dir)
     return 0
+
+
+def texts_of(paths: list[str], out: Path) -> list[Path]:
+    """Finds the text files. The files of --out, which may be in a folder that is read, are none.
+
+    Raises:
+        InputError: there is no text, or a folder holds text that is prepared already.
+    """
+    own = out.resolve()
+    for path in map(Path, paths):
+        if is_prepared(path) and path.resolve() != own:
+            raise InputError(f"{path} holds prepared text: give it to train.py, with --data {path}")
+    files = [
+        path
+        for path in find(paths, print)
+        if path.name not in preparing.FILES or path.parent.resolve() != own
+    ]
+    if not files:
+        raise InputError(f"{', '.join(paths)}: there is no text file in it, only prepared text")
+    return files
 
 
 def add_flags(parser: FlagParser, tokenizer: str = "char") -> None:
@@ -164,6 +181,10 @@ def prepare(
             )
         except KeyboardInterrupt:
             say("interrupted: the same command goes on from here")
+            raise
+        except OSError:
+            if (out / STATE).exists():
+                say("stopped: the same command goes on from here")
             raise
     conclude(meta, out, time.monotonic() - began, commands)
 

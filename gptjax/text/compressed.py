@@ -23,7 +23,7 @@ def inner_suffix(path: Path) -> str:
 def opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Opens a file: yields its uncompressed bytes, and the raw file, whose position is progress."""
     if not path.is_file():
-        raise InputError(f"{path} is not a regular file")
+        raise InputError(f"{path} is not a regular file: save it to one first")
     with path.open("rb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile(fileobj=raw) as file:

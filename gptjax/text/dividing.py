@@ -98,7 +98,7 @@ def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Par
     document = at = 0
     for text, is_last, _ in source.pieces():
         ends = is_last and found.is_several
-        if is_by_document:
+        if is_by_document and document < found.documents:
             yield Part(bool(found.is_val[document]), text, ends)
         elif at < cut < at + len(text):
             yield Part(False, text[: cut - at], False)
@@ -106,6 +106,8 @@ def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Par
         else:
             yield Part(at >= cut, text, ends)
         document, at = document + is_last, at + len(text)
+    if (document, at) != (found.documents, found.characters):
+        raise InputError("the files changed while they were read: --overwrite begins again")
 
 
 def learned_from(source: Documents, found: Survey, val_fraction: float) -> Iterator[str]:
@@ -144,6 +146,14 @@ def check_divided(found: Survey, val_fraction: float) -> None:
     """
     if not found.documents:
         raise InputError("the files hold no text at all")
+    if found.documents < FEW and int((1 - val_fraction) * found.characters) in (
+        0,
+        found.characters,
+    ):
+        raise InputError(
+            f"the text is too short: of {found.characters} characters, {val_fraction:g} are for "
+            "validation, and either part would be empty"
+        )
     if found.documents >= FEW and sum(found.is_val) in (0, found.documents):
         raise InputError(
             f"of {found.documents} documents, {sum(found.is_val)} are for validation: choose "

@@ -19,6 +19,8 @@ from gptjax.text.shell import joined, python
 from gptjax.text.tokenizers import Tokenizer
 
 TRAIN, VAL, META, PICKLE = "train.bin", "val.bin", "meta.json", "meta.pkl"
+# The state of a text that is being prepared, or whose preparation was interrupted.
+STATE = "preparing.json"
 FORMAT = 1
 # Larger files are not read completely before training. Instead, their size is checked, and each
 # batch is checked when it is read.
@@ -54,8 +56,8 @@ def dtype_of(vocab_size: int) -> np.dtype[Any]:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder contains prepared text, from nanoGPT or from gptjax."""
-    return (folder / TRAIN).is_file() or (folder / META).is_file()
+    """Whether a folder contains prepared text, from nanoGPT or from gptjax, finished or not."""
+    return any((folder / name).is_file() for name in (TRAIN, VAL, META, STATE))
 
 
 def file_sha256(path: Path) -> str:
@@ -82,10 +84,16 @@ def read_prepared(
         InputError: a file is missing, truncated or replaced, contains an id that is not in the
             vocabulary, or was made with another tokenizer.
     """
+    has_meta = (folder / META).is_file()
+    if (folder / STATE).is_file() and not has_meta:
+        raise InputError(
+            f"{folder} holds a text whose preparation was interrupted: give the same `prepare` "
+            "command again, which goes on from there"
+        )
     for name in (TRAIN, VAL):
         if not (folder / name).is_file():
             raise InputError(f"{folder} holds prepared text, but no {name}: prepare it again")
-    meta = read_json(folder / META, links=True) if (folder / META).is_file() else {}
+    meta = _checked(folder / META) if has_meta else {}
     tokenizer = _tokenizer(folder, meta, named, of_run, data_dir, tell)
     if meta and named not in (None, tokenizer.kind):
         raise InputError(
@@ -96,6 +104,32 @@ def read_prepared(
     stored = {k: v for k, v in tokenizer.to_dict().items() if k != "start_id"}
     whole = hashlib.sha256(repr((train_sha256, val_sha256, stored)).encode()).hexdigest()
     return Prepared(whole, tokenizer, train, val, (train_bytes, val_bytes))
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Reads a meta.json, and checks the types of what is in it. A hand-written one may have less.
+
+    Raises:
+        InputError: a value has the wrong type, or a newer version wrote the file.
+    """
+    meta = read_json(path, links=True)
+    if meta.get("format", FORMAT) != FORMAT:
+        raise InputError(
+            f"{path} is of format {meta['format']!r:.40}, and this version reads {FORMAT}: prepare "
+            "the text again"
+        )
+    splits = {name: meta.get(name, {}) for name in ("train", "val")}
+    wrong = [name for name, value in splits.items() if not isinstance(value, dict)]
+    for name, split in splits.items():
+        for key in ("tokens", "bytes") if name not in wrong else ():
+            value = split.get(key, 0)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                wrong.append(f"{key} of {name}")
+    if not isinstance(meta.get("tokenizer"), dict):
+        wrong.append("tokenizer")
+    if wrong:
+        raise InputError(f"{path} is damaged ({', '.join(wrong)}): prepare the text again")
+    return meta
 
 
 def _tokenizer(
@@ -109,7 +143,7 @@ def _tokenizer(
     """The tokenizer of a prepared text: meta.json's, else the run's, else the one in `named`."""
     if meta:
         try:
-            return tokenizers.from_dict(meta.get("tokenizer") or {})
+            return tokenizers.from_dict(meta["tokenizer"])
         except InputError as error:
             raise InputError(f"{folder / META}: {error}") from error
     if of_run is not None:
@@ -148,7 +182,7 @@ def _open(path: Path, meta: dict[str, Any], tokenizer: Tokenizer) -> tuple[np.nd
             f"{path} has {len(tokens)} tokens, and {META} says {stored['tokens']}: it is "
             "truncated, or another; prepare it again"
         )
-    if stored.get("sha256") and size > VERIFIED:
+    if {"sha256", "bytes"} <= stored.keys() and size > VERIFIED:
         check_ids(tokens[:CHUNK], tokenizer.vocab_size, str(path))
         return tokens, stored["bytes"], stored["sha256"]
     sha256, counts = hashlib.sha256(), np.zeros(tokenizer.vocab_size, np.int64)

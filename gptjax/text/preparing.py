@@ -32,11 +32,13 @@ from gptjax.text.dividing import (
     survey,
 )
 from gptjax.text.documents import Documents
-from gptjax.text.prepared import FORMAT, META, TRAIN, VAL, dtype_of, file_sha256
+from gptjax.text.prepared import FORMAT, META, STATE, TRAIN, VAL, dtype_of, file_sha256
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.version import __version__
 
-STATE, UNFINISHED = "preparing.json", ".part"
+UNFINISHED = ".part"
+# All files of a corpus. meta.json comes last.
+FILES = (TRAIN, VAL, TRAIN + UNFINISHED, VAL + UNFINISHED, STATE, META)
 # Number of pieces, of 2**16 characters each, that are encoded while the next ones are read.
 AT_ONCE = 32
 # Seconds between saves of the state. A kill loses at most this much work.
@@ -181,9 +183,7 @@ def prepare(
                 f"{out} holds the beginning of another corpus, or of this one with other settings: "
                 "--overwrite removes it"
             )
-        tokenizer = tokenizers.from_dict(stored["tokenizer"])
-        parts_done = {name: Split(**stored[name]) for name in ("train", "val")}
-        progress = Progress(stored["pieces"], **parts_done)
+        tokenizer, progress = _continued(out / STATE, stored)
         tell(f"going on where it was interrupted, after {_count(progress)}")
     else:
         show("learning", progress)
@@ -215,6 +215,23 @@ def prepare(
                 save()
     share = {"val_fraction": wanted.val_fraction} if source.first_val is None else {}
     return _finish(out, tokenizer, found, share | (about or {}), progress)
+
+
+def _continued(path: Path, stored: dict[str, Any]) -> tuple[Tokenizer, Progress]:
+    """Reads the tokenizer and the progress of an interrupted preparation.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        splits = {name: Split(**stored[name]) for name in ("train", "val")}
+        progress = Progress(stored["pieces"], **splits)
+        counts = [progress.pieces, *(x for split in splits.values() for x in vars(split).values())]
+        if not all(type(x) is int and x >= 0 for x in counts):
+            raise TypeError("a count is no number")
+        return tokenizers.from_dict(stored["tokenizer"]), progress
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        raise InputError(f"{path} is damaged: --overwrite begins again") from error
 
 
 def check_out(out: Path, overwrite: bool = False) -> None:
@@ -252,7 +269,7 @@ def _is_ours(out: Path) -> bool:
 def remove_prepared(out: Path) -> None:
     """Removes a corpus, finished or not, and nothing else. Removes meta.json last."""
     if _is_ours(out):
-        for name in (TRAIN, VAL, TRAIN + UNFINISHED, VAL + UNFINISHED, STATE, META):
+        for name in FILES:
             (out / name).unlink(missing_ok=True)
 
 

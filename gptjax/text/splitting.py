@@ -182,12 +182,17 @@ def _prepared(
     folder, of_run = Path(os.path.abspath(run_config.data)), run.tokenizer if run else None
     named = run_config.tokenizer if run is None else None
     found = read_prepared(folder, named, of_run, data_dir, tell)
-    check_same(run_config, found.sha256, run)
-    if run is not None and run.is_new and not _is_same(run.tokenizer, found.tokenizer):
+    if run is not None and not _is_same(run.tokenizer, found.tokenizer):
+        what = f"--data {run_config.data} was prepared with another vocabulary"
+        if run.is_new:
+            raise InputError(
+                f"{what} ({found.tokenizer.kind}) than that of --init-from: give the text itself"
+            )
         raise InputError(
-            f"--data {run_config.data} was prepared with another vocabulary ("
-            f"{found.tokenizer.kind}) than that of --init-from: give the text itself"
+            f"{what} ({found.tokenizer.kind}) than that of {run.path} ({run.tokenizer.kind}): "
+            "give the text that the run was trained on"
         )
+    check_same(run_config, found.sha256, run)
     sizes = zip(found.bytes, (found.train, found.val), strict=True)
     each = [count / len(tokens) for count, tokens in sizes]
     return Texts(

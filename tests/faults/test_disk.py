@@ -10,11 +10,13 @@ import pytest
 
 import sample
 import train
+from gptjax import __main__ as command
 from gptjax import files
 from gptjax.files import write_whole
 from gptjax.store import checkpoint, listing, manifest, runs
 from gptjax.store.metrics import MetricsLog, read_metrics
 
+from conftest import TEXT
 from outcomes import metrics
 from processes import ENVIRONMENT, ROOT, one_line, saved_steps, start, train_flags
 from processes import wait_for as wait
@@ -121,6 +123,42 @@ def test_a_disk_of_its_own(tmp_path, text_file, trouble):
     assert (
         train.main(["--resume", "--out-dir", str(outside / "run"), "--max-minutes", "0.001"]) == 0
     )
+
+
+@needs_mount
+@pytest.mark.slow
+def test_a_disk_that_fills_while_preparing(tmp_path):
+    """One line, nothing half-written under a final name; with room, the same command goes on."""
+    source, outside = tmp_path / "a", tmp_path / "outside"
+    source.mkdir()
+    for i in range(150):
+        (source / f"{i}.txt").write_text(f"{i}: {TEXT}")
+    disk = tmp_path / "disk"
+    for folder in (disk, outside):
+        folder.mkdir()
+    python = f"{sys.executable} -m gptjax prepare {source} --out {disk}/out --tokenizer byte"
+    script = f"""
+        mount -t tmpfs -o size=400k tmpfs {disk}
+        {python} >{outside}/said 2>{outside}/err
+        echo $? >{outside}/status
+        ls {disk}/out >{outside}/names
+        mount -o remount,size=9m {disk}
+        {python} >>{outside}/said 2>>{outside}/err || exit 1
+        cp -r {disk}/out {outside}/out
+    """
+    subprocess.run(["unshare", "-rm", "sh", "-c", script], env=ENVIRONMENT, check=True, timeout=120)
+    err = (outside / "err").read_text()
+    assert len(err.splitlines()) == 1, err
+    assert "No space left on device" in err
+    assert f"{disk}/out/" in err
+    assert (outside / "status").read_text() == "1\n"
+    assert not {"train.bin", "val.bin", "meta.json"} & set((outside / "names").read_text().split())
+    said = (outside / "said").read_text()
+    assert "the same command goes on from here" in said
+    flags = ["prepare", str(source), "--out", str(tmp_path / "whole"), "--tokenizer", "byte"]
+    assert command.main(flags) == 0
+    for name in ("train.bin", "val.bin", "meta.json"):
+        assert (outside / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_line_of_metrics_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
