@@ -104,7 +104,7 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES, links: bool = False) -> d
     with open_regular(path, links) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise InputError(f"{path} is larger than {limit} bytes, so it is not a file of a run")
+        raise InputError(f"{path} is larger than {limit} bytes, so no run wrote it")
     try:
         value = parse_json(data)
     except ValueError as error:
@@ -122,7 +122,7 @@ def parse_json(data: bytes) -> Any:
     """
 
     def refuse(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number of JSON's")
+        raise ValueError(f"{name} is not a number in JSON")
 
     try:
         return json.loads(data, parse_constant=refuse)
@@ -140,7 +140,7 @@ def open_regular(path: Path, links: bool = False) -> io.BufferedReader:
         InputError: it is missing, unreadable, or not a regular file.
     """
     if path.is_symlink() and not links:
-        raise InputError(f"{path} is a link: nothing in a run may lead out of it")
+        raise InputError(f"{path} is a link, which a run must not contain")
     try:
         descriptor = os.open(path, os.O_RDONLY | (_NO_WAIT if links else _SAFELY))
     except (OSError, ValueError) as error:

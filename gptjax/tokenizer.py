@@ -48,7 +48,7 @@ class CharTokenizer:
             seen[_codes(text[start : start + CHUNK])] = True
         codes = seen.nonzero()[0].astype("<u4")
         if half := [code for code in codes if 0xD800 <= code < 0xE000]:
-            raise InputError(f"U+{half[0]:04X} is half of a surrogate pair, and no character")
+            raise InputError(f"U+{half[0]:04X} is half of a surrogate pair, not a character")
         return cls(codes.tobytes().decode("utf-32-le"))
 
     def __contains__(self, character: object) -> bool:

@@ -30,7 +30,7 @@ FOLLOWED = {
     "did you mean": "test_did_you_mean",
     "there is no ": "test_other_programs_flags_are_told_what_to_do_here",
     "was given twice": "test_a_flag_given_twice_is_given_once",
-    "must be true or false, or stand alone": "test_a_switch_takes_true_and_false",
+    "must be true or false, or be left out": "test_a_switch_takes_true_and_false",
     "the command is ` RUN`": "test_verify_takes_the_folder_of_a_run",
     "give a smaller min_lr": "test_a_smaller_min_lr",
     "--out-dir is empty: give": "test_an_out_dir_that_is_no_folder",
@@ -45,7 +45,7 @@ FOLLOWED = {
     ),
     "leave out one of them": "test_a_run_of_so_many_minutes_is_any_run_of_as_many_steps",
     "leave the `with` block": "test_a_setting_of_this_thread_alone_is_refused",
-    "go on with\n": "test_the_commands_of_a_run_in_an_odd_folder",
+    "continue with\n": "test_the_commands_of_a_run_in_an_odd_folder",
     "a larger --max-iters extends it": "test_a_resume_extends",
     "train a model first": "test_a_run_is_trained_first",
     "train one with": "test_a_run_is_trained_first",
@@ -54,7 +54,7 @@ FOLLOWED = {
     "to keep runs on another disk": "test_runs_on_another_disk",
     "wait until it ends": "test_another_process_is_training",
     "let no other process train in it": "test_where_there_are_no_locks_it_says_so_and_goes_on",
-    "--skip-nonfinite goes on": (
+    "--skip-nonfinite skips": (
         "test_a_run_stops_at_a_step_that_is_not_finite_and_goes_on_without_it"
     ),
     "--stop is empty": "test_flags_of_sample_py",
@@ -91,14 +91,14 @@ FOLLOWED = {
     "give --field NAME": "test_a_text_is_the_same_however_it_is_stored",
     "convert it with `iconv": "test_what_is_no_text_is_named_with_its_place",
     "--overwrite removes it": "test_the_beginning_of_another_corpus_is_not_gone_on_with",
-    "--overwrite begins again": "test_the_beginning_of_another_corpus_is_not_gone_on_with",
+    "--overwrite starts again": "test_the_beginning_of_another_corpus_is_not_gone_on_with",
     "--overwrite replaces it": "test_the_command",
     "needs the files or folders": "test_wrong_arguments_are_one_line_and_make_nothing",
     "--out is missing: give": "test_wrong_arguments_are_one_line_and_make_nothing",
     "prepare it once, with": "test_the_name_of_a_corpus_leads_to_the_command_that_prepares_it",
     "files and folders are prepared by": "test_wrong_arguments_are_one_line_and_fetch_nothing",
     "is not for : leave it out": "test_wrong_arguments_are_one_line_and_fetch_nothing",
-    "holds prepared text: give it to": "test_the_folder_may_be_within_one_that_is_read",
+    "contains prepared text: give it to": "test_the_folder_may_be_within_one_that_is_read",
     "give the same `prepare` ": "test_an_interrupted_preparation_is_named_and_goes_on",
     "give the text that the run was trained on": (
         "test_a_resume_on_tokens_of_another_vocabulary_is_refused"
@@ -109,7 +109,7 @@ FOLLOWED = {
     "starts from: give another --out-dir": "test_a_source_is_not_overwritten",
     "leave out --init-from": "test_advice_about_a_source_is_followed",
     "give at most that": "test_advice_about_a_source_is_followed",
-    "give the text itself": "test_a_prepared_text_must_have_the_sources_vocabulary",
+    "give the original text": "test_a_prepared_text_must_have_the_sources_vocabulary",
     "leave the flag out": "test_advice_about_prepared_text_is_followed",
     "a pattern for several": "test_advice_about_prepared_text_is_followed",
     "which can run code and is never opened": (
@@ -119,7 +119,7 @@ FOLLOWED = {
     "add --tokenizer bpe, or leave ": "test_a_size_is_for_a_vocabulary_that_is_learned",
     "the folder has no vocabulary": "test_a_wrong_tokenizer_is_one_line",
     "must be one of ": "test_a_wrong_tokenizer_is_one_line",
-    "bring it by hand": "test_without_the_web_gpt2s_vocabulary_is_brought_by_hand",
+    "copy it to ": "test_without_the_web_gpt2s_vocabulary_is_brought_by_hand",
     "add --pictures": "test_flags_of_the_lecture",
     "--text is what the model of --run reads": "test_flags_of_the_lecture",
     "it must have 1 to ": "test_flags_of_the_lecture",
@@ -156,7 +156,7 @@ def test_every_piece_of_advice_has_a_test_that_follows_it():
     """The table above must have each message with a flag, a command or an imperative."""
     advice = re.compile(
         r"(?<=.)--[a-z]|`|did you mean|\b(give|leave|add|move|delete|download|wait|bring|pass|"
-        r"convert|choose|use|let|train a|go on)\b"
+        r"convert|choose|use|let|train a|continue with)\b"
     )
     tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
     for test in FOLLOWED.values():

@@ -143,7 +143,7 @@ def test_a_gpt2_is_downloaded_by_the_command(tmp_path):
         works(sample, *works_with)
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").symlink_to("pruned")
-    assert "is gone: download it again" in refusal(sample, *works_with)
+    assert "does not exist: download it again" in refusal(sample, *works_with)
 
 
 def test_a_pointer_is_pulled_by_the_command(tmp_path):
@@ -169,7 +169,7 @@ def test_flags_of_sample_py(finished_run, text_file, tmp_path, capsys):
     assert "give one" in error
     works(sample, *flags, "--prompt", "a")
     works(sample, *flags, "--prompt-file", text_file)
-    assert "or leave it out" in refusal(sample, *flags, "--stride", 2)
+    assert "or leave out --stride" in refusal(sample, *flags, "--stride", 2)
     works(sample, *flags)
     score = ["--out-dir", finished_run, "--score", text_file]
     works(sample, *score, "--stride", 2)

@@ -45,18 +45,18 @@ def test_folders_without_a_text(tmp_path, capsys):
     out = ["--out", tmp_path / "out"]
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    assert "there is no text file in it" in said(capsys, 2, pictures, *out)
+    assert "found no text file in" in said(capsys, 2, pictures, *out)
     for name in ("a.png", "b.jpg", "c.bin"):
         (pictures / name).write_bytes(PNG)
     assert run(pictures, *out) == 2
     captured = capsys.readouterr()
-    assert "left out, because it is not text:" in captured.out
-    assert "there is no text file in it" in captured.err
+    assert "skipped, because not text:" in captured.out
+    assert "found no text file in" in captured.err
     assert "looks like a PNG image, not UTF-8" in said(capsys, 2, pictures / "a.png", *out)
     (pictures / "empty.txt").write_text("")
-    assert "the files hold no text at all" in said(capsys, 2, pictures, *out)
+    assert "the files contain no text" in said(capsys, 2, pictures, *out)
     (pictures / "empty.txt").write_text("a")
-    assert "the text is too short: of 1 characters" in said(capsys, 2, pictures, *out)
+    assert "of its 1 characters" in said(capsys, 2, pictures, *out)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     assert "is not a regular file: save it to one first" in said(capsys, 2, pipe, *out)
@@ -96,5 +96,5 @@ def test_a_damaged_state_is_named(changes, tmp_path, capsys, monkeypatch):
         assert run(*flags) == 130
     state = tmp_path / "out" / "preparing.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | changes))
-    assert "preparing.json is damaged: --overwrite begins again" in said(capsys, 2, *flags)
+    assert "preparing.json is damaged: --overwrite starts again" in said(capsys, 2, *flags)
     assert run(*flags, "--overwrite") == 0

@@ -43,7 +43,7 @@ def test_the_speed_is_measured_and_leaves_no_trace(tmp_path, text_file, monkeypa
     assert train.main([*flags, "--budget-minutes", "1e-3"]) == 0
     out = capsys.readouterr().out
     assert "--budget-minutes 0.001: measuring" in out
-    assert "evaluations and a start counted in" in out
+    assert "with time left for evaluations and startup" in out
     assert sorted(p.name for p in path.iterdir())[0] == "checkpoints"
     assert runs.read_run(path)[0].train.max_iters == 1, "the start alone takes longer"
 
@@ -77,7 +77,7 @@ def test_a_run_says_within_ten_steps_how_long_it_takes(tmp_path, text_file, caps
     assert len(said_at) == 1
     assert said_at[0] <= 10
     out = capsys.readouterr().out
-    assert f"the other {40 - said_at[0]} steps take" in out
+    assert f"the remaining {40 - said_at[0]} steps take" in out
     assert "--budget-minutes M" in out
     assert train.main(["--out-dir", str(path), "--resume", "--max-iters", "80"]) == 0
     out = capsys.readouterr().out

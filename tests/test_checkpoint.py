@@ -153,7 +153,9 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     save(tmp_path, [(1, 2.0)])
     wider = GPT(tiny_config(n_embd=32).model)
     shapes = jax.eval_shape(lambda key: init_params(wider, key), KEYS.params)
-    with pytest.raises(manifest.DamagedError, match="not of this run's model: params/block_0"):
+    with pytest.raises(
+        manifest.DamagedError, match="does not fit this run's model: params/block_0"
+    ):
         checkpoint.load_params(tmp_path / "1", shapes)
 
 

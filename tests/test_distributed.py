@@ -67,16 +67,16 @@ def test_what_one_process_cannot_do_ends_the_other(tmp_path):
     found = ended(start_together(*FLAGS, "--data", tmp_path / "none.txt", "--out-dir", path))
     assert [status for status, _, _ in found] == [2, 1], found
     assert "none.txt" in found[0][2]
-    assert found[1][2] == "train.py: error: process 0 failed, and says why\n"
+    assert found[1][2] == "train.py: error: process 0 failed, and printed the reason\n"
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num-processes", 2], "--coordinator-address, --process-id: missing"),
-        (["--process-id", 0], "--coordinator-address, --num-processes: missing"),
-        (["--coordinator-address", "here"], "--num-processes, --process-id: missing"),
+        (["--num-processes", 2], "missing --coordinator-address, --process-id"),
+        (["--process-id", 0], "missing --coordinator-address, --num-processes"),
+        (["--coordinator-address", "here"], "missing --num-processes, --process-id"),
         (["--coordinator-address", "here", "--num-processes", 2, "--process-id", 0], "HOST:PORT"),
         (["--coordinator-address", ":1", "--num-processes", 2, "--process-id", 0], "HOST:PORT"),
         (["--coordinator-address", "a:1e3", "--num-processes", 2, "--process-id", 0], "HOST:PORT"),
@@ -84,7 +84,7 @@ def test_what_one_process_cannot_do_ends_the_other(tmp_path):
         (["--coordinator-address", "a:1", "--num-processes", 2, "--process-id=-1"], "from 0 to 1"),
         (["--coordinator-address", "a:1", "--num-processes", 0, "--process-id", 0], "at least 1"),
         (["--heartbeat-seconds", 0], "--heartbeat-seconds 0 must be at least 1"),
-        (["--mesh", "data=2"], "a mesh of 2 devices, and there are 1: --mesh data=1 fits"),
+        (["--mesh", "data=2"], "needs 2 devices, but there are 1: --mesh data=1 fits"),
         (["--mesh", "rows=2"], "'rows' must be one of data, fsdp, tensor"),
     ],
 )
@@ -149,7 +149,7 @@ def test_whoever_waits_is_told_of_a_failure_and_does_not_wait_for_ever(monkeypat
         zero.agree(1)
     one.fail()
     monkeypatch.setattr(distributed, "AGREE_SECONDS", 60.0)
-    with pytest.raises(RunError, match="process 1 failed, and says why"):
+    with pytest.raises(RunError, match="process 1 failed, and printed the reason"):
         zero.agree(1)
 
 

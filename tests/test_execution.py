@@ -91,9 +91,9 @@ def test_a_kernel_is_used_where_it_applies_and_only_there():
 @pytest.mark.parametrize(
     ("platform", "changes", "says"),
     [
-        ("cpu", {}, "no kernel for it on a cpu"),
-        ("gpu", {"dtype": "float32"}, "takes no float32"),
-        ("gpu", {"dropout": 0.1}, "has no dropout"),
+        ("cpu", {}, "no flash attention for a cpu"),
+        ("gpu", {"dtype": "float32"}, "does not support float32"),
+        ("gpu", {"dropout": 0.1}, "does not support dropout"),
         ("gpu", {"n_embd": 20}, "not 10"),
         ("gpu", {}, "does not run on this GPU"),  # which is a CPU here
     ],

@@ -133,5 +133,5 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
         export.write_folder(tmp_path / "out", {"config.json": "{}", "no/such": ""})
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         export.check_free(tmp_path / "file")

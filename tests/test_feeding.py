@@ -114,7 +114,7 @@ def test_a_run_from_the_host_is_the_run_from_the_device(finished_run, tmp_path, 
     run, text_file = tmp_path / "run", finished_run.parent / "text.txt"
     flags = ["--data", text_file, "--out-dir", run, "--data-on-device", "no"]
     assert train.main(tiny(*flags, "--log-interval", 2)) == 0
-    assert "read as they are needed" in capsys.readouterr().out
+    assert "read from disk as needed" in capsys.readouterr().out
     assert_same_state(run, finished_run)
     found, expected = (metrics(path, *TIMES)[-1] for path in (run, finished_run))
     assert found["val_loss"] == expected["val_loss"]
@@ -154,10 +154,10 @@ def test_an_id_beyond_the_vocabulary_ends_the_run_in_one_line(
     ids.tofile(path)
     flags = tiny("--data", corpus, "--out-dir", tmp_path / "run", "--data-on-device", "no")
     error = refused(train, *flags)
-    assert f"{path} has id 999, and the vocabulary has" in error
+    assert f"{path} has id 999, but the vocabulary has" in error
     np.full(len(ids), 999, np.uint16).tofile(path)  # the first tokens are decoded at the start
     error = refused(train, *flags, "--overwrite")
-    assert f"{path}: token 0 has id 999, and the vocabulary has" in error
+    assert f"{path}: token 0 has id 999, but the vocabulary has" in error
 
 
 def test_a_file_that_shrinks_under_a_run_is_named(tmp_path):
@@ -169,7 +169,7 @@ def test_a_file_that_shrinks_under_a_run_is_named(tmp_path):
     assert source._next is not None
     source._next[1].result()  # the thread is not reading now
     path.write_bytes(b"")
-    with pytest.raises(InputError, match="had 10000 bytes when the run began, and has 0 now"):
+    with pytest.raises(InputError, match="had 10000 bytes when the run began, but has 0 now"):
         source.at(9000)
     source.close()
 

@@ -72,7 +72,7 @@ def test_every_switch_does():
 
 @pytest.mark.parametrize("typed", [["--bias=maybe"], ["--bias", "maybe"], ["--bias="]])
 def test_a_switch_takes_nothing_else(typed, refused):
-    assert "must be true or false, or stand alone" in refused(train, *typed)
+    assert "must be true or false, or be left out" in refused(train, *typed)
     assert f"--bias {typed[-1].removeprefix('--bias=')!r}" in refused(train, *typed)
 
 
@@ -136,13 +136,13 @@ def test_other_programs_flags_are_told_what_to_do_here(script, refused):
     ("script", "typed", "said"),
     [
         (train, ["--device=cuda"], "JAX_PLATFORMS=cpu before the command"),
-        (train, ["--compile=False"], "compiled always: leave it out"),
+        (train, ["--compile=False"], "always compiled: leave it out"),
         (train, ["--init_from=resume"], "--resume continues"),
         (train, ["--init_from=scratch"], "a new run starts from scratch: leave it out"),
         (train, ["--init_from", "gpt2-xl"], "hf download openai-community/gpt2-xl"),
         (train, ["--decay_lr=False"], "--min-lr equal to --learning-rate"),
         (train, ["--wandb_log=True"], "metrics.jsonl"),
-        (train, ["config/train_gpt2.py"], "belongs to no flag: settings are flags, or a --preset"),
+        (train, ["config/train_gpt2.py"], "is not a flag: settings are flags, or a --preset"),
         (sample, ["--start=\n"], "--prompt TEXT"),
         (sample, ["--init_from=gpt2"], "--from-huggingface FOLDER"),
     ],

@@ -253,7 +253,7 @@ def test_settings_out_of_range_are_named(settings, message):
 
 
 def test_a_prompt_needs_a_token():
-    with pytest.raises(InputError, match="T at least 1"):
+    with pytest.raises(InputError, match="with T at least 1"):
         generate(MODEL, PARAMS, np.zeros((1, 0), np.int32), KEY, max_new_tokens=1)
     with pytest.raises(InputError, match="at least one id"):
         joined([np.array([1]), np.array([], np.int32)], 1)

@@ -120,7 +120,7 @@ def test_a_token_that_the_weights_lack_is_told_and_cannot_be_asked_for(folder, c
     assert sample.main([*flags, "--prompt", "To be"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("To be")
-    assert f"they have {size}, so id {size} ('[PAD]') cannot occur" in captured.err
+    assert f"which have {size}: id {size} ('[PAD]') cannot occur" in captured.err
     error = refusal(folder, capsys, "--prompt", "To be[PAD]", lines=3)
     assert f"token '[PAD]' (id {size}, at character 5)" in error
     assert f"the weights have {size} tokens" in error
@@ -135,7 +135,7 @@ def test_many_tokens_that_the_weights_lack(folder):
     told = []
     tokenizer = load_huggingface(folder, told.append).tokenizer
     assert len(told) == 1
-    assert f"so ids 100 to {tokenizer.vocab_size - 1} (" in told[0]
+    assert f"ids 100 to {tokenizer.vocab_size - 1} (" in told[0]
     assert tokenizer.start_id == 0
     with pytest.raises(InputError, match="the weights have 100 tokens"):
         tokenizer.encode(TEXT[0])

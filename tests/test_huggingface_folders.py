@@ -90,7 +90,7 @@ def test_a_link_whose_target_is_gone_is_named(folder, tmp_path, capsys):
     (snapshot / "model.safetensors").resolve().unlink()
     error = refusal(snapshot, capsys)
     assert "model.safetensors is a link to ../../blobs/" in error
-    assert "which is gone" in error
+    assert "which does not exist" in error
 
 
 def test_shards_are_one_model(folder, gpt2):

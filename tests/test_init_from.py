@@ -151,7 +151,7 @@ def test_a_source_is_not_overwritten(source, text, tmp_path, refused):
 def test_a_source_that_is_none_is_refused(tmp_path, refused):
     assert "no such folder; download" in refused(train, "--init-from", str(tmp_path / "none"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    assert "only 'gpt2' can be read" in refused(train, "--init-from", str(tmp_path))
+    assert "only 'gpt2' is supported" in refused(train, "--init-from", str(tmp_path))
 
 
 def test_advice_about_a_source_is_followed(source, text, tmp_path):
@@ -171,6 +171,6 @@ def test_a_prepared_text_must_have_the_sources_vocabulary(source, text, tmp_path
     flags = [*FINE, "--init-from", source, "--out-dir", tmp_path / "run", "--data"]
     error = refusal(train, *flags, tmp_path / "byte")
     assert "prepared with another vocabulary (byte)" in error
-    assert "give the text itself" in error
+    assert "give the original text" in error
     works(train, *flags, text)
     works(train, *flags, tmp_path / "char", "--overwrite")

@@ -129,7 +129,7 @@ def test_an_archive_is_unpacked_by_its_command(kind, tmp_path, monkeypatch):
         (b"GIF89a\1\0\1\0", "a GIF image"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "a WebP image"),
         (b"RIFF\0\0\0\0WAVEfmt ", "a sound"),
-        (b"\0\0\0\x20ftypisom", "a film or sound"),
+        (b"\0\0\0\x20ftypisom", "a video or a sound"),
         (b"BM\0\0\0\0", "a BMP image"),
         (b"\x7fELF\2\1\1\0", "a program"),
         (b"PAR1\0\0", "a Parquet table"),
@@ -215,8 +215,8 @@ def test_text_of_other_scripts_is_told_how_it_may_be_encoded(encoding, name, tmp
     [
         (BYTES + b"\xff, and the end", "iconv -c -f UTF-8 -t UTF-8", BYTES + b", and the end"),
         # `head -c 1000000` of a larger text.
-        (BYTES[:-3], "the file ends within a character", BYTES[:-4]),
-        (BYTES + b"\0end\n", "is NUL; without such bytes it may be a text", BYTES + b"end\n"),
+        (BYTES[:-3], "the file ends in the middle of a character", BYTES[:-4]),
+        (BYTES + b"\0end\n", "is NUL; without its NUL bytes it may be a text", BYTES + b"end\n"),
     ],
     ids=["a broken byte", "half a character at the end", "a NUL here and there"],
 )
@@ -245,7 +245,7 @@ def test_a_pipe_is_told_a_filter(tmp_path, monkeypatch):
         ("gzip", "standard input looks like gzip-compressed data"),
         ("utf-16", "pipe it through `iconv -f UTF-16 -t UTF-8` first"),
         ("word", "save it to a file first"),
-        ("zip", "save it to a file, unpack that"),
+        ("zip", "save it to a file, unpack the file"),
     ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed(kind))))
         assert said in refusal("-", tmp_path)
@@ -258,7 +258,7 @@ def test_a_notebook_is_read_as_it_is_with_a_word(tmp_path):
     told = []
     assert load_text(str(path), tmp_path, told.append).text == path.read_text()
     [line] = told
-    assert "is a notebook, read as the JSON it is" in line
+    assert "is a notebook, and is read as JSON" in line
     follow(line)
     assert (tmp_path / "my notebook.txt").read_text() == "import jax\nx = 1\n\nimport jax\nx = 1"
     (tmp_path / "a.json").write_text('{"cells": 5}')

@@ -135,11 +135,11 @@ def test_too_many_parameters_say_what_to_do():
     ("argv", "said"),
     [
         (["nowhere"], "no such folder"),
-        (["RUN", "--step", "4"], "no checkpoint of step 4: it has 3, 6"),
+        (["RUN", "--step", "4"], "no checkpoint of step 4: its steps are 3, 6"),
         (["RUN", "--dtype", "int8"], "must be one of float16, float32"),
         (["RUN", "--out", "."], "is a folder: give the path of a file"),
         (["RUN", "--out", "no/page.html"], "there is no such folder to write it in"),
-        (["RUN", "RUN"], "belongs to no flag"),
+        (["RUN", "RUN"], "is not a flag"),
         (["RUN", "--size", "3"], "unknown flag --size"),
     ],
 )
@@ -171,10 +171,10 @@ def test_a_damaged_checkpoint_is_told_and_the_whole_one_is_shown(run_copy, capsy
 
 def test_numbers_of_no_use_are_named():
     large, none = ({"a": {"b": np.array([x], np.float32)}} for x in (7e4, np.nan))
-    with pytest.raises(InputError, match=r"^a/b holds numbers too large.*--dtype float32"):
+    with pytest.raises(InputError, match=r"^a/b contains numbers too large.*--dtype float32"):
         pack(large, "float16")
     assert pack(large, "float32") == ([{"path": "a/b", "shape": [1]}], np.float32(7e4).tobytes())
-    with pytest.raises(InputError, match=r"^a/b holds numbers that are not finite"):
+    with pytest.raises(InputError, match=r"^a/b contains numbers that are not finite"):
         pack(none, "float32")
 
 

@@ -66,11 +66,11 @@ def test_a_run_on_prepared_text_is_the_run_on_the_text(folder, finished_run, tmp
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda x: x[:-1], "which is no number of ids of 2 bytes"),
+        (lambda x: x[:-1], "but must have a multiple of 2"),
         (lambda x: b"", "has 0 bytes"),
-        (lambda x: x[:-2], "and meta.json says"),
-        (lambda x: x[2:] + x[:2], "its sha256 is another"),
-        (lambda x: x[:-2] + b"\xff\xff", "has id 65535, and the vocabulary has"),
+        (lambda x: x[:-2], "but meta.json says"),
+        (lambda x: x[2:] + x[:2], "its sha256 differs"),
+        (lambda x: x[:-2] + b"\xff\xff", "has id 65535, but the vocabulary has"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_named(damage, message, folder, tmp_path, refused):
@@ -169,14 +169,14 @@ def test_of_a_file_too_large_to_read_first_the_size_and_the_first_ids_are_checke
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "is of format 2, and this version reads 1: prepare the text again"),
+        ({"format": 2}, "is of format 2, but this version reads 1: prepare the text again"),
         ({"train": [1]}, "is damaged (train)"),
         ({"val": {"tokens": "9"}}, "is damaged (tokens of val)"),
         ({"val": {"bytes": -1}}, "is damaged (bytes of val)"),
         ({"train": {"bytes": None}}, "is damaged (bytes of train)"),
         ({"tokenizer": "char"}, "is damaged (tokenizer)"),
         ({"tokenizer": {"type": "char", "characters": 5}}, "meta.json: "),
-        ({"dtype": "uint32", "train": {"tokens": 1}}, "and meta.json says 1"),
+        ({"dtype": "uint32", "train": {"tokens": 1}}, "but meta.json says 1"),
     ],
 )
 def test_a_damaged_description_is_named(changes, message, folder, tmp_path, refused):
@@ -200,7 +200,7 @@ def test_what_is_no_file_of_tokens_is_named(folder, tmp_path, refused):
     path.write_bytes(np.array([20240520, 1, 1024], "<i4").tobytes())  # llm.c's header
     assert "val.bin: token 0 has id" in refusal(refused, folder, tmp_path)
     path.write_text("a text, not tokens!!")
-    assert "it was made with another tokenizer" in refusal(refused, folder, tmp_path)
+    assert "another tokenizer made the text" in refusal(refused, folder, tmp_path)
     path.unlink()
     path.mkdir()
     assert "but no val.bin: prepare it again" in refusal(refused, folder, tmp_path)
@@ -240,5 +240,5 @@ def test_a_resume_on_tokens_of_another_vocabulary_is_refused(
     # nanoGPT's folder does not say which vocabulary it has: an id that the run's lacks does.
     (folder / "meta.json").unlink()
     np.full(999, 300, np.uint16).tofile(folder / "train.bin")
-    assert "has id 300, and the vocabulary has" in refused(train, *resume, folder)
+    assert "has id 300, but the vocabulary has" in refused(train, *resume, folder)
     assert train.main([*map(str, resume), str(text_file)]) == 0

@@ -234,7 +234,7 @@ def test_wrong_arguments_are_one_line_and_make_nothing(tmp_path, capsys):
     for argv, message in (
         ([*out], "needs the files or folders"),
         ([text], "--out is missing: give"),
-        ([tmp_path / "empty", *out], "there is no text file in it"),
+        ([tmp_path / "empty", *out], "found no text file in"),
         ([tmp_path / "gone", *out], "no such file or folder"),
         ([tmp_path / "bad.txt", *out], "bad.txt"),
         ([text, "--out", text], "is a file: give the path of a folder"),
@@ -261,7 +261,7 @@ def test_the_beginning_of_another_corpus_is_not_gone_on_with(tmp_path, capsys, m
     with monkeypatch.context() as patch:
         patch.setattr(preparing, "_write", stop)
         assert run(source, "--out", tmp_path / "out") == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command continues" in capsys.readouterr().out
     flags = ["--out", tmp_path / "out", "--tokenizer", "byte"]
     assert "--overwrite removes it" in said(capsys, 2, source, *flags)
     assert run(source, *flags, "--overwrite") == 0
@@ -312,9 +312,9 @@ def test_the_folder_may_be_within_one_that_is_read(tmp_path, capsys, monkeypatch
     assert run(*flags, "--overwrite") == 0
     assert (source / "corpus" / "meta.json").read_bytes() == meta
     error = said(capsys, 2, source / "corpus", "--out", source / "corpus", "--overwrite")
-    assert "there is no text file in it, only prepared text" in error
+    assert "found no text file in" in error
     error = said(capsys, 2, source / "corpus", "--out", tmp_path / "again")
-    assert f"holds prepared text: give it to train.py, with --data {source / 'corpus'}" in error
+    assert f"contains prepared text: give it to train.py, with --data {source / 'corpus'}" in error
     assert opened(source / "corpus").tokenizer.kind == "byte"
     # The texts may be in the folder itself, too.
     (source / "corpus").rename(tmp_path / "corpus")
@@ -330,7 +330,7 @@ def test_only_what_was_made_here_is_overwritten(tmp_path, capsys):
     for name, content in (("train.bin", "x"), ("meta.json", '{"tokenizer": {}}')):
         (tmp_path / "out" / name).write_text(content)
     flags = [tmp_path / "text.txt", "--out", tmp_path / "out", "--overwrite"]
-    assert "holds a train.bin that was not made here" in said(capsys, 2, *flags)
+    assert "contains a train.bin from elsewhere" in said(capsys, 2, *flags)
     (tmp_path / "out" / "train.bin").unlink()
-    assert "holds a meta.json that was not made here" in said(capsys, 2, *flags)
+    assert "contains a meta.json from elsewhere" in said(capsys, 2, *flags)
     assert [x.name for x in (tmp_path / "out").iterdir()] == ["meta.json"]

@@ -168,7 +168,7 @@ def test_extending_a_run_says_what_it_does_to_the_rate_and_offers_a_warm_up(run_
     assert train.main(flags) == 0
     out = capsys.readouterr().out
     assert "at step 6 and is" in out
-    assert "--rewarm would begin the schedule again" in out
+    assert "--rewarm would restart the schedule" in out
     flags[1] = str(again)
     assert train.main([*flags, "--rewarm"]) == 0
     out = capsys.readouterr().out
@@ -285,7 +285,7 @@ def test_the_same_text_at_another_path_resumes(run_copy, tmp_path, text_file):
 
 def test_max_minutes_evaluates_saves_and_can_go_on(tmp_path, text_file, finished_run, capsys):
     assert go(tmp_path / "run", text_file, "--max-minutes", "1e-9") == 0
-    assert "--max-minutes is over" in capsys.readouterr().out
+    assert "the time limit (--max-minutes) is reached" in capsys.readouterr().out
     assert metrics(tmp_path / "run")[-1]["val_loss"] > 0
     assert train.main(["--out-dir", str(tmp_path / "run"), "--resume", "--max-minutes", "0"]) == 0
     assert_same_state(tmp_path / "run", finished_run)

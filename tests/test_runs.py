@@ -32,7 +32,7 @@ def test_best_latest_and_numbered_steps(run_copy):
     assert runs.load_run(run_copy, "best").step == 3
     assert runs.load_run(run_copy, "latest").step == 6
     assert runs.load_run(run_copy, 3).step == 3
-    with pytest.raises(InputError, match=r"no checkpoint of step 5: it has 3, 6"):
+    with pytest.raises(InputError, match=r"no checkpoint of step 5: its steps are 3, 6"):
         runs.load_run(run_copy, 5)
 
 
@@ -49,7 +49,7 @@ def test_a_damaged_checkpoint_is_told_and_another_used_unless_it_was_asked_for(r
 
 def test_no_whole_checkpoint_is_said(run_copy):
     shutil.rmtree(run_copy / runs.CHECKPOINTS)
-    with pytest.raises(InputError, match="no whole checkpoint"):
+    with pytest.raises(InputError, match="no complete checkpoint"):
         runs.load_run(run_copy)
 
 
@@ -63,12 +63,16 @@ def test_no_whole_checkpoint_is_said(run_copy):
         (
             "config.json",
             json.dumps({"format": 1, "version": __version__, "config": {"tomorrow": 1}}),
-            "no field 'tomorrow' (a later gptjax wrote it, or it was edited)",
+            "no field 'tomorrow' (a later gptjax wrote the file, or somebody edited it)",
         ),
         ("config.json", '{"format": 1, "config": {"model": {"n_layer": -1}}}', "n_layer (-1)"),
         ("config.json", '{"format": 1, "config": {"model_name": "mamba"}}', "'mamba'"),
-        ("config.json", '{"format": 1, "config": {"model": {"vocab_size": 5}}}', "vocab_size (5)"),
-        ("tokenizer.json", "{}", "tokenizer of type None"),
+        (
+            "config.json",
+            '{"format": 1, "config": {"model": {"vocab_size": 5}}}',
+            "vocab_size in config.json is 5",
+        ),
+        ("tokenizer.json", "{}", "unknown tokenizer type None"),
         ("tokenizer.json", '{"type": "char", "characters": "ba"}', "distinct and sorted"),
     ],
 )

@@ -173,9 +173,9 @@ def test_a_sample_ends_before_the_stop_text(finished_run, capsys):
 def test_what_happens_past_the_block_is_said_once(finished_run, capsys):
     for flags, said in (
         (["--max-new-tokens", "16"], None),  # the last is drawn from the 16 before it
-        (["--max-new-tokens", "17"], "the last 8 to 16; --window exact"),
-        (["--max-new-tokens", "60"], "the last 8 to 16; --window exact"),
-        (["--max-new-tokens", "60", "--window", "exact"], "the last 16, encoded again"),
+        (["--max-new-tokens", "17"], "the last 8 to 16; with --window exact"),
+        (["--max-new-tokens", "60"], "the last 8 to 16; with --window exact"),
+        (["--max-new-tokens", "60", "--window", "exact"], "the last 16, which are encoded again"),
     ):
         sample.main(["--out-dir", str(finished_run), *flags])
         notes = [x for x in capsys.readouterr().err.splitlines() if x.startswith("past 16 tokens")]

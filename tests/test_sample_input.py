@@ -66,10 +66,10 @@ def test_folders_without_a_run(refused, tmp_path, monkeypatch, run_copy):
     monkeypatch.chdir(tmp_path)
     assert "no such folder" in refused(sample, "--out-dir", tmp_path / "nope")
     (tmp_path / "empty").mkdir()
-    assert "holds no run" in refused(sample, "--out-dir", tmp_path / "empty")
+    assert "contains no run" in refused(sample, "--out-dir", tmp_path / "empty")
     assert "no run with a checkpoint under runs/" in refused(sample)
     shutil.rmtree(run_copy / "checkpoints")
-    assert "no whole checkpoint" in refused(sample, "--out-dir", run_copy)
+    assert "no complete checkpoint" in refused(sample, "--out-dir", run_copy)
 
 
 @pytest.mark.parametrize("script", ["sample.py", "train.py"])

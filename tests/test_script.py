@@ -30,7 +30,7 @@ def ends(error):
         (InputError("text 'x' must be longer"), 2, "text 'x' must be longer"),
         (ConfigError("n_layer", 0, "must be at least 1"), 2, "--n-layer (0) must be at least 1"),
         (RunError("the loss is nan"), 1, "the loss is nan"),
-        (ValueError("embedded null byte"), 2, "a path must not hold a NUL character"),
+        (ValueError("embedded null byte"), 2, "a path must not contain a NUL character"),
         (FileNotFoundError(2, "No such file", "runs/x"), 1, "runs/x: No such file"),
         (PermissionError(13, "Permission denied", "runs/x"), 2, "runs/x: Permission denied"),
         (OSError(28, "No space left on device", "runs/x"), 1, "runs/x: No space left on device"),

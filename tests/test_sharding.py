@@ -136,7 +136,10 @@ def test_the_default_mesh_divides_the_batch():
 
 
 def test_each_process_must_get_sequences():
-    with pytest.raises(InputError, match="12 sequences are computed at once, which 8 processes"):
+    with pytest.raises(
+        InputError,
+        match="12 sequences are computed at once, and cannot be divided among 8 processes",
+    ):
         default_shape(12, 32, processes=8)
     assert default_shape(16, 32, processes=8) == (16, 1, 1)
 
@@ -144,8 +147,8 @@ def test_each_process_must_get_sequences():
 @pytest.mark.parametrize(
     ("mesh", "sequences", "message"),
     [
-        ("data=4", 64, "mesh of 4 devices, and there are 8: --mesh data=8 fits"),
-        ("data=4", 12, "and there are 8: --mesh data=4,tensor=2 fits"),
+        ("data=4", 64, "needs 4 devices, but there are 8: --mesh data=8 fits"),
+        ("data=4", 12, "but there are 8: --mesh data=4,tensor=2 fits"),
         ("data=8", 12, "the sequences computed at once (12) must be divisible by data x fsdp (8)"),
         ("tensor=8", 64, "n_head (6) must be divisible by tensor (8); --mesh data=8 fits"),
         ("data=4,tensor=2", 7, "by data x fsdp (4); no mesh of 8 devices fits"),

@@ -126,14 +126,14 @@ def test_a_stored_tokenizer_is_the_same_again(kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"type": "words"}, "only char, byte, bpe, gpt2 are known"),
-        ({"tokens": ["a"]}, "must hold"),
+        ({"type": "words"}, "the known ones are char, byte, bpe, gpt2"),
+        ({"tokens": ["a"]}, "must contain"),
         ({"tokens": 5}, "lists of strings"),
         ({"tokens": lambda x: [*x, "a"]}, "must be distinct"),
-        ({"tokens": lambda x: [*x, "a b"]}, "does not consist of bytes"),
-        ({"tokens": lambda x: [*x, ""]}, "does not consist of bytes"),
-        ({"merges": ["a zzz"]}, "not of three tokens"),
-        ({"merges": ["a"]}, "not of three tokens"),
+        ({"tokens": lambda x: [*x, "a b"]}, "must be characters for bytes"),
+        ({"tokens": lambda x: [*x, ""]}, "must be characters for bytes"),
+        ({"merges": ["a zzz"]}, "its parts and their union"),
+        ({"merges": ["a"]}, "its parts and their union"),
         ({"special": []}, "must have the special token"),
         ({"start_id": 10**6}, "must be from 0 to"),
         ({"start_id": None}, "must be a whole number"),
@@ -220,7 +220,7 @@ def test_gpt2s_vocabulary_is_fetched_and_verified(tmp_path, monkeypatch):
         {name: (9, hashlib.sha256(x).hexdigest(), f"there/{name}") for name, x in files.items()},
     )
     monkeypatch.setattr(fetching, "from_web", lambda url, size: [b"a captive portal's page"])
-    with pytest.raises(InputError, match="another sha256"):
+    with pytest.raises(InputError, match="its sha256 is not GPT-2's"):
         tokenizers.fetch_gpt2(tmp_path)
     assert not list(tmp_path.rglob("*"))
     monkeypatch.setattr(fetching, "from_web", lambda url, size: [files[url.partition("/")[2]]])
@@ -239,7 +239,7 @@ def test_without_the_web_gpt2s_vocabulary_is_brought_by_hand(folder, tmp_path, m
         raise OSError("unreachable")
 
     monkeypatch.setattr(fetching, "from_web", down)
-    with pytest.raises(InputError, match="bring it by hand"):
+    with pytest.raises(InputError, match="copy it to"):
         tokenizers.choose("gpt2", list, 0, tmp_path / "data", print)
     tokenizers.check_tokenizer(str(folder), None)
     assert tokenizers.choose(str(folder), list, 0, tmp_path, print).kind == "gpt2"

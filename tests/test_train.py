@@ -156,7 +156,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, text_file, numbe
     out, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert err == ""
-    assert "saved; go on with" in out
+    assert "saved; continue with" in out
     [found] = listing.list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     manifest.verify(found.path)
     assert metrics(tmp_path / "run")[-1]["step"] <= found.step
@@ -174,7 +174,7 @@ def test_a_signal_while_everything_is_compiled_leaves_a_run_to_begin(
 
     monkeypatch.setattr(loop, "compile_and_initialize", signalled)
     assert train.main([*TINY, "--data", str(text_file), "--out-dir", str(run)]) == 130
-    assert f"stopped before the first step; go on with\n    {SCRIPTS.train} --out-dir {run}" in (
+    assert f"stopped before the first step; continue with\n    {SCRIPTS.train} --out-dir {run}" in (
         capsys.readouterr().out
     )
     monkeypatch.undo()

@@ -91,7 +91,7 @@ def test_out_dirs_that_will_not_do(refused, tmp_path, run_copy, text_file):
     def error(path, *flags):
         return refused(train, *TINY, "--data", text_file, "--out-dir", path, *flags)
 
-    assert "holds a run: --resume" in error(run_copy)
+    assert "contains a run: --resume" in error(run_copy)
     assert "is a file" in error(text_file)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "metrics.jsonl").write_text("years of work")
@@ -99,7 +99,7 @@ def test_out_dirs_that_will_not_do(refused, tmp_path, run_copy, text_file):
         assert "would overwrite its metrics.jsonl" in error(tmp_path / "full", *flags)
     assert (tmp_path / "full" / "metrics.jsonl").read_text() == "years of work"
     assert "no such folder" in refused(train, "--out-dir", tmp_path / "nope", "--resume")
-    assert "holds no run" in refused(train, "--out-dir", tmp_path / "full", "--resume")
+    assert "contains no run" in refused(train, "--out-dir", tmp_path / "full", "--resume")
     assert (runs.read_run(run_copy)[0].train.max_iters) == 6
 
 

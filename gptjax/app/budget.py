@@ -58,7 +58,10 @@ def with_budget(
     speed = measure(run_config, texts, mesh)
     left = began + 60 * minutes - time.monotonic() - speed.start
     steps = steps_within(USED * left, speed, run_config.train.eval_interval)
-    say(f"{steps:,} steps at {1000 * speed.update:.3g} ms each, evaluations and a start counted in")
+    say(
+        f"{steps:,} steps at {1000 * speed.update:.3g} ms each, with time left for evaluations and "
+        "startup"
+    )
     return run_config.replace(max_iters=steps)
 
 
@@ -69,7 +72,7 @@ def check_minutes(minutes: float) -> None:
         InputError: the budget is not a finite number above 0.
     """
     if not 0 < minutes <= MAX_FLOAT:
-        raise InputError(f"--budget-minutes ({minutes}) must be above 0 and a finite number")
+        raise InputError(f"--budget-minutes ({minutes}) must be a finite number above 0")
 
 
 def steps_within(seconds: float, speed: Speed, eval_interval: int) -> int:

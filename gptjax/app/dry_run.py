@@ -59,7 +59,7 @@ def check(options: dict[str, Any], given: dict[str, Any], peers: Peers) -> None:
     """
     if not options["dry_run"]:
         if options["dry_run_tokens"] is not None:
-            raise InputError("--dry-run-tokens is for a plan: add --dry-run, or leave it out")
+            raise InputError("--dry-run-tokens needs --dry-run: add --dry-run, or leave it out")
         return
     names = "resume rewarm overwrite eval_only out_dir budget_minutes page".split()
     wrong = [as_flag(name) for name in names if options[name]]
@@ -81,7 +81,7 @@ def planned(given: dict[str, Any], mesh: str | None, say: Callable[[str], None])
     run_config = changed(preset_for("gpu", given.get("preset")), given)
     if run_config.model_name != "gpt":
         raise InputError(
-            f"--dry-run plans GPTs, and --preset {run_config.preset} is not a GPT: name another"
+            f"--dry-run plans GPTs, but --preset {run_config.preset} is not a GPT: name another"
         )
     rows = MeshShape.parse(mesh).rows if mesh else 1
     train = run_config.train
@@ -92,8 +92,8 @@ def planned(given: dict[str, Any], mesh: str | None, say: Callable[[str], None])
     if "gradient_accumulation_steps" in given:
         parts = train.gradient_accumulation_steps
     say(
-        f"batch: {rows} devices do not divide the preset's {train.batch_size} sequences: planned "
-        f"with --batch-size {batch_size} --gradient-accumulation-steps {parts}"
+        f"batch: the preset's {train.batch_size} sequences cannot be divided among {rows} devices: "
+        f"planned with --batch-size {batch_size} --gradient-accumulation-steps {parts}"
     )
     return run_config.replace(batch_size=batch_size, gradient_accumulation_steps=parts)
 
@@ -119,12 +119,13 @@ def show(
     say(f"parameters: {num_params(params):,} ({_parts(params)})")
     each = run_config.tokens_per_update
     say(
-        f"step: {each:,} tokens, {train.sequences_at_once // shape.rows} sequences a device at once"
+        f"step: {each:,} tokens; each device computes {train.sequences_at_once // shape.rows} "
+        "sequences at once"
     )
     flops, counted = train_flops(cfg), plan.xla_flops(run_config)
     say(
-        f"FLOPs: {flops:.4g} a token, {flops * each:.4g} a step by formula; XLA counts "
-        f"{counted:.4g} a token ({counted / flops:.3f} of it; 1 and 2 blocks, extrapolated)"
+        f"FLOPs: {flops:.4g} per token, {flops * each:.4g} per step by the formula; XLA counts "
+        f"{counted:.4g} per token ({counted / flops:.3f} of that, extrapolated from 2 blocks)"
     )
     state = plan.state_bytes(run_config, mesh)
     without, with_weights = (
@@ -144,7 +145,7 @@ def show(
     found = ", ".join(f"{kind} {size / 1e9:.3g} GB" for kind, size in sent.items() if size)
     say(f"communication per device and step: {found or 'none'}")
     total = tokens or each * train.max_iters
-    say(f"{total:,} tokens, at {MFU:.0%} of the peak (assumed, not measured):")
+    say(f"{total:,} tokens, at {MFU:.0%} of the peak FLOP/s (assumed, not measured):")
     is_flash = cfg.dtype == "bfloat16" and cfg.dropout == 0
     for device in ACCELERATORS:
         if device.memory is None:

@@ -45,7 +45,7 @@ def run(argv: list[str], command: str) -> int:
     parser.usage = "%(prog)s [flags] RUN"
     parser.add_argument("run", nargs="?", metavar="RUN", help="folder of the run")
     parser.add("to", Format, "format of the folder")
-    parser.add("out", Path, "folder to write: a new or an empty one")
+    parser.add("out", Path, "folder to write; it must be new or empty")
     parser.add_step("export")
     given = parser.parse(argv)
     for name in ("to", "out", "run"):
@@ -74,7 +74,7 @@ def check_free(out: Path) -> None:
         InputError: `out` is a file, a link, or a folder that is not empty.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise InputError(f"--out {out} is no folder: give the path of a new folder")
+        raise InputError(f"--out {out} is not a folder: give the path of a new folder")
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out} is not empty: give the path of a new folder")
 
@@ -106,7 +106,7 @@ def card(path: Path, run: runs.Run, to: Format) -> str:
     loss = f"{losses[0]:.4f} nats per token" if losses else "not measured at this step"
     text = Path(config.data).name
     origin = (
-        f"the weights in {Path(config.init_from).name}" if config.init_from else "fresh weights"
+        f"the weights in {Path(config.init_from).name}" if config.init_from else "random weights"
     )
     head = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
     return f"""{head if to == "huggingface" else ""}# {path.resolve().name}

@@ -157,7 +157,7 @@ class FlagParser(argparse.ArgumentParser):
         flag, value = argument.partition("=")[::2]
         if not flag.startswith(tuple(DASHES)):
             way = f": {foreign_flags.FILE}" if flag.endswith(".py") else ""
-            self.error(f"{flag!r} belongs to no flag{way}")
+            self.error(f"{flag!r} is not a flag{way}")
         advice = self._foreign.get(flag, "")
         if not isinstance(advice, str):
             value = (value or following).lower()
@@ -216,7 +216,7 @@ class FlagParser(argparse.ArgumentParser):
     def _switched(self, flag: str, value: str) -> str:
         """Rewrites a switch that has a value: --bias=False becomes --no-bias."""
         if value.lower() not in TRUE + FALSE:
-            self.error(f"{flag} {value!r} must be true or false, or stand alone")
+            self.error(f"{flag} {value!r} must be true or false, or be left out")
         if value.lower() in TRUE:
             return flag
         return f"--{flag[5:]}" if flag.startswith("--no-") else f"--no-{flag[2:]}"

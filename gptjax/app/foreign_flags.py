@@ -9,25 +9,25 @@ from collections.abc import Mapping
 # One line of advice per flag, or one per value of the flag; "" stands for any other value.
 Advice = Mapping[str, str | Mapping[str, str]]
 
-_DEVICE = "JAX takes the device that it finds; JAX_PLATFORMS=cpu before the command chooses one"
-_COMPILE = "everything is compiled always: leave it out"
-_CURVES = "metrics.jsonl and loss.png in the run's folder have the curves: leave it out"
+_DEVICE = "JAX uses the best device it finds; JAX_PLATFORMS=cpu before the command chooses another"
+_COMPILE = "the code is always compiled: leave it out"
+_CURVES = "the curves are in metrics.jsonl and loss.png in the run's folder: leave it out"
 
 TRAIN: Advice = {
     "--device": _DEVICE,
     "--compile": _COMPILE,
-    "--backend": "no backend needs to be chosen: leave it out",
-    "--dataset": "--data FILE trains on a text; without it, on tiny Shakespeare",
-    "--always-save-checkpoint": "each evaluation saves a checkpoint, and --keep N of the newest "
-    "stay besides the best: leave it out",
+    "--backend": "there is no backend to choose: leave it out",
+    "--dataset": "--data FILE trains on a text; the default is tiny Shakespeare",
+    "--always-save-checkpoint": "each evaluation saves a checkpoint; the best and the newest "
+    "--keep N stay: leave it out",
     "--wandb-log": _CURVES,
     "--wandb-project": _CURVES,
     "--wandb-run-name": _CURVES,
     "--decay-lr": {
-        "false": "--min-lr equal to --learning-rate keeps the rate as it is after the warm-up",
-        "": "the learning rate falls to --min-lr always: leave it out",
+        "false": "--min-lr equal to --learning-rate keeps the rate constant after the warm-up",
+        "": "the learning rate always decays to --min-lr: leave it out",
     },
-    "--lr-decay-iters": "the learning rate falls until --max-iters: leave it out",
+    "--lr-decay-iters": "the learning rate decays until --max-iters: leave it out",
 }
 # Values of nanoGPT's --init_from that are not folders.
 INIT_FROM: Mapping[str, str] = {
@@ -38,10 +38,10 @@ SAMPLE: Advice = {
     "--device": _DEVICE,
     "--compile": _COMPILE,
     "--init-from": {
-        "resume": "--out-dir names the run, by default the newest: leave it out",
-        "": "--from-huggingface FOLDER samples from the GPT-2 in a folder",
+        "resume": "--out-dir names the run, and the newest is the default: leave it out",
+        "": "--from-huggingface FOLDER samples from the GPT-2 in this folder",
     },
-    "--start": "--prompt TEXT gives the text to continue, --prompt-file FILE reads it from a file",
+    "--start": "--prompt TEXT is the text to continue; --prompt-file FILE reads it from a file",
     "--dataset": "a run has its own vocabulary: leave it out",
 }
 # nanoGPT's configuration files.

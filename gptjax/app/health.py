@@ -45,12 +45,12 @@ class Health:
             if not math.isfinite(last.loss):
                 what = f"the loss of step {step} is {last.loss}"
             elif not math.isfinite(last.grad_norm):
-                what = f"the gradient's norm of step {step} is {last.grad_norm}"
+                what = f"the gradient norm of step {step} is {last.grad_norm}"
             else:
                 what = f"the parameters after step {step} are not all finite"
             raise RunError(
-                f"{what}: it was not applied; {kept(self._path)}, and --skip-nonfinite goes on "
-                "without such a step"
+                f"{what}: the update was not applied; {kept(self._path)}; --skip-nonfinite skips "
+                "such updates"
             )
         updates, self._step = at - self._step, at
         self.skipped += int(metrics.skipped)
@@ -58,14 +58,14 @@ class Health:
         nothing_else = self._in_a_row == at - self._began and at == self._config.max_iters
         if self._in_a_row >= MAX_SKIPPED_IN_A_ROW or (nothing_else and updates):
             raise RunError(
-                f"none of the last {self._in_a_row} updates, up to step {at}, was finite: there is "
-                f"no use in skipping more; {kept(self._path)}"
+                f"none of the last {self._in_a_row} updates, up to step {at}, was finite: skipping "
+                f"more would not help; {kept(self._path)}"
             )
 
 
 def kept(path: Path) -> str:
     """The advice after a number that is not finite: which checkpoints remain, and what helps."""
     return (
-        f"the checkpoints in {path} are as they were; --resume with a lower --learning-rate, a "
+        f"the checkpoints in {path} are unchanged; --resume with a lower --learning-rate, a "
         "lower --grad-clip or larger --warmup-iters often helps"
     )

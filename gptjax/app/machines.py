@@ -21,8 +21,8 @@ from gptjax.errors import InputError, RunError, one_line
 
 HEARTBEAT_SECONDS = 10
 LOST = (
-    "another process of this run has ended, or cannot be reached: what was saved is whole, and "
-    "--resume, in all processes, goes on from there"
+    "another process of this run has ended, or cannot be reached: the checkpoints are unharmed; "
+    "start all processes again with --resume"
 )
 FLAGS: dict[str, tuple[type, str, Any]] = {
     "coordinator_address": (str, "several processes: HOST:PORT of process 0", None),
@@ -162,7 +162,7 @@ def describe_mesh(mesh: Mesh | None, run_config: RunConfig) -> str:
     line = f"mesh: {MeshShape(**mesh.shape) if mesh else MeshShape()}"
     if used < devices:
         line += (
-            f": {used} of {devices} devices, because {devices} do not divide the "
+            f": {used} of {devices} devices, because {devices} does not divide the "
             f"{run_config.train.sequences_at_once} sequences computed at once"
         )
     return line

@@ -28,14 +28,14 @@ from gptjax.text.preparing import Wanted
 from gptjax.text.records import CORPORA
 from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
 
-HELP = """Tokenizes texts, for `{train} --data DIR`.
+HELP = """Tokenizes texts for `{train} --data DIR`.
 
 {prepare} docs/ more.jsonl.gz --out corpus --tokenizer bpe --vocab-size 4096
-{prepare} 'books/**/*.txt' --out corpus            quoted: the pattern is this command's
+{prepare} 'books/**/*.txt' --out corpus            quoted: this command expands the pattern
 {prepare} enwik8                                   a corpus by name, fetched to {data}
 
-A file is a document, and so is a line of a .jsonl file; .gz and .zst are read as they are.
-Interrupted, the same command goes on. Corpora by name:
+Each file is a document, and so is each line of a .jsonl file. Files may be compressed (.gz, .zst).
+After an interruption, the same command continues. Corpora by name:
 
 {corpora}
 """
@@ -68,8 +68,8 @@ def run(argv: list[str], commands: shell.Commands, command: str, data_dir: Path)
     names = {"train": commands.train, "prepare": command, "data": data_dir}
     parser = FlagParser(command, HELP.format(corpora=table(), **names), takes_paths=True)
     add_flags(parser)
-    parser.add("val_fraction", float, "share that is for validation", VAL_FRACTION)
-    parser.add("field", str, "of a .jsonl file's objects: the one with the text", "text")
+    parser.add("val_fraction", float, "share of the text for validation", VAL_FRACTION)
+    parser.add("field", str, "field of a .jsonl file's objects that has the text", "text")
     given, paths = parser.parse_with_paths(argv)
     if not paths:
         raise InputError(f"{command} needs the files or folders to prepare (--help says more)")
@@ -86,22 +86,24 @@ def run(argv: list[str], commands: shell.Commands, command: str, data_dir: Path)
 
 
 def texts_of(paths: list[str], out: Path) -> list[Path]:
-    """Finds the text files. The files of --out, which may be in a folder that is read, are none.
+    """Finds the text files. The files of --out, which may be inside an input folder, do not count.
 
     Raises:
-        InputError: there is no text, or a folder holds text that is prepared already.
+        InputError: there is no text, or a folder contains prepared text.
     """
     own = out.resolve()
     for path in map(Path, paths):
         if is_prepared(path) and path.resolve() != own:
-            raise InputError(f"{path} holds prepared text: give it to train.py, with --data {path}")
+            raise InputError(
+                f"{path} contains prepared text: give it to train.py, with --data {path}"
+            )
     files = [
         path
         for path in find(paths, print)
         if path.name not in preparing.FILES or path.parent.resolve() != own
     ]
     if not files:
-        raise InputError(f"{', '.join(paths)}: there is no text file in it, only prepared text")
+        raise InputError(f"found no text file in {', '.join(paths)}, only prepared text")
     return files
 
 
@@ -180,11 +182,11 @@ def prepare(
                 source, out, wanted, data_dir, print, show, about=about, overwrite=overwrite
             )
         except KeyboardInterrupt:
-            say("interrupted: the same command goes on from here")
+            say("interrupted: the same command continues from here")
             raise
         except OSError:
             if (out / STATE).exists():
-                say("stopped: the same command goes on from here")
+                say("stopped: the same command continues from here")
             raise
     conclude(meta, out, time.monotonic() - began, commands)
 
@@ -242,7 +244,7 @@ def conclude(meta: dict[str, Any], out: Path, seconds: float, commands: shell.Co
         split = meta[name]
         print(
             f"{out / name}.bin: {split['tokens']:,} tokens of {split['bytes']:,} bytes "
-            f"({split['bytes'] / split['tokens']:.2f} bytes a token)"
+            f"({split['bytes'] / split['tokens']:.2f} bytes per token)"
         )
     print(f"{meta['documents']:,} documents in {seconds:.0f} s, {size / 1e6 / seconds:.1f} MB/s")
     print(f"train on it with\n    {commands.train} --data {shell.quoted(out)}")

@@ -43,7 +43,7 @@ def only_shown(what: str, warn: Callable[[str], None]) -> Iterator[None]:
         yield
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error, 200)}"
-        warn(f"{what} cannot be shown, and the run continues without ({reason})")
+        warn(f"{what} cannot be shown ({reason}); the run continues without it")
 
 
 class Report:
@@ -141,11 +141,11 @@ class Report:
         """Prints how long the run will take at the measured speed, and how to make it shorter."""
         steps = self._config.train.max_iters - line["step"]
         if steps:
-            advice = "; --max-iters N or --budget-minutes M make a shorter run"
+            advice = "; for a shorter run, use --max-iters N or --budget-minutes M"
             shorter = advice if self._is_new else ""
             self.say(
-                f"at this speed the other {steps:,} steps take {duration(self._left(line))}, "
-                f"evaluations not counted{shorter}"
+                f"at this speed, the remaining {steps:,} steps take {duration(self._left(line))}, "
+                f"plus evaluations{shorter}"
             )
 
     def _left(self, line: dict[str, Any]) -> float:

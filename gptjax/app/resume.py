@@ -85,7 +85,7 @@ def restored(
     if peers.leads:
         listing.set_newer_aside(folder, found[0].step if found else -1)
     if not found:
-        say("no whole checkpoint yet: starting from step 0 with the run's configuration")
+        say("there is no complete checkpoint yet: starting from step 0")
         return None, 0
     say(f"resuming from step {found[0].step}")
     return found[1], found[0].skipped
@@ -133,12 +133,12 @@ def record(
         changes.append({"step": step, "version": [version, __version__]})
         say(
             f"gptjax {version}, which wrote this run, drew other random numbers: from step {step} "
-            "on it does not continue bit for bit as it would have there"
+            "on, the run differs from what that version would have computed"
         )
     if differing:
         changes.append({"step": step, **differing})
         what = ", ".join(f"{name} {new} instead of {old}" for name, (old, new) in differing.items())
-        say(f"from step {step} on: {what}")
+        say(f"changed from step {step} on: {what}")
         if step and differing.keys() & OF_THE_RATE:
             say(describe_rate(stored.train, run_config.train, step))
     if is_written:
@@ -155,5 +155,5 @@ def describe_rate(before: TrainConfig, now: TrainConfig, step: int) -> str:
     if now.schedule_start == step:
         return f"{line}, the first of a warm-up to {now.learning_rate:.3g}"
     if following > 2 * last:
-        line += "; --rewarm would begin the schedule again from here, with a warm-up"
+        line += "; --rewarm would restart the schedule from here, with a warm-up"
     return line

@@ -187,12 +187,12 @@ def slide_note(model: Any, window: Window) -> str:
         return f"past {block_size} tokens: each token sees the last {block_size}"
     if window == "exact":
         return (
-            f"past {block_size} tokens: each token sees the last {block_size}, encoded again for "
-            "each; --window chunked is faster"
+            f"past {block_size} tokens: each token sees the last {block_size}, which are encoded "
+            "again each time; --window chunked is faster"
         )
     return (
         f"past {block_size} tokens: each token sees the last {block_size // 2} to {block_size}; "
-        f"--window exact always {block_size}, slower"
+        f"with --window exact always {block_size}, which is slower"
     )
 
 
@@ -203,7 +203,7 @@ def print_score(model: Any, params: Any, ids: Any, text: str, asked: Asked) -> N
     stride = max(1, block_size // 2) if stride is None else stride
     found = score(model, params, ids, stride=stride, batch_size=asked.model.batch_size)
     nats = found.nats / found.tokens
-    print(f"tokens scored: {found.tokens:,}, each with up to {block_size} before it")
+    print(f"tokens scored: {found.tokens:,}, each with up to {block_size} tokens of context")
     print(f"loss: {nats:.4f} nats per token")
     print(f"bits per character: {bits_per_character(nats, len(text) / len(ids)):.4f}")
     print(f"bits per byte: {bits_per_byte(nats, len(text.encode()) / len(ids)):.4f}")

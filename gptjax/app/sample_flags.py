@@ -115,7 +115,7 @@ class ScoreFlags:
     def __post_init__(self) -> None:
         check_types(self)
         if self.score is None and self.stride is not None:
-            raise InputError("--stride is for --score: give a text to score, or leave it out")
+            raise InputError("--stride is for --score: give a text to score, or leave out --stride")
 
 
 class Asked(NamedTuple):

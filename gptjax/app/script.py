@@ -97,9 +97,9 @@ def _outcome(error: BaseException) -> tuple[str, int] | None:
         case InputError():
             return str(error), WRONG_INPUT
         case UnicodeEncodeError():
-            return f"{error.object!r} contains characters that no path or text can", WRONG_INPUT
+            return f"{error.object!r} has characters that paths and texts cannot have", WRONG_INPUT
         case ValueError() if "null byte" in str(error) or "null character" in str(error):
-            return "a path must not hold a NUL character", WRONG_INPUT
+            return "a path must not contain a NUL character", WRONG_INPUT
         case RunError():
             return str(error), FAILED
         case OSError():
@@ -108,8 +108,8 @@ def _outcome(error: BaseException) -> tuple[str, int] | None:
         case MemoryError() | RuntimeError():
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 return None
-            reason = one_line(error, 200, "no more is to be had")
-            advice = "a smaller model, batch_size or block_size takes less"
+            reason = one_line(error, 200, "the machine has no more")
+            advice = "a smaller model, batch_size or block_size needs less"
             return f"out of memory ({reason}): {advice}", FAILED
         case KeyboardInterrupt():
             return "interrupted", INTERRUPTED

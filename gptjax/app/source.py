@@ -62,8 +62,8 @@ def read_source(path: Path, tell: Callable[[str], None]) -> Source:
     model_name, model_config, params, tokenizer = found
     if tokenizer.vocab_size != model_config.vocab_size:
         raise InputError(
-            f"--init-from {path}: the vocabulary has {tokenizer.vocab_size} ids, and the weights "
-            f"have {model_config.vocab_size}: they must be the same to train on"
+            f"--init-from {path}: the vocabulary has {tokenizer.vocab_size} ids, but the weights "
+            f"have {model_config.vocab_size}: for training, both must have the same number"
         )
     return Source(path, model_name, model_config, jax.tree.map(np.asarray, params), tokenizer)
 

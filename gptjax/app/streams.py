@@ -90,7 +90,7 @@ class Lasting:
             is_first, self._is_lost = not self._is_lost, True
             to_nowhere(self._stream)
             if is_first and error.errno not in GONE:
-                self._tell(f"what this shows is written no more: {error.strerror}")
+                self._tell(f"the output can no longer be written: {error.strerror}")
         except ValueError:
             if not self._stream.closed:
                 raise

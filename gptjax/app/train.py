@@ -174,7 +174,7 @@ def introduce(run_config: RunConfig, texts: Texts, mesh: Mesh | None) -> None:
     say(
         f"text: {source}, {texts.size}, {_ids(texts)}, "
         f"{len(texts.train):,} for training and {len(texts.val):,} for validation"
-        + ("" if is_on_device(run_config, texts.train, texts.val) else ", read as they are needed")
+        + ("" if is_on_device(run_config, texts.train, texts.val) else ", read from disk as needed")
     )
     say(
         f"model: {num_params(params):,} parameters; {run_config.train.max_iters:,} steps of "
@@ -254,17 +254,17 @@ def conclude(
     """
     resume = hints.resume(commands, path)
     if result.skipped:
-        say(f"{result.skipped} updates were not finite, and were skipped")
+        say(f"{result.skipped} updates were skipped because they were not finite")
     if result.signal is not None:
         where = f"at step {result.step}, saved" if result.step else "before the first step"
-        say(f"stopped {where}; go on with\n    {resume}")
+        say(f"stopped {where}; continue with\n    {resume}")
         return 128 + result.signal
     if result.val_loss is not None and result.best is not None:
         loss = loss_text(result.val_loss, texts.bytes_per_token[1])
         say(f"final validation loss: {loss}, best {result.best:.4f}")
-    say(f"{duration(result.seconds)} in all, {result.step:,} steps; picture: {path / runs.PICTURE}")
+    say(f"{result.step:,} steps in {duration(result.seconds)}; picture: {path / runs.PICTURE}")
     if result.step < run_config.train.max_iters:
-        say(f"--max-minutes is over; go on with\n    {resume}")
+        say(f"the time limit (--max-minutes) is reached; continue with\n    {resume}")
     say(f"sample from it with\n    {hints.sample(commands, path, texts.beginning)}")
     if with_page:
         say(write_page(path, command=commands.page))

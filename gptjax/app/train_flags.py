@@ -91,13 +91,13 @@ def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) 
             )
     dry_run.check(options, given, peers)
     if options["rewarm"] and not options["resume"]:
-        raise InputError("--rewarm is for a run that goes on: add --resume, or leave it out")
+        raise InputError("--rewarm is for resuming a run: add --resume, or leave it out")
     if options["budget_minutes"] is not None:
         check_minutes(options["budget_minutes"])
         if goes_on or "max_iters" in given:
             raise InputError(
-                "--budget-minutes chooses --max-iters of a new run: leave out one of them, and "
-                "with --resume or --eval-only this one (--max-minutes ends a run sooner)"
+                "--budget-minutes chooses --max-iters for a new run: leave out one of them; with "
+                "--resume or --eval-only, leave out --budget-minutes (--max-minutes limits time)"
             )
         if peers.count > 1:
             raise InputError(
@@ -106,7 +106,7 @@ def check_options(options: dict[str, Any], given: dict[str, Any], peers: Peers) 
     if options["page"] and options["eval_only"]:
         raise InputError("--eval-only writes nothing: leave out --page")
     if options["page"] and peers.count > 1:
-        raise InputError("--page is for one process: leave it out, and write the page afterwards")
+        raise InputError("--page is for one process: leave it out, and write the page later")
     if peers.count > 1 and given.get("data") == STANDARD_INPUT:
         raise InputError("--data -: each process must read the text: give the path of a file")
 

@@ -36,7 +36,7 @@ def platform() -> str:
             raise
         reason = one_line(error, 200, "its plugin is not installed")
         raise InputError(
-            f"JAX_PLATFORMS ({asked}) names no platform that JAX finds here: {reason}"
+            f"JAX_PLATFORMS ({asked}) names a platform that JAX does not find here: {reason}"
         ) from error
 
 

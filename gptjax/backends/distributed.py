@@ -115,7 +115,7 @@ class Peers:
     def _look_for_failures(self) -> None:
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # NOT_FOUND
             index = self._client.key_value_try_get(FAILED)
-            raise RunError(f"process {index} failed, and says why")
+            raise RunError(f"process {index} failed, and printed the reason")
 
 
 ALONE = Peers()
@@ -143,7 +143,7 @@ def join(
     given = [x for x in (address, count, index) if x is not None]
     if jax.distributed.is_initialized():  # by the program that calls this
         raise InputError(
-            "this program has joined other processes already: leave that to train.py, or train "
+            "this program has already joined other processes: leave that to train.py, or train "
             "with gptjax.training"
         )
     if count == 1 or (not given and _has_devices()):
@@ -185,7 +185,7 @@ def _check(address: str | None, count: int | None, index: int | None) -> None:
     missing = [name for name, value in flags.items() if value is None]
     if missing and len(missing) < len(flags):
         raise InputError(
-            f"{', '.join(missing)}: missing; where JAX recognises no cluster, a run of several "
+            f"missing {', '.join(missing)}: where JAX recognises no cluster, a run of several "
             "processes needs --coordinator-address, --num-processes and --process-id"
         )
     if address is None or count is None or index is None:
@@ -193,8 +193,8 @@ def _check(address: str | None, count: int | None, index: int | None) -> None:
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise InputError(
-            f"--coordinator-address {address} must be HOST:PORT, such as 10.0.0.1:1234: where "
-            "process 0 can be reached"
+            f"--coordinator-address {address} must be the HOST:PORT of process 0, such as "
+            "10.0.0.1:1234"
         )
     if count < 1:
         raise InputError(f"--num-processes {count} must be at least 1")

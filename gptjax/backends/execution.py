@@ -75,13 +75,13 @@ def why_not_cudnn(model_config: GPTConfig, platform: str) -> str:
     weights, which it never stores. A trial finds out whether this GPU and this cuDNN support it.
     """
     if platform != "gpu":
-        return f"JAX has no kernel for it on a {platform}"
+        return f"JAX has no flash attention for a {platform}"
     if model_config.dtype != "bfloat16":
-        return f"cuDNN's takes no {model_config.dtype}"
+        return f"cuDNN's does not support {model_config.dtype}"
     if model_config.dropout > 0:
-        return "cuDNN's has no dropout"
+        return "cuDNN's does not support dropout"
     if model_config.head_size % 8 or model_config.head_size > 128:
-        return f"cuDNN's takes heads of 8, 16, ... 128, not {model_config.head_size}"
+        return f"cuDNN's supports heads of 8, 16, ... 128, not {model_config.head_size}"
     return "" if _cudnn_runs(model_config) else "cuDNN's does not run on this GPU"
 
 

@@ -95,7 +95,7 @@ class HostTokens(NamedTuple):
         size = Path(path).stat().st_size
         if size < self.tokens.nbytes:
             raise InputError(
-                f"{path} had {self.tokens.nbytes} bytes when the run began, and has {size} now: "
+                f"{path} had {self.tokens.nbytes} bytes when the run began, but has {size} now: "
                 "prepare the text again, then resume"
             )
 
@@ -103,8 +103,8 @@ class HostTokens(NamedTuple):
         largest = found.max(initial=0)
         if largest >= self.vocab_size:
             raise InputError(
-                f"{getattr(self.tokens, 'filename', None) or 'the text'} has id {largest}, and the "
-                f"vocabulary has {self.vocab_size}: it was made with another tokenizer"
+                f"{getattr(self.tokens, 'filename', None) or 'the text'} has id {largest}, but the "
+                f"vocabulary has only {self.vocab_size} ids: another tokenizer made the text"
             )
 
 

@@ -72,8 +72,8 @@ def default_shape(sequences: int, devices: int, processes: int = 1) -> MeshShape
     fitting = [n for n in counts if sequences % n == 0]
     if not fitting:
         raise InputError(
-            f"{sequences} sequences are computed at once, which {processes} processes cannot "
-            "divide: choose a --batch-size (and --micro-batch-size) that is a multiple"
+            f"{sequences} sequences are computed at once, and cannot be divided among {processes} "
+            "processes: choose a --batch-size (and --micro-batch-size) that is a multiple"
         )
     return MeshShape(max(fitting))
 
@@ -92,8 +92,7 @@ def check_shape(shape: MeshShape, model_config: GPTConfig, sequences: int, devic
     way_out = _way_out(model_config, sequences, devices)
     if shape.devices != devices:
         raise InputError(
-            f"--mesh {shape} is a mesh of {shape.devices} devices, and there are {devices}: "
-            + way_out
+            f"--mesh {shape} needs {shape.devices} devices, but there are {devices}: " + way_out
         )
     for what, size, axis, parts in _divided(shape, model_config, sequences):
         if size % parts:

@@ -64,12 +64,12 @@ def own_settings(tell: Callable[[str], None]) -> Iterator[None]:
     for name, value in _differing().items():
         if name not in theirs:
             raise InputError(
-                f"{name} is {value} for this thread, and a run needs {OURS[name]}: leave the "
-                "`with` block that set it first"
+                f"{name} is {value} in this thread, but a run needs {OURS[name]}: leave the "
+                "`with` block that sets it"
             )
     try:
         for name, value in theirs.items():
-            tell(f"{name} is {value}, and not used: {OURS[name]} gives the same results anywhere")
+            tell(f"{name}={value} is ignored: {OURS[name]} gives the same results on every machine")
             jax.config.update(name, OURS[name])
         yield
     finally:

@@ -54,7 +54,7 @@ def generate(
     """
     prompt_BT = np.asarray(prompt_BT, np.int32)
     if prompt_BT.ndim != 2 or 0 in prompt_BT.shape:
-        raise InputError(f"the prompt's shape {prompt_BT.shape} must be (B, T), T at least 1")
+        raise InputError(f"the prompt's shape {prompt_BT.shape} must be (B, T), with T at least 1")
     B, T = prompt_BT.shape
     lengths = [T] * B if prompt_lengths is None else [int(n) for n in prompt_lengths]
     if len(lengths) != B or not all(1 <= n <= T for n in lengths):
@@ -98,7 +98,7 @@ def stream(
     check_generation(max_new_tokens, window)
     prompts = [np.asarray(prompt, np.int32) for prompt in prompts]
     if not prompts or any(prompt.ndim != 1 or not len(prompt) for prompt in prompts):
-        raise InputError("each prompt must hold at least one id, and there must be one prompt")
+        raise InputError("there must be at least one prompt, and each must have at least one id")
     rows = list(range(len(prompts)) if rows is None else rows)
     with own_numerics():  # not around the `yield`, or the settings would leak to the caller
         program, state = prepare(model, prompts, rows, window, alternatives)

@@ -63,8 +63,8 @@ def check_format(to: Format, model_config: GPTConfig) -> None:
         found = getattr(model_config, name)
         if found != value:
             raise InputError(
-                f"{name} ({found}) must be {value} for {WHOSE[to]}: a model that is trained with "
-                f"{flag} can be exported so"
+                f"{name} ({found}) must be {value} for {WHOSE[to]}: only a model that is trained "
+                f"with {flag} can be exported to this format"
             )
 
 

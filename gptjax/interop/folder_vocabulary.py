@@ -45,7 +45,7 @@ class FolderTokenizer:
             at = int(beyond[0])
             raise InputError(
                 f"token {self._tokenizer.id_to_token(int(ids[at]))!r} (id {ids[at]}, at character "
-                f"{found.offsets[at][0]}) cannot be read: the weights have {self._known} tokens"
+                f"{found.offsets[at][0]}) cannot be used: the weights have {self._known} tokens"
             )
         return ids
 
@@ -78,7 +78,7 @@ def read_vocabulary(
         first, last = min(beyond), max(beyond)
         these = f"id {first}" if first == last else f"ids {first} to {last}"
         tell(
-            f"{folder}: the vocabulary has tokens that the weights lack: they have {known}, so "
+            f"{folder}: the vocabulary has more tokens than the weights, which have {known}: "
             f"{these} ({beyond[first]!r}{', ...' if len(beyond) > 1 else ''}) cannot occur"
         )
     for start in (start_id, tokenizer.token_to_id(END_OF_TEXT), 0):

@@ -108,7 +108,7 @@ def _load_shards(folder: Path) -> dict[str, np.ndarray]:
         entries |= found
     if missing := sorted(places.keys() - entries.keys()):
         raise InputError(
-            f"{folder / places[missing[0]]} has no entry {missing[0]}, though {INDEX} says so"
+            f"{folder / places[missing[0]]} has no entry {missing[0]}, although {INDEX} lists it"
         )
     return entries
 
@@ -119,7 +119,7 @@ def _why_none(folder: Path) -> str:
     gone = [name for name in (WEIGHTS, INDEX) if (folder / name).is_symlink()]
     if gone:
         target = (folder / gone[0]).readlink()
-        return f"{folder / gone[0]} is a link to {target}, which is gone: download it again"
+        return f"{folder / gone[0]} is a link to {target}, which does not exist: download it again"
     if any(name.startswith("pytorch_model") and name.endswith(".bin") for name in others):
         command = f"{python()} -c {joined(CONVERT, folder)}"
         return (

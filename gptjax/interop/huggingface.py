@@ -77,5 +77,5 @@ def _check(folder: Path, stored: dict[str, Any]) -> None:
         found = stored.get(name, None if name == "model_type" else value)
         if found != value:
             raise InputError(
-                f"{folder / CONFIG}: {name} is {found!r}, and only {value!r} can be read"
+                f"{folder / CONFIG}: {name} is {found!r}, but only {value!r} is supported"
             )

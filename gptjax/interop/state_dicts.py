@@ -58,7 +58,7 @@ def _float32(name: str, value: Any) -> np.ndarray:
         value = value.detach().float().cpu().numpy()
     array = np.asarray(value)
     if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
-        raise InputError(f"entry {name} of the state dict is {array.dtype}: floats are expected")
+        raise InputError(f"entry {name} of the state dict is {array.dtype}, but must be floats")
     return array.astype(np.float32)
 
 
@@ -75,7 +75,7 @@ def table_sizes(
             there = ", ".join(sorted(entries)[:3]) or "none"
             raise InputError(f"the state dict has no entry {name}; its entries begin with: {there}")
         if entries[name].ndim != 2:
-            raise InputError(f"entry {name} has shape {entries[name].shape}: it must be a table")
+            raise InputError(f"entry {name} has shape {entries[name].shape}, but must have 2 axes")
     return *entries[tokens].shape, len(entries[positions])  # type: ignore[return-value]
 
 
@@ -109,7 +109,7 @@ def to_params(
                 raise InputError(f"the state dict has no entry {name}")
             if left[name].shape != like.shape:
                 raise InputError(
-                    f"entry {name} has shape {left[name].shape}, and {like.shape} is expected"
+                    f"entry {name} has shape {left[name].shape}, but {like.shape} is expected"
                 )
         arrays = slot.load(*(left.pop(name) for name in slot.theirs))
         ours |= dict(zip(slot.ours, map(jax.numpy.asarray, arrays), strict=True))
@@ -130,7 +130,7 @@ def to_entries(model_config: GPTConfig, layout: list[Slot], params: Any) -> dict
         found = ours[path].shape if path in ours else "missing"
         if found != shapes.get(path, "unknown"):
             raise InputError(
-                f"parameter {path} is {found}, and in this configuration {shapes.get(path)}"
+                f"parameter {path} is {found}, but this configuration has {shapes.get(path)}"
             )
     entries: dict[str, np.ndarray] = {}
     for slot in layout:

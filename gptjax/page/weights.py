@@ -22,9 +22,9 @@ def pack(params: Any, dtype: PageDtype) -> tuple[list[dict[str, Any]], bytes]:
         with np.errstate(over="ignore"):  # the check below names the tensor that overflows
             array = flat[path].astype(np.dtype(dtype).newbyteorder("<"))
         if not np.isfinite(flat[path]).all():
-            raise InputError(f"{path} holds numbers that are not finite: choose another --step")
+            raise InputError(f"{path} contains numbers that are not finite: choose another --step")
         if not np.isfinite(array).all():
-            raise InputError(f"{path} holds numbers too large for float16: give --dtype float32")
+            raise InputError(f"{path} contains numbers too large for float16: give --dtype float32")
         tensors.append({"path": path, "shape": list(array.shape)})
         parts.append(array.tobytes())
     return tensors, b"".join(parts)

@@ -85,7 +85,7 @@ def newest_whole(
         loaded, problem = None, None
         try:
             if step not in here:  # a network file system may show a folder late
-                raise DamagedError(f"{directory / str(step)} is not there for every process")
+                raise DamagedError(f"{directory / str(step)} cannot be seen by every process")
             loaded = load(here[step].path)
         except DamagedError as error:
             problem = str(error)
@@ -200,7 +200,7 @@ class Saver:
     def _failure(self, step: int, error: BaseException) -> RunError:
         return RunError(
             f"checkpoint {step} could not be written to {self._directory}: {one_line(error)}; "
-            "the earlier ones are as they were"
+            "the earlier checkpoints are unchanged"
         )
 
 
@@ -219,8 +219,8 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
     expected = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(placed))
     if size > 2 * expected + OVERHEAD_BYTES:
         raise DamagedError(
-            f"checkpoint {path} is not of this run's model: its files have {size} bytes, "
-            f"and its arrays {expected}"
+            f"checkpoint {path} does not fit this run's model: its files have {size} bytes, "
+            f"but its arrays need {expected}"
         )
     # 2. Check that names, shapes and dtypes are those of this model. Orbax can raise any exception
     # on a broken file, so its calls share one `try`; the error for a mismatch is raised after it.
@@ -240,7 +240,7 @@ def _load(path: Path, abstract_items: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         raise DamagedError(f"checkpoint {path} cannot be read: {one_line(error)}") from error
     name = min(different)[0] if different else "how its arrays are cut into chunks"
-    raise DamagedError(f"checkpoint {path} is not of this run's model: {name} differs")
+    raise DamagedError(f"checkpoint {path} does not fit this run's model: {name} differs")
 
 
 def _has_links(stored: Any, count: int) -> bool:

@@ -100,7 +100,7 @@ def check_no_link(path: Path) -> None:
     """
     if path.is_symlink():
         raise InputError(
-            f"{path} is a link: nothing in a run may lead out of it; to keep runs on another disk, "
+            f"{path} is a link, which a run must not contain; to keep runs on another disk, "
             "give an --out-dir there"
         )
 

@@ -55,7 +55,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         DamagedError: the manifest is missing, has another format, or is not valid.
     """
     if path.is_symlink():
-        raise DamagedError(f"checkpoint {path} is a link: nothing in a run may lead out of it")
+        raise DamagedError(f"checkpoint {path} is a link, which a run must not contain")
     try:
         manifest = read_json(path / MANIFEST, MAX_MANIFEST_BYTES)
     except InputError as error:
@@ -70,9 +70,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     no_count = skipped is not None and not (type(skipped) is int and 0 <= skipped < 2**31)
     other_step = manifest.get("step") != int(path.name)
     if not isinstance(files, dict) or no_loss or no_count or other_step:
-        raise DamagedError(f"checkpoint {path} is damaged: {MANIFEST} is no manifest")
+        raise DamagedError(f"checkpoint {path} is damaged: {MANIFEST} is not a valid manifest")
     if any(".." in name.split("/") or name.startswith("/") for name in files):
-        raise DamagedError(f"checkpoint {path} is damaged: {MANIFEST} leads out of it")
+        raise DamagedError(f"checkpoint {path} is damaged: {MANIFEST} names a file outside of it")
     return manifest
 
 
@@ -98,7 +98,7 @@ def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
     there = {name for name in found if not _is_foreign(name)}
     for name in sorted(there ^ digests.keys()):
         if name in there:
-            raise DamagedError(f"checkpoint {path} is damaged: {name} was not saved with it")
+            raise DamagedError(f"checkpoint {path} is damaged: {name} does not belong to it")
         raise DamagedError(f"checkpoint {path} is incomplete: {name} is missing")
     # Foreign files are not opened here, but a forged array could make TensorStore read one. So
     # the total includes them.
@@ -112,7 +112,7 @@ def verify(path: Path, items: tuple[str, ...] = ITEMS) -> int:
         except InputError as error:
             raise DamagedError(f"checkpoint {path} is damaged: {error}") from error
         if not same:
-            raise DamagedError(f"checkpoint {path} is damaged: {name} is not as it was saved")
+            raise DamagedError(f"checkpoint {path} is damaged: {name} has changed since the save")
         total += size
     return total
 
@@ -124,7 +124,7 @@ def _files(path: Path) -> Iterator[str]:
         DamagedError: the checkpoint itself is a link.
     """
     if path.is_symlink():
-        raise DamagedError(f"checkpoint {path} is a link: nothing in a run may lead out of it")
+        raise DamagedError(f"checkpoint {path} is a link, which a run must not contain")
     folders = [path]
     while folders:
         with os.scandir(folders.pop()) as entries:

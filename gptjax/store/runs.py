@@ -106,7 +106,7 @@ def load_run(
             if isinstance(step, int):
                 raise
             tell(str(error))
-    raise InputError(f"{path} holds no whole checkpoint: continue training with --resume")
+    raise InputError(f"{path} has no complete checkpoint: continue training with --resume")
 
 
 def _candidates(
@@ -123,7 +123,7 @@ def _candidates(
     chosen = [c for c in found if c.step == step]
     if not chosen:
         there = ", ".join(str(c.step) for c in found) or "none"
-        raise InputError(f"{path} has no checkpoint of step {step}: it has {there}")
+        raise InputError(f"{path} has no checkpoint of step {step}: its steps are {there}")
     return chosen
 
 
@@ -142,7 +142,7 @@ def read_run(path: Path) -> tuple[RunConfig, tokenizers.Tokenizer]:
         raise InputError(f"{path}: no such folder; train a model first, with `{found().train}`")
     if not is_run(path):
         raise InputError(
-            f"{path} holds no run ({CONFIG} is missing): give a folder that train.py wrote"
+            f"{path} contains no run ({CONFIG} is missing): give a folder that train.py wrote"
         )
     stored = read_json(path / CONFIG, MAX_CONFIG_BYTES)
     writer = f"written by gptjax {stored.get('version')!s:.40}; this is gptjax {__version__}"
@@ -157,12 +157,12 @@ def read_run(path: Path) -> tuple[RunConfig, tokenizers.Tokenizer]:
     except InputError as error:
         # If the versions are equal, they explain nothing: name the likely causes instead.
         same = stored.get("version") == __version__
-        why = "a later gptjax wrote it, or it was edited" if same else writer
+        why = "a later gptjax wrote the file, or somebody edited it" if same else writer
         raise InputError(f"{path}: {error} ({why})") from error
     if tokenizer.vocab_size != run_config.model.vocab_size:
         raise InputError(
-            f"{path}: {TOKENIZER} has {tokenizer.vocab_size} ids, and {CONFIG} says vocab_size "
-            f"({run_config.model.vocab_size})"
+            f"{path}: {TOKENIZER} has {tokenizer.vocab_size} ids, but vocab_size in {CONFIG} is "
+            f"{run_config.model.vocab_size}"
         )
     return run_config, tokenizer
 
@@ -210,14 +210,14 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise InputError(f"out_dir {path} is a file: give the path of a folder")
     if is_run(path) and not overwrite:
         raise InputError(
-            f"out_dir {path} holds a run: --resume continues it, --overwrite replaces it, "
+            f"out_dir {path} contains a run: --resume continues it, --overwrite replaces it, "
             "or give another --out-dir"
         )
     taken = [] if is_run(path) else [p for p in _places(path) if os.path.lexists(p)]
     for place in taken:
         if not _is_beginning(place):
             raise InputError(
-                f"out_dir {path} holds no run, and a new one would overwrite its {place.name}: "
+                f"out_dir {path} contains no run, but a new run would overwrite its {place.name}: "
                 "move that away, or give another --out-dir"
             )
 

@@ -47,7 +47,7 @@ def check_run(path: Path) -> Iterator[Finding]:
         try:
             state = checkpoint.load_state(one.path, abstract)
             if not all(np.isfinite(x).all() for x in jax.tree.leaves(state)):
-                raise DamagedError(f"checkpoint {one.path} holds numbers that are not finite")
+                raise DamagedError(f"checkpoint {one.path} contains numbers that are not finite")
         except DamagedError as error:
             yield Finding(f"BAD   {error}", False)
             continue
@@ -56,15 +56,15 @@ def check_run(path: Path) -> Iterator[Finding]:
         yield Finding(f"good  checkpoint {one.path}: {loss}")
     for folder in sorted((path / runs.CHECKPOINTS).glob("*-*")):
         if folder.name.startswith("damaged-"):
-            yield Finding(f"aside {folder}: was found damaged by a resume, and is not used")
+            yield Finding(f"aside {folder}: a resume found it damaged; it is not used")
         elif folder.name.startswith(("tmp-", "unused-")):
-            yield Finding(f"aside {folder}: half done when a process ended; the next removes it")
+            yield Finding(f"aside {folder}: left unfinished by a process; the next one removes it")
     if not good:
         yield Finding("no good checkpoint: --resume would start from step 0", False)
         return
     best = listing.best(good)
     yield Finding(
-        f"--resume would go on from step {good[-1].step}"
+        f"--resume would continue from step {good[-1].step}"
         + ("" if best is None else f"; the best is step {best.step}")
     )
 
@@ -77,5 +77,5 @@ def _check_lines(
     except InputError as error:
         return Finding(f"BAD   {error}", False)
     if lines < there:
-        return Finding(f"BAD   {path}: {there - lines} of {there} lines are none of {what}", False)
+        return Finding(f"BAD   {path}: {there - lines} of {there} lines are not {what}", False)
     return Finding(f"good  {path}: {lines} lines, each step once and in order")

@@ -96,16 +96,16 @@ class BpeTokenizer:
         if len(ids) < len(tokens):
             raise InputError("the tokens of a BPE vocabulary must be distinct")
         if missing := [token for token in [*byte_characters(), *special] if token not in ids]:
-            raise InputError(f"a byte-level BPE vocabulary must hold {missing[0]!r}")
+            raise InputError(f"a byte-level BPE vocabulary must contain {missing[0]!r}")
         if END_OF_TEXT not in special:
             raise InputError(f"a vocabulary must have the special token {END_OF_TEXT!r}")
         plain = ids.keys() - set(special)
         if strange := [token for token in plain if not token or set(token) - _BYTE_OF.keys()]:
-            raise InputError(f"token {min(strange)!r} does not consist of bytes")
+            raise InputError(f"token {min(strange)!r} must be characters for bytes")
         for merge in merges:
             left, _, right = merge.partition(" ")
             if not {left, right, left + right} <= plain:
-                raise InputError(f"merge {merge!r} is not of three tokens of the vocabulary")
+                raise InputError(f"merge {merge!r}: its parts and their union must be tokens")
         self.kind = kind
         self.end_id = ids[END_OF_TEXT]
         self.start_id = ids[byte_characters()[ord("\n")]] if start_id is None else start_id
@@ -252,7 +252,7 @@ def of_folder(model: Any) -> BpeTokenizer:
     }
     for name, value in _GPT2.items():
         if found[name] != value:
-            raise InputError(f"{name} is {found[name]!r:.60}, and GPT-2's is {value!r}")
+            raise InputError(f"{name} is {found[name]!r:.60}, but GPT-2's is {value!r}")
     added = {token["content"]: token["id"] for token in whole.get("added_tokens", [])}
     ids = stored["vocab"] | added
     tokens = sorted(ids, key=ids.__getitem__)

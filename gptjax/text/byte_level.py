@@ -24,7 +24,7 @@ def utf8(text: str) -> bytes:
         at = error.start
         raise InputError(
             f"character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} is half of a "
-            "surrogate pair, and no character of a text"
+            "surrogate pair, not a character"
         ) from error
 
 

@@ -57,7 +57,7 @@ class _Zstd(io.RawIOBase):
             data = data or self._file.read(2**16)
             if not data:
                 if self._is_within:
-                    raise EOFError("it ends within a frame")
+                    raise EOFError("it ends in the middle of a frame")
                 return 0
             self._is_within = True
             try:

@@ -107,7 +107,7 @@ def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Par
             yield Part(at >= cut, text, ends)
         document, at = document + is_last, at + len(text)
     if (document, at) != (found.documents, found.characters):
-        raise InputError("the files changed while they were read: --overwrite begins again")
+        raise InputError("the files changed while they were read: --overwrite starts again")
 
 
 def learned_from(source: Documents, found: Survey, val_fraction: float) -> Iterator[str]:
@@ -145,17 +145,17 @@ def check_divided(found: Survey, val_fraction: float) -> None:
         InputError: there is no text, or one split would be empty.
     """
     if not found.documents:
-        raise InputError("the files hold no text at all")
+        raise InputError("the files contain no text")
     if found.documents < FEW and int((1 - val_fraction) * found.characters) in (
         0,
         found.characters,
     ):
         raise InputError(
-            f"the text is too short: of {found.characters} characters, {val_fraction:g} are for "
-            "validation, and either part would be empty"
+            f"the text is too short: with {val_fraction:g} of its {found.characters} characters "
+            "for validation, one of the two parts would be empty"
         )
     if found.documents >= FEW and sum(found.is_val) in (0, found.documents):
         raise InputError(
-            f"of {found.documents} documents, {sum(found.is_val)} are for validation: choose "
+            f"{sum(found.is_val)} of {found.documents} documents would be for validation: choose "
             f"another --val-fraction than {val_fraction:g}"
         )

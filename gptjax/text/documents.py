@@ -188,9 +188,9 @@ def find(paths: Sequence[str], tell: Callable[[str], None] = lambda _: None) -> 
     if left_out:
         some = ", ".join(str(path) for path in left_out[:3])
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        tell(f"left out, because it is not text: {some}{more}")
+        tell(f"skipped, because not text: {some}{more}")
     if not found:
-        raise InputError(f"{', '.join(paths)}: there is no text file in it")
+        raise InputError(f"found no text file in {', '.join(paths)}")
     return list(found)
 
 

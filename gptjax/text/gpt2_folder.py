@@ -65,8 +65,8 @@ def _from_parts(folder: Path, tokenizers: Any) -> Any:
         tokenizer.add_special_tokens([token])
         if tokenizer.token_to_id(token) != number:
             raise InputError(
-                f"{folder}: added token {token!r} has id {number}, and {VOCABULARY[0]} leaves it "
-                f"{tokenizer.token_to_id(token)}"
+                f"{folder}: added token {token!r} has id {number}, but after {VOCABULARY[0]} its "
+                f"id must be {tokenizer.token_to_id(token)}"
             )
     return tokenizer
 

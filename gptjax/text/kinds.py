@@ -41,8 +41,8 @@ NO_TEXT = {
     (0, b"ID3"): "a sound",
     (0, b"OggS"): "a sound",
     (0, b"fLaC"): "a sound",
-    (4, b"ftyp"): "a film or sound",
-    (0, b"\x1aE\xdf\xa3"): "a film",
+    (4, b"ftyp"): "a video or a sound",
+    (0, b"\x1aE\xdf\xa3"): "a video",
     (0, b"\x7fELF"): "a program",
     (0, b"MZ"): "a program",
     (0, b"\xcf\xfa\xed\xfe"): "a program",
@@ -121,12 +121,12 @@ def note(source: Source, text: str) -> str | None:
     """A warning about a text that is probably a document in a text format, else None."""
     if text.startswith("{\\rtf"):
         return (
-            f"{source.name} is RTF: its markup is read as text; save it as plain text to avoid it"
+            f"{source.name} is RTF: its markup is read as text; save it as plain text to avoid that"
         )
     begins = text[:4096].lstrip()
     if begins.startswith("{") and '"cells"' in begins and '"cell_type"' in text[:65536]:
         way = by(source, f"{python()} -c {quoted(CELLS)}")
-        return f"{source.name} is a notebook, read as the JSON it is; for its cells alone, {way}"
+        return f"{source.name} is a notebook, and is read as JSON; for its cells alone, {way}"
     return None
 
 
@@ -161,7 +161,7 @@ def by(source: Source, command: str, after: str = "", where: str = "") -> str:
         where: where to get the program.
     """
     if source.path is None:
-        return "save it to a file first, and give that"
+        return "save it to a file first, and give that file"
     old, new = quoted(source.path), quoted(unused(source.path))
     return f"run `{command} {old}{after} > {new}`{where} and give {new}"
 
@@ -169,7 +169,7 @@ def by(source: Source, command: str, after: str = "", where: str = "") -> str:
 def unpacked(source: Source, command: str, after: str = "") -> str:
     """Advice to unpack an archive with a command."""
     if source.path is None:
-        return "save it to a file, unpack that, and give one of its texts"
+        return "save it to a file, unpack the file, and give one of its texts"
     return f"unpack it, `{command} {quoted(source.path)}{after}`, and give one of its texts"
 
 

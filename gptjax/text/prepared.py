@@ -87,12 +87,12 @@ def read_prepared(
     has_meta = (folder / META).is_file()
     if (folder / STATE).is_file() and not has_meta:
         raise InputError(
-            f"{folder} holds a text whose preparation was interrupted: give the same `prepare` "
-            "command again, which goes on from there"
+            f"{folder} contains a text whose preparation was interrupted: give the same `prepare` "
+            "command again, which continues it"
         )
     for name in (TRAIN, VAL):
         if not (folder / name).is_file():
-            raise InputError(f"{folder} holds prepared text, but no {name}: prepare it again")
+            raise InputError(f"{folder} contains prepared text, but no {name}: prepare it again")
     meta = _checked(folder / META) if has_meta else {}
     tokenizer = _tokenizer(folder, meta, named, of_run, data_dir, tell)
     if meta and named not in (None, tokenizer.kind):
@@ -115,7 +115,7 @@ def _checked(path: Path) -> dict[str, Any]:
     meta = read_json(path, links=True)
     if meta.get("format", FORMAT) != FORMAT:
         raise InputError(
-            f"{path} is of format {meta['format']!r:.40}, and this version reads {FORMAT}: prepare "
+            f"{path} is of format {meta['format']!r:.40}, but this version reads {FORMAT}: prepare "
             "the text again"
         )
     splits = {name: meta.get(name, {}) for name in ("train", "val")}
@@ -173,14 +173,14 @@ def _open(path: Path, meta: dict[str, Any], tokenizer: Tokenizer) -> tuple[np.nd
     stored = meta.get(path.stem) or {}
     if size == 0 or size % dtype.itemsize:
         raise InputError(
-            f"{path} has {size} bytes, which is no number of ids of {dtype.itemsize} bytes: it is "
-            "truncated, or something else"
+            f"{path} has {size} bytes, but must have a multiple of {dtype.itemsize}: it is "
+            "truncated, or does not contain ids"
         )
     tokens = np.memmap(path, dtype, "r")
     if stored.get("tokens", len(tokens)) != len(tokens):
         raise InputError(
-            f"{path} has {len(tokens)} tokens, and {META} says {stored['tokens']}: it is "
-            "truncated, or another; prepare it again"
+            f"{path} has {len(tokens)} tokens, but {META} says {stored['tokens']}: it is "
+            "truncated, or another file; prepare it again"
         )
     if {"sha256", "bytes"} <= stored.keys() and size > VERIFIED:
         check_ids(tokens[:CHUNK], tokenizer.vocab_size, str(path))
@@ -194,7 +194,7 @@ def _open(path: Path, meta: dict[str, Any], tokenizer: Tokenizer) -> tuple[np.nd
             counts += np.bincount(chunk, minlength=tokenizer.vocab_size)
     if stored.get("sha256", sha256.hexdigest()) != sha256.hexdigest():
         raise InputError(
-            f"{path} is not the file that {META} describes: its sha256 is another; prepare it again"
+            f"{path} is not the file that {META} describes: its sha256 differs; prepare it again"
         )
     count = stored.get("bytes", int(counts @ tokenizer.byte_lengths()))
     return tokens, count, sha256.hexdigest()
@@ -212,6 +212,6 @@ def check_ids(tokens: np.ndarray, vocab_size: int, source: str, start: int = 0) 
     if tokens.max(initial=0) >= vocab_size:
         at = int((tokens >= vocab_size).argmax())
         raise InputError(
-            f"{source}: token {start + at} has id {tokens[at]}, and the vocabulary has "
-            f"{vocab_size}: it was made with another tokenizer"
+            f"{source}: token {start + at} has id {tokens[at]}, but the vocabulary has "
+            f"only {vocab_size} ids: another tokenizer made the text"
         )

@@ -180,11 +180,11 @@ def prepare(
         stored = read_json(out / STATE)
         if stored.get("of") != this:
             raise InputError(
-                f"{out} holds the beginning of another corpus, or of this one with other settings: "
+                f"{out} contains an unfinished corpus, of other texts or with other settings: "
                 "--overwrite removes it"
             )
         tokenizer, progress = _continued(out / STATE, stored)
-        tell(f"going on where it was interrupted, after {_count(progress)}")
+        tell(f"continuing after the interruption, at {_count(progress)}")
     else:
         show("learning", progress)
         tokenizer = make_tokenizer(source, found, wanted, data_dir, tell)
@@ -228,10 +228,10 @@ def _continued(path: Path, stored: dict[str, Any]) -> tuple[Tokenizer, Progress]
         progress = Progress(stored["pieces"], **splits)
         counts = [progress.pieces, *(x for split in splits.values() for x in vars(split).values())]
         if not all(type(x) is int and x >= 0 for x in counts):
-            raise TypeError("a count is no number")
+            raise TypeError("a count is not a number")
         return tokenizers.from_dict(stored["tokenizer"]), progress
     except (KeyError, TypeError, AttributeError, InputError) as error:
-        raise InputError(f"{path} is damaged: --overwrite begins again") from error
+        raise InputError(f"{path} is damaged: --overwrite starts again") from error
 
 
 def check_out(out: Path, overwrite: bool = False) -> None:
@@ -246,12 +246,12 @@ def check_out(out: Path, overwrite: bool = False) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give the path of a folder")
     if (out / META).exists() and not overwrite:
-        raise InputError(f"--out {out} holds a prepared text: --overwrite replaces it")
+        raise InputError(f"--out {out} contains a prepared text: --overwrite replaces it")
     if not _is_ours(out):
         for name in (TRAIN, VAL, META):
             if (out / name).exists():
                 raise InputError(
-                    f"--out {out} holds a {name} that was not made here: move that away, or give "
+                    f"--out {out} contains a {name} from elsewhere: move that away, or give "
                     "another --out"
                 )
 
@@ -289,7 +289,7 @@ def _opened(out: Path, progress: Progress, itemsize: int) -> Iterator[dict[bool,
             file = stack.enter_context(path.open("ab"))
             size = progress.of(is_val).tokens * itemsize
             if path.stat().st_size < size:
-                raise InputError(f"{path} is shorter than {STATE} says: --overwrite begins again")
+                raise InputError(f"{path} is shorter than {STATE} says: --overwrite starts again")
             file.truncate(size)
             files[is_val] = file
         yield files
@@ -332,7 +332,7 @@ def _finish(
     for name, split in ((TRAIN, progress.train), (VAL, progress.val)):
         path = out / (name + UNFINISHED)
         if not split.tokens:
-            raise InputError(f"the text is too short: {name} would hold no token")
+            raise InputError(f"the text is too short: {name} would contain no token")
         splits[name.removesuffix(".bin")] = dataclasses.asdict(split) | {
             "sha256": file_sha256(path)
         }

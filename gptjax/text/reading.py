@@ -149,7 +149,7 @@ def _no_text(given: str, content: bytes | bytearray, at: int, problem: str) -> I
         return InputError(f"{source.name} looks like {what}, not UTF-8 text ({problem}): {way}")
     if content[at] == 0:
         few = content.count(0) * 100 < len(content)
-        way = f"; without such bytes it may be a text: {_without_nul(source)}" if few else ""
+        way = f"; without its NUL bytes it may be a text: {_without_nul(source)}" if few else ""
         return InputError(f"{source.name} is binary, not text: {problem}{way}")
     return InputError(
         f"{source.name} is not UTF-8: {problem}; {_from_encoding(source, content, at)}"
@@ -170,8 +170,8 @@ def _from_encoding(source: Source, content: bytes | bytearray, at: int) -> str:
     if bad * 10 < high:  # most of the bytes that are not ASCII are valid UTF-8
         if len(content) - at < 4 and source.path is not None:
             way = by(source, f"head -c {at}")
-            return f"the file ends within a character; to leave that out, {way}"
-        return f"to leave out what is broken, {through(source, 'iconv -c -f UTF-8 -t UTF-8')}"
+            return f"the file ends in the middle of a character; to remove that character, {way}"
+        return f"to remove the invalid bytes, {through(source, 'iconv -c -f UTF-8 -t UTF-8')}"
     if high * 3 < len(content[:CHUNK]):
         try:
             content.decode("cp1252")
@@ -181,4 +181,4 @@ def _from_encoding(source: Source, content: bytes | bytearray, at: int) -> str:
         way = through(source, f"iconv -f {encoding} -t UTF-8")
         return f"if it is Western European text, {way} (`iconv -l` lists other encodings)"
     way = through(source, "iconv -f ENCODING -t UTF-8")
-    return f"{way}, ENCODING the one that it is in: {ENCODINGS} (`iconv -l` lists all)"
+    return f"{way}, where ENCODING is the encoding of the text: {ENCODINGS} (`iconv -l` lists all)"

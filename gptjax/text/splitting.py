@@ -102,8 +102,8 @@ def check_same(run_config: RunConfig, sha256: str, run: Of | None) -> None:
     """
     if run is not None and not run.is_new and run_config.data_sha256 != sha256:
         raise InputError(
-            f"--data {run_config.data} is another text than the run's: sha256 {sha256}, "
-            f"and {run.path} was trained on {run_config.data_sha256}"
+            f"--data {run_config.data} is another text than the run's: its sha256 is {sha256}, "
+            f"but {run.path} was trained on {run_config.data_sha256}"
         )
 
 
@@ -186,7 +186,7 @@ def _prepared(
         what = f"--data {run_config.data} was prepared with another vocabulary"
         if run.is_new:
             raise InputError(
-                f"{what} ({found.tokenizer.kind}) than that of --init-from: give the text itself"
+                f"{what} ({found.tokenizer.kind}) than that of --init-from: give the original text"
             )
         raise InputError(
             f"{what} ({found.tokenizer.kind}) than that of {run.path} ({run.tokenizer.kind}): "

@@ -82,7 +82,7 @@ def from_dict(value: dict[str, Any]) -> Tokenizer:
         case "bpe" | "gpt2":
             return bpe.BpeTokenizer.from_dict(value)
     raise InputError(
-        f"tokenizer of type {value.get('type')!r:.40}: only {', '.join(NAMES)} are known"
+        f"unknown tokenizer type {value.get('type')!r:.40}: the known ones are {', '.join(NAMES)}"
     )
 
 
@@ -179,13 +179,13 @@ def fetch_gpt2(data_dir: Path, tell: Callable[[str], None] = lambda _: None) -> 
         tell(f"fetching {name} of GPT-2 from {url}")
         try:
             content = b"".join(fetching.from_web(url, size))
-            problem = "another sha256 than GPT-2's"
+            problem = "its sha256 is not GPT-2's"
         except Exception as error:
             content, problem = b"", one_line(error, 200)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise InputError(
-                f"GPT-2's vocabulary could not be fetched from {url} ({problem}): bring it by hand "
-                f"to {path}, or give a folder with vocab.json and merges.txt to --tokenizer"
+                f"GPT-2's vocabulary could not be fetched from {url} ({problem}): copy it to "
+                f"{path}, or give a folder with vocab.json and merges.txt to --tokenizer"
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_named(path, content)

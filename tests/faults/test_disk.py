@@ -154,7 +154,7 @@ def test_a_disk_that_fills_while_preparing(tmp_path):
     assert (outside / "status").read_text() == "1\n"
     assert not {"train.bin", "val.bin", "meta.json"} & set((outside / "names").read_text().split())
     said = (outside / "said").read_text()
-    assert "the same command goes on from here" in said
+    assert "the same command continues from here" in said
     flags = ["prepare", str(source), "--out", str(tmp_path / "whole"), "--tokenizer", "byte"]
     assert command.main(flags) == 0
     for name in ("train.bin", "val.bin", "meta.json"):

@@ -51,7 +51,7 @@ def test_a_setting_of_jax_changes_no_bit_of_a_run(tmp_path, text_file, finished_
         assert getattr(jax.config.values[name], "value", jax.config.values[name]) == other
     finally:
         jax.config.update(name, getattr(before, "value", before))
-    assert f"train.py: warning: {name} is {other}, and not used" in capsys.readouterr().err
+    assert f"train.py: warning: {name}={other} is ignored" in capsys.readouterr().err
     assert_same_state(tmp_path / "run", finished_run)
 
 
@@ -85,7 +85,7 @@ def test_variables_of_jax_change_no_bit_of_a_run_or_of_a_sample(
 
 
 def test_a_setting_of_this_thread_alone_is_refused():
-    told = pytest.raises(InputError, match="jax_debug_nans is True for this")
+    told = pytest.raises(InputError, match="jax_debug_nans is True in this")
     with jax.debug_nans(True), told, own_settings(print):
         pass
     assert jax.config.values["jax_debug_nans"] is False

@@ -53,7 +53,7 @@ def test_what_systems_leave_in_a_run_is_passed_over(run_copy, capsys):
 @pytest.mark.parametrize("name", OTHERS)
 def test_any_other_file_stays_refused(run_copy, name):
     (run_copy / NEWEST / "params" / name).write_text("x")
-    with pytest.raises(manifest.DamagedError, match="was not saved with it"):
+    with pytest.raises(manifest.DamagedError, match="does not belong to it"):
         manifest.verify(run_copy / NEWEST)
 
 
@@ -69,7 +69,7 @@ def test_a_name_alone_passes_nothing_but_a_file(run_copy, tmp_path, kind):
     else:
         place.mkdir()
         (place / "data").write_text("x")
-    with pytest.raises(manifest.DamagedError, match=r"not a regular file|was not saved"):
+    with pytest.raises(manifest.DamagedError, match=r"not a regular file|does not belong to it"):
         manifest.verify(run_copy / NEWEST)
 
 

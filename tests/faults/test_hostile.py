@@ -143,7 +143,7 @@ def test_sizes_are_compared_with_the_arrays_before_any_is_made(run_copy, refused
     """This configuration's model would take 40 TB; its checkpoint has 5,000 numbers."""
     edit(run_copy, model__n_embd=2**20, model__block_size=2**20, train__batch_size=1)
     error = refused(sample, "--out-dir", run_copy)
-    assert "holds no whole checkpoint" in error
+    assert "has no complete checkpoint" in error
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_manifests_with_numbers_that_are_none(run_copy):
 
 def test_a_file_beside_those_of_the_manifest_is_damage(run_copy):
     (run_copy / NEWEST / "params" / "checkpoint").write_bytes(pickle.dumps({}))
-    with pytest.raises(manifest.DamagedError, match="params/checkpoint was not saved with it"):
+    with pytest.raises(manifest.DamagedError, match="params/checkpoint does not belong to it"):
         manifest.verify(run_copy / NEWEST)
 
 

@@ -114,7 +114,7 @@ def test_what_is_not_the_beginning_of_a_run_is_not_written_over(tmp_path, text_f
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     error = refused(train, *train_flags(tmp_path / "else", text_file))
-    assert "a new one would overwrite its tokenizer.json" in error
+    assert "a new run would overwrite its tokenizer.json" in error
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_a_log_on_a_full_disk_is_one_warning(tmp_path, text_file):
         _, err = process.communicate()
     assert process.returncode == 0
     assert err.splitlines() == [
-        "train.py: warning: what this shows is written no more: No space left on device"
+        "train.py: warning: the output can no longer be written: No space left on device"
     ]
     assert saved_steps(path) == [3, 6]
 
@@ -159,7 +159,7 @@ def test_a_stream_is_lost_once_and_tells_of_it_once():
     stream = Lasting(Failing(), told.append)
     for _ in range(3):
         print("text", file=stream, flush=True)
-    assert told == ["what this shows is written no more: No space left on device"]
+    assert told == ["the output can no longer be written: No space left on device"]
     closed = io.StringIO()
     closed.close()
     print("text", file=Lasting(closed, told.append), flush=True)

@@ -119,7 +119,7 @@ def test_real_programs_that_send_signals(tmp_path, text_file, how):
         wait_for(process, lambda: saved_steps(path)[-1] > there)
         process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
-    assert "saved; go on with" in out
+    assert "saved; continue with" in out
     assert process.returncode == {"nohup": 143, "timeout": 124}[how]
 
 

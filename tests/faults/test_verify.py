@@ -28,7 +28,7 @@ def test_a_whole_run_is_good(finished_run, capsys):
     assert "metrics.jsonl: 5 lines, each step once and in order" in lines[1]
     assert "samples.jsonl: 2 lines, each step once and in order" in lines[2]
     assert "checkpoints/6: validation loss" in lines[4]
-    assert "would go on from step 6; the best is step" in lines[5]
+    assert "would continue from step 6; the best is step" in lines[5]
 
 
 def test_a_run_of_an_earlier_version_has_no_samples_and_is_good(run_copy, capsys):
@@ -44,7 +44,7 @@ def test_damage_is_named_and_the_good_one_too(run_copy, capsys, how):
     lines = findings(capsys, run_copy, 1)
     [bad] = [line for line in lines if line.startswith("BAD")]
     assert "checkpoints/6" in bad
-    assert "--resume would go on from step 3" in lines[-1]
+    assert "--resume would continue from step 3" in lines[-1]
 
 
 def test_a_bit_in_any_file_of_a_checkpoint_is_found(run_copy):
@@ -89,7 +89,7 @@ def test_a_line_that_is_no_sample_is_told(run_copy, capsys, line):
         file.write(line)
     lines = findings(capsys, run_copy, 1)
     assert lines[2].startswith("BAD")
-    assert "1 of 3 lines are none of samples" in lines[2]
+    assert "1 of 3 lines are not samples" in lines[2]
 
 
 def test_what_a_killed_process_left_is_told_but_no_damage(run_copy, capsys):
