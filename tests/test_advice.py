@@ -76,6 +76,9 @@ FOLLOWED = {
     "came through a pipe": (
         "test_a_text_from_standard_input_is_told_at_once_and_resumed_with_a_file"
     ),
+    "of the weights' vocabulary: leave it out": (
+        "test_a_character_that_the_vocabulary_lacks_is_named_with_its_line"
+    ),
     "is another text than the run's": "test_another_text_contradicts_the_run",
     "the text that the run names": "test_a_text_that_has_moved_is_asked_for",
     "use a ": "test_a_text_that_is_too_short",

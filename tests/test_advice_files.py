@@ -106,7 +106,10 @@ def test_a_missing_package_is_installed_by_the_command(tmp_path, monkeypatch):
     """pip must get the requirement as one argument, including `<`."""
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    [command] = ticked(refusal(sample, "--from-huggingface", tmp_path))
+    error = refusal(sample, "--from-huggingface", tmp_path)
+    [command] = ticked(error)
+    of_train = refusal(train, "--init-from", tmp_path, "--out-dir", tmp_path / "run")
+    assert of_train.partition("error: ")[2] == error.partition("error: ")[2]
     words = bash(f"printf '%s\\n' {command}").stdout.splitlines()
     assert words[1:4] == ["-m", "pip", "install"]
     assert re.fullmatch(r"safetensors>=[\d.]+,<[\d.]+", words[4])

@@ -4,19 +4,24 @@ import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 import train
 from gptjax import __main__ as program
 from gptjax import load_run
+from gptjax.app import loop
 from gptjax.app.source import first_state, read_source
+from gptjax.errors import RunError
 from gptjax.inference.adapt import with_block_size
 from gptjax.store import runs
 
 from advice import refusal, works
 from conftest import TEXT, tiny
 from gpt2_folders import make_folder
+from outcomes import assert_same_state, metrics
+from several import ended, start_together
 
 FINE = "--max-iters 2 --eval-interval 2 --batch-size 2 --gradient-accumulation-steps 1".split()
 
@@ -87,6 +92,29 @@ def test_a_resume_needs_no_source_once_there_is_a_checkpoint(source, started, tm
     assert load_run(out, "latest").step == 4
 
 
+def test_a_run_that_is_killed_before_its_first_save_needs_no_source(
+    source, text, tmp_path, monkeypatch
+):
+    """The source may have moved, or have gone on training: the run has its weights already."""
+    moved = shutil.copytree(source, tmp_path / "moved")
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    flags = [*FINE, "--init-from", moved, "--data", text, "--scan-layers", "--dropout", 0.1]
+
+    def die(self):
+        raise RunError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Loop, "_dispatch", die)
+        assert train.main([str(x) for x in [*flags, "--out-dir", killed]]) == 1
+    works(train, *flags, "--out-dir", whole)
+    shutil.rmtree(moved)
+    works(train, "--resume", "--out-dir", killed)
+    assert_same_state(killed, whole)
+    names = [sorted(x.name for x in (run / runs.CHECKPOINTS).iterdir()) for run in (killed, whole)]
+    assert names == [["0", "2"], ["0", "2"]]
+
+
+@pytest.mark.slow
 def test_without_a_checkpoint_a_resume_starts_from_the_source_again(source, started):
     out = started(source, "--trainable", "ln")
     params = load_run(out, "latest").params
@@ -113,10 +141,12 @@ def test_a_gpt2_folder_gives_its_weights_and_tokenizer(tmp_path, started):
 
 def test_fresh_moments_are_of_what_is_trained(source):
     found = read_source(source, print)
-    run_config = runs.read_run(source)[0].replace(trainable="ln", block_size=8)
+    run_config = runs.read_run(source)[0].replace(trainable="ln")
     state = first_state(found, run_config, None)
-    assert int(state.step) == 0
-    assert state.params["wpe"]["embedding"].shape[0] == 8
+    trained = sum(x.size for name, x in leaves(state.params).items() if "ln_" in name)
+    moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim]
+    assert sum(x.size for x in moments) == 2 * trained
+    assert not any(x.any() for x in moments)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +164,20 @@ def test_another_architecture_is_refused_naming_the_flag(source, text, flags, sa
     assert said in error
 
 
-def test_a_character_that_the_vocabulary_lacks_is_named(source, tmp_path, refused):
-    other = tmp_path / "other.txt"
-    other.write_text(TEXT.replace("quick", "qu€ck"))
-    error = refused(train, "--init-from", str(source), "--data", str(other))
-    assert "character '€' (U+20AC)" in error
+def test_a_character_that_the_vocabulary_lacks_is_named_with_its_line(source, text, tmp_path):
+    """Of the file, not of the split that it is in; of several files, the pattern is named."""
+    lines = TEXT.splitlines(keepends=True)
+    lines[57] = "a qu\u20acck fox\n"
+    (tmp_path / "other.txt").write_text("".join(lines))
+    flags = [*FINE, "--out-dir", tmp_path / "run", "--init-from", source, "--data"]
+    lacks = "character '\u20ac' (U+20AC) is not among the 40 characters"
+    error = refusal(train, *flags, tmp_path / "other.txt")
+    assert f"{tmp_path / 'other.txt'}, line 58: {lacks}" in error
+    assert f"{tmp_path}/*.txt: {lacks}" in refusal(train, *flags, f"{tmp_path}/*.txt")
+    assert "leave it out of the text, or leave out --init-from" in error
+    lines[57] = "a quck fox\n"
+    (tmp_path / "other.txt").write_text("".join(lines))
+    works(train, *flags, tmp_path / "other.txt")
 
 
 def test_a_source_is_not_overwritten(source, text, tmp_path, refused):
@@ -174,3 +213,26 @@ def test_a_prepared_text_must_have_the_sources_vocabulary(source, text, tmp_path
     assert "give the original text" in error
     works(train, *flags, text)
     works(train, *flags, tmp_path / "char", "--overwrite")
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_a_source_as_one_does(source, text, tmp_path):
+    """And go on from step 0 without it: they have saved its weights, each a part of them."""
+    moved = shutil.copytree(source, tmp_path / "moved")
+    two, one = tmp_path / "two", tmp_path / "one"
+    flags = [*FINE, "--learning-rate", "1e-3", "--init-from", moved, "--data", text, "--out-dir"]
+    found = ended(start_together(*flags, two, "--mesh", "fsdp=2", devices=1))
+    assert [status for status, _, _ in found] == [0, 0], found
+    assert f"starting from the weights in {moved}" in found[0][1]
+    works(train, *flags, one)
+    losses = [[x["train_loss"] for x in metrics(run)] for run in (two, one)]
+    np.testing.assert_allclose(*losses, rtol=0, atol=5e-6)
+
+    shutil.rmtree(moved)
+    shutil.rmtree(two / runs.CHECKPOINTS / "2")
+    found = ended(start_together("--out-dir", two, "--resume", devices=1))
+    assert [status for status, _, _ in found] == [0, 0], found
+    assert "resuming from step 0" in found[0][1]
+    after = [leaves(load_run(run, "latest").params) for run in (two, one)]
+    for name, array in after[0].items():
+        np.testing.assert_allclose(array, after[1][name], atol=1e-4, err_msg=name)

@@ -19,7 +19,7 @@ from gptjax.errors import InputError
 from gptjax.model import GPT, num_params
 from gptjax.presets import changed, preset_for
 from gptjax.store import runs
-from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
+from gptjax.text.tokenizers import with_vocab_size
 
 MOST_DEVICES = 1024
 MFU = 0.4  # assumed share of the peak FLOP/s; see docs/gpt2.md
@@ -75,9 +75,7 @@ def planned(given: dict[str, Any], mesh: str | None, say: Callable[[str], None])
     If the preset's batch size is not a multiple of the mesh's rows, it is rounded up to one. The
     number of sequences per update stays about the same.
     """
-    check_tokenizer(given.get("tokenizer"), given.get("vocab_size"))
-    if given.get("tokenizer") == "bpe":
-        given = {"vocab_size": BPE_SIZE} | given
+    given = with_vocab_size(given)
     run_config = changed(preset_for("gpu", given.get("preset")), given)
     if run_config.model_name != "gpt":
         raise InputError(

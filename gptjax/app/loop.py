@@ -108,6 +108,7 @@ class Loop:
         *,
         bytes_per_token: tuple[float, float] = (1.0, 1.0),
         skipped: int = 0,
+        is_saved: bool = True,
         mesh: Mesh | None = None,
         peers: Peers = ALONE,
         clock: Callable[[], float] = time.monotonic,
@@ -117,10 +118,12 @@ class Loop:
         Args:
             path: the run's folder.
             model: the model as it is executed on this machine; see `execution.suited`.
-            restored: the state to continue from; None initializes a new one.
+            restored: the state to start from; None initializes a new one.
             tokens: the training split and the validation split.
             bytes_per_token: of the training split, and of the validation split.
             skipped: updates that earlier processes of this run skipped.
+            is_saved: the run itself can restore the state that training starts from; if False, the
+                state is saved before the first update.
             mesh: the devices that train; None means one device.
             peers: the processes that train. Each has its own clock and receives its own signals,
                 so decisions that must be the same in all processes are made by `peers.agree`.
@@ -157,7 +160,8 @@ class Loop:
                 raise
         self._in_flight: Dispatch | None = None
         self._is_out_of_time = False
-        self._saved_step, self._saved_at = self._step, self._began
+        self._saved_step = self._step if is_saved else None
+        self._saved_at = self._began
 
     def run(self) -> Result:
         """Trains until max_iters, a signal or the time limit.
@@ -167,6 +171,8 @@ class Loop:
                 cannot be written. Earlier checkpoints stay.
         """
         with closing(self._feed), self._saver:
+            if self._saved_step is None:
+                self._save(None)
             while not self._is_over():
                 self._dispatch()
                 if self._should_evaluate():

@@ -46,11 +46,19 @@ SAMPLE_TOKENS = 200
 
 
 class Start(NamedTuple):
-    """Where training starts: a state, or None to initialize one; its step; the skipped updates."""
+    """Where training starts.
+
+    Attributes:
+        state: None to initialize one.
+        skipped: updates that earlier processes skipped.
+        is_saved: the run itself can restore this state, from a checkpoint or from its seed. Another
+            run's weights may have changed by then.
+    """
 
     state: TrainState | None
     step: int
     skipped: int
+    is_saved: bool
 
 
 def main(
@@ -128,6 +136,7 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
             rewarm = bool(options["rewarm"])
             run_config = record(path, run_config, step, rewarm, say, is_written=peers.leads)
 
+        is_saved = state is not None or run_config.init_from is None
         if state is None and run_config.init_from is not None:
             source = source or read_source(Path(run_config.init_from), warn)
             say(f"starting from the weights in {source.path}")
@@ -136,7 +145,7 @@ def run(argv: list[str], commands: shell.Commands, data_dir: Path, peers: Peers)
 
         # 5. Train, and print what to type next.
         introduce(run_config, texts, mesh)
-        start = Start(state, step, skipped)
+        start = Start(state, step, skipped, is_saved)
         result = train_and_show(path, run_config, texts, start, mesh, peers, warn)
     return conclude(path, run_config, texts, result, commands, bool(options["page"]))
 
@@ -233,6 +242,7 @@ def train_and_show(
             stop,
             bytes_per_token=texts.bytes_per_token,
             skipped=start.skipped,
+            is_saved=start.is_saved,
             mesh=mesh,
             peers=peers,
         )

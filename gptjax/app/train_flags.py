@@ -19,7 +19,7 @@ from gptjax.presets import PRESETS, changed, preset_for
 from gptjax.store import runs
 from gptjax.text.reading import STANDARD_INPUT
 from gptjax.text.shell import Commands
-from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
+from gptjax.text.tokenizers import BPE_SIZE, with_vocab_size
 
 HELP = """Trains a GPT on a text and writes a run that `{sample}` reads.
 
@@ -124,9 +124,7 @@ def new_config(
     """
     if given.get("deterministic"):
         make_deterministic()
-    check_tokenizer(given.get("tokenizer"), given.get("vocab_size"))
-    if given.get("tokenizer") == "bpe":
-        given = {"vocab_size": BPE_SIZE} | given
+    given = with_vocab_size(given)
     preset = preset_for(platform(), given.get("preset") or (PRESET if source else None))
     run_config = starting_from(source, preset, given) if source else changed(preset, given)
     if "micro_batch_size" not in given:

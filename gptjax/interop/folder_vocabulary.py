@@ -72,7 +72,7 @@ def read_vocabulary(
         InputError: the folder has no vocabulary, or the vocabulary cannot be read.
     """
     way_out = f"GPT-2's own is fetched by {download(folder, WHOLE_TOKENIZER)}"
-    tokenizer = read_folder(folder, "--from-huggingface", way_out)
+    tokenizer = read_folder(folder, f"reading {folder}", way_out)
     beyond = {i: token for token, i in tokenizer.get_vocab().items() if i >= known}
     if beyond:
         first, last = min(beyond), max(beyond)

@@ -68,12 +68,12 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
         return folder / WEIGHTS, _load(folder / WEIGHTS)
     if (folder / INDEX).is_file():
         return folder / INDEX, _load_shards(folder)
-    optional("safetensors.numpy")  # report a missing package before a missing file
+    optional("safetensors.numpy", f"reading {folder}")  # a missing package before a missing file
     raise InputError(_why_none(folder))
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    safetensors = optional("safetensors.numpy")
+    safetensors = optional("safetensors.numpy", f"reading {path}")
     try:
         with path.open("rb") as file:
             if file.read(len(LFS_BEGINNING)) == LFS_BEGINNING:

@@ -107,6 +107,6 @@ def check_no_link(path: Path) -> None:
 
 def _is_step(path: Path) -> bool:
     """Whether a folder has the name of a checkpoint: a step, below 2**31."""
-    return re.fullmatch(r"[1-9]\d{0,9}", path.name, re.ASCII) is not None and (
+    return re.fullmatch(r"0|[1-9]\d{0,9}", path.name, re.ASCII) is not None and (
         int(path.name) < 2**31
     )

@@ -24,7 +24,7 @@ def read_folder(folder: Path, what: str, way_out: str) -> Any:
     """Reads the vocabulary as a `tokenizers.Tokenizer`, with one id for each special token.
 
     Args:
-        what: the flag that names the folder, for the message about a missing package.
+        what: what needs the vocabulary, for the message about a missing package.
         way_out: how to get the files, for the message about missing ones.
 
     Raises:

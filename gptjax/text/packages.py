@@ -14,7 +14,7 @@ PACKAGES = {
 }
 
 
-def optional(name: str, what: str = "--from-huggingface") -> Any:
+def optional(name: str, what: str) -> Any:
     """Imports a module.
 
     Args:

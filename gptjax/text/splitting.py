@@ -13,7 +13,14 @@ from gptjax.data import check_lengths, compact, split
 from gptjax.errors import InputError
 from gptjax.text.bpe import pieces
 from gptjax.text.corpora import is_prepared_name, load_text, prepared_folder
-from gptjax.text.dividing import VAL_FRACTION, check_divided, parts, separated, survey
+from gptjax.text.dividing import (
+    VAL_FRACTION,
+    characters,
+    check_divided,
+    parts,
+    separated,
+    survey,
+)
 from gptjax.text.documents import Documents, find
 from gptjax.text.prepared import is_prepared, read_prepared
 from gptjax.text.preparing import Wanted, encoded, make_tokenizer
@@ -107,6 +114,33 @@ def check_same(run_config: RunConfig, sha256: str, run: Of | None) -> None:
         )
 
 
+def check_known(there: str, run: Of | None, source: str, text: str = "") -> None:
+    """A run that starts from trained weights has their vocabulary, which must hold its text.
+
+    Args:
+        there: the characters of the text.
+        source: what `--data` says.
+        text: for the message, which names the line if the text is one file.
+
+    Raises:
+        InputError: a character vocabulary lacks one.
+    """
+    if run is None or not run.is_new or run.tokenizer.kind != "char":
+        return
+    missing = [x for x in there if x not in run.tokenizer]
+    if not missing:
+        return
+    first, where = missing[0], f"--data {source}"
+    if text:
+        at = min(text.index(x) for x in missing)
+        first, where = text[at], f"{where}, line {text.count(chr(10), 0, at) + 1}"
+    raise InputError(
+        f"{where}: character {first!r} (U+{ord(first):04X}) is not among the "
+        f"{run.tokenizer.vocab_size} characters of the weights' vocabulary: leave it out of the "
+        "text, or leave out --init-from"
+    )
+
+
 def _one(
     run_config: RunConfig,
     data_dir: Path,
@@ -120,6 +154,9 @@ def _one(
     train, val = split(text.text)
     if run is not None:
         tokenizer = run.tokenizer
+        if run.is_new:
+            there = CharTokenizer.from_text(text.text).characters
+            check_known(there, run, run_config.data, text.text)
     elif run_config.tokenizer in (None, "char"):
         tokenizer = CharTokenizer.from_text(text.text)
     else:
@@ -151,6 +188,7 @@ def _several(
     found = survey(source, VAL_FRACTION)
     check_divided(found, VAL_FRACTION)
     check_same(run_config, found.sha256, run)
+    check_known(characters(found).characters, run, pattern)
     wanted = Wanted(run_config.tokenizer or "char", run_config.model.vocab_size, VAL_FRACTION)
     tokenizer = run.tokenizer if run else make_tokenizer(source, found, wanted, data_dir, tell)
     all_parts = (separated(x, tokenizer) for x in parts(source, found, VAL_FRACTION))

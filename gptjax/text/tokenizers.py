@@ -118,6 +118,16 @@ def choose(
     return gpt2(fetch_gpt2(data_dir, tell) if name == "gpt2" else Path(name))
 
 
+def with_vocab_size(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags of a new run, with the size of the vocabulary that is learned if they name none.
+
+    Raises:
+        InputError: as `check_tokenizer`.
+    """
+    check_tokenizer(given.get("tokenizer"), given.get("vocab_size"))
+    return {"vocab_size": BPE_SIZE} | given if given.get("tokenizer") == "bpe" else given
+
+
 def check_tokenizer(name: str | None, vocab_size: int | None) -> None:
     """Validates `--tokenizer` and `--vocab-size`, each None if it was not given.
 
