@@ -3,14 +3,22 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from gptjax.app.flags import FlagParser
 from gptjax.app.script import run_script, warner
 from gptjax.errors import InputError
-from gptjax.files import write_whole
-from gptjax.interop.exports import LOADERS, Format, check_format, files_of
+from gptjax.files import whole_file
+from gptjax.interop.exports import (
+    LOADERS,
+    Entries,
+    Format,
+    check_format,
+    files_of,
+    write_entries,
+)
 from gptjax.model import num_params
 from gptjax.store import runs
 from gptjax.store.listing import list_checkpoints
@@ -62,7 +70,7 @@ def run(argv: list[str], command: str) -> int:
     files = files_of(to, loaded.config.model, loaded.params, loaded.tokenizer)
     files["README.md"] = card(path, loaded, to)
     write_folder(out, files)
-    size = sum(len(content) for content in files.values()) / 1e6
+    size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
     print(f"{out}: step {loaded.step}, {size:.1f} MB; README.md says how to load it", flush=True)
     return 0
 
@@ -79,7 +87,7 @@ def check_free(out: Path) -> None:
         raise InputError(f"--out {out} is not empty: give the path of a new folder")
 
 
-def write_folder(out: Path, files: dict[str, bytes | str]) -> None:
+def write_folder(out: Path, files: Mapping[str, str | Entries]) -> None:
     """Writes a folder, wholly or not at all: writes a temporary folder and renames it.
 
     Raises:
@@ -90,7 +98,11 @@ def write_folder(out: Path, files: dict[str, bytes | str]) -> None:
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
         for name, content in files.items():
-            write_whole(temporary / name, content)
+            with whole_file(temporary / name) as file:
+                if isinstance(content, str):
+                    file.write(content.encode())
+                else:
+                    write_entries(file, content)
         temporary.chmod(0o755)  # mkdtemp's folders are private
         os.replace(temporary, out)
     except BaseException:

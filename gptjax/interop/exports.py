@@ -6,8 +6,9 @@ refused.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -16,10 +17,10 @@ from gptjax.errors import InputError
 from gptjax.files import as_json
 from gptjax.interop.vocabulary_files import vocabulary_files
 from gptjax.interop.weights import to_huggingface, to_lecture, to_nanogpt
-from gptjax.text.packages import optional
 from gptjax.text.tokenizers import Tokenizer
 
 Format = Literal["huggingface", "nanogpt", "lecture"]
+Entries = dict[str, np.ndarray]  # arrays of a state dict by name
 WEIGHTS = "model.safetensors"
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
 WHOSE = {
@@ -70,14 +71,13 @@ def check_format(to: Format, model_config: GPTConfig) -> None:
 
 def files_of(
     to: Format, model_config: GPTConfig, params: Any, tokenizer: Tokenizer
-) -> dict[str, bytes | str]:
-    """Returns the files of an exported folder by name, except the README.
+) -> dict[str, str | Entries]:
+    """Returns the files of an exported folder by name, except the README: texts and the weights.
 
     Raises:
         InputError: a package is missing, or as in `check_format`.
     """
     check_format(to, model_config)
-    safetensors = optional("safetensors.numpy", f"--to {to}")
     held, params = _nearest(to, model_config, params)
     write: dict[str, Callable[..., dict[str, np.ndarray]]] = {
         "huggingface": to_huggingface,
@@ -93,8 +93,28 @@ def files_of(
     else:
         config = _plain_config(to, held)
         vocabulary = {"tokenizer.json": as_json(tokenizer.to_dict()), "load.py": LOADERS[to]}
-    weights = safetensors.save(entries, metadata={"format": "pt"})
-    return {WEIGHTS: weights, "config.json": as_json(config), **vocabulary}
+    return {WEIGHTS: entries, "config.json": as_json(config), **vocabulary}
+
+
+def write_entries(file: IO[bytes], entries: Entries) -> None:
+    """Writes a safetensors file one array at a time, so that memory never holds the whole file.
+
+    The format is the size of the header (8 bytes, little-endian), the header as JSON, and the
+    arrays' bytes.
+
+    Args:
+        entries: float32 arrays by name, in C order.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, array in entries.items():
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8 bytes
+    file.write(len(text).to_bytes(8, "little") + text)
+    for array in entries.values():
+        file.write(array.astype("<f4", order="C", copy=False).data)
 
 
 def _nearest(to: Format, model_config: GPTConfig, params: Any) -> tuple[GPTConfig, Any]:
