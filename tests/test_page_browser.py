@@ -70,7 +70,7 @@ def test_programs_are_told_what_is_wrong(chromium, finished_run, tmp_path):
     for call, said in {
         "gptjax.encode('\u00fc')": "not in the vocabulary",
         "await gptjax.logits([])": "0 ids",
-        "await gptjax.logits([10000])": "10000 is no id",
+        "await gptjax.logits([10000])": "10000 is not a token id",
         "await gptjax.attention(Array(99).fill(0))": "99 ids: give 1 to 16",
     }.items():
         told = chromium.run(f"try {{ {call} }} catch (error) {{ return error.message }}")

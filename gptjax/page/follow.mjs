@@ -70,7 +70,9 @@ export function followView({ service, tokenizer, shared, written }) {
         { class: "depth" },
         el("h3", { text: depth === 0 ? "Embedding alone" : `After layer ${depth}` }),
         bars(best.slice(0, 5), tokenizer, { taken: next ?? null }),
-        target === null ? null : el("p", { class: "hint", text: `what comes: ${percent(target)}` }),
+        target === null
+          ? null
+          : el("p", { class: "hint", text: `actual token: ${percent(target)}` }),
       ),
     );
     panel.replaceChildren(
@@ -99,7 +101,7 @@ export function followView({ service, tokenizer, shared, written }) {
     norms.replaceChildren(
       el("h2", { text: "How much each part adds" }),
       el("p", {
-        text: "The length (L2 norm) of what each part writes into the stream at this token.",
+        text: "The length (L2 norm) of the vector that each part adds to the stream at this token.",
       }),
       quantities(items),
     );
@@ -125,7 +127,7 @@ export function followView({ service, tokenizer, shared, written }) {
     "div",
     {},
     el("p", {
-      text: "From the bottom up: what the model would say comes next, if it ended after that layer. A frame marks what really comes next.",
+      text: "From the bottom up: what the model would predict if it ended after each layer. A frame marks the actual next token.",
     }),
     picker.element,
     table,

@@ -9,8 +9,8 @@ import { textPicker } from "./text.mjs";
 const HABITS = {
   itself: "at itself",
   before: "at the previous token",
-  twoBefore: "two back",
-  threeBefore: "three back",
+  twoBefore: "two tokens back",
+  threeBefore: "three tokens back",
   space: "at the last space",
   line: "at the line's beginning",
   same: "at the last same token",
@@ -124,7 +124,7 @@ export function lookView({ service, tokenizer, shared, written }) {
     const marked = el("div", { class: "marked-matrix" }, picture, rowMark(t, T));
     const said = el("p", {
       class: "hint",
-      text: "Each row is a token, each column a token it looks at.",
+      text: "Each row is a token, and each column is a token that it attends to.",
     });
     picture.addEventListener("pointermove", (event) => {
       const box = picture.getBoundingClientRect();
@@ -132,10 +132,10 @@ export function lookView({ service, tokenizer, shared, written }) {
       const from = Math.floor(((event.clientX - box.left) / box.width) * T);
       const weight = weights()[to * T + from];
       if (from > to || weight === undefined)
-        said.textContent = "Nothing looks ahead: the mask hides what comes later.";
+        said.textContent = "No token looks ahead: the mask hides later tokens.";
       else {
         const names = [to, from].map((at) => `“${visible(shared.pieces[at])}” (${at + 1})`);
-        said.textContent = `${names[0]} takes ${percent(weight)} from ${names[1]}`;
+        said.textContent = `${names[0]} looks at ${names[1]} with weight ${percent(weight)}`;
       }
     });
     picture.addEventListener("click", (event) => {
@@ -147,7 +147,7 @@ export function lookView({ service, tokenizer, shared, written }) {
       el("p", {}, `“${visible(shared.pieces[t])}” looks ${strongest(row)}.`),
       marked,
       said,
-      el("h3", { text: "Over this text, its weight goes" }),
+      el("h3", { text: "Where this head looks" }),
       el(
         "ul",
         { class: "habits" },
@@ -165,7 +165,8 @@ export function lookView({ service, tokenizer, shared, written }) {
       .slice(0, 2)
       .filter(({ weight }) => weight > 0.01)
       .map(
-        ({ weight, at }) => `at “${visible(shared.pieces[at])}” (${at + 1}) by ${percent(weight)}`,
+        ({ weight, at }) =>
+          `at “${visible(shared.pieces[at])}” (${at + 1}) with weight ${percent(weight)}`,
       )
       .join(", and ");
   }
@@ -222,7 +223,7 @@ export function lookView({ service, tokenizer, shared, written }) {
           })
         : el("p", { class: "hint", text: "A part that is off adds nothing to the stream." }),
       ...lines,
-      el("h3", { text: `After “${visible(shared.pieces[t])}” comes` }),
+      el("h3", { text: `Predictions after “${visible(shared.pieces[t])}”` }),
       bars(state.seen.next[t], tokenizer, {
         taken: shared.ids[t + 1] ?? null,
         before: isOff ? state.whole.next[t] : null,
@@ -244,7 +245,7 @@ export function lookView({ service, tokenizer, shared, written }) {
     "div",
     { class: "look" },
     el("p", {
-      text: "Each square is one head: row by row, where each token of the text looks. Choose a head, point at a token, and turn a head off to see what the model loses.",
+      text: "Each square is one head. Its rows show where each token of the text looks. Choose a head, point at a token, or turn a head off to see how the loss changes.",
     }),
     picker.element,
     el("div", { class: "look-columns" }, grid, detail, outcome),
@@ -289,10 +290,7 @@ export function tableView({ service, tokenizer }) {
     role: "img",
     tabindex: 0,
   });
-  canvas.setAttribute(
-    "aria-label",
-    "The bigram's table: rows are tokens, columns what follows them",
-  );
+  canvas.setAttribute("aria-label", "The bigram's table: rows are tokens, columns are next tokens");
   const state = { rows: null, id: 0 };
   const names = Array.from({ length: V }, (_, id) => visible(tokenizer.piece(id)));
 
@@ -305,7 +303,7 @@ export function tableView({ service, tokenizer }) {
     }));
     order.sort((a, b) => b.probability - a.probability);
     best.replaceChildren(
-      el("h3", { text: `After “${piece}” comes` }),
+      el("h3", { text: `Predictions after “${piece}”` }),
       bars(order.slice(0, 12), tokenizer),
     );
   }
@@ -341,7 +339,7 @@ export function tableView({ service, tokenizer }) {
     "div",
     {},
     el("p", {
-      text: "The whole model is this table. A row is a token, a column is the token after it, and the stronger the color, the likelier the pair.",
+      text: "The whole model is this table. A row is a token, and a column is the next token. The stronger the color, the likelier the pair.",
     }),
     el("div", { class: "columns" }, el("section", {}, labelled(canvas, names), said), best),
   );

@@ -120,7 +120,7 @@ function offer(service, tokenizer) {
     }
     for (const id of list) {
       if (!Number.isInteger(id) || id < 0 || id >= V)
-        throw new RangeError(`${id} is no id: they go from 0 to ${V - 1}`);
+        throw new RangeError(`${id} is not a token id: ids go from 0 to ${V - 1}`);
     }
     return list;
   };

@@ -112,10 +112,8 @@ export function partsView({ service, tokenizer, shared, written }) {
         "div",
         { class: "three" },
         box("q", "query", `(${D})`, "what this token looks for", () => vector("q", found.q)),
-        box("k", "key", `(${D})`, "what this token offers to be found by", () =>
-          vector("k", found.k),
-        ),
-        box("v", "value", `(${D})`, "what this token passes on if it is looked at", () =>
+        box("k", "key", `(${D})`, "what this token offers to others", () => vector("k", found.k)),
+        box("v", "value", `(${D})`, "what this token passes to tokens that look at it", () =>
           vector("v", found.v),
         ),
       ),
@@ -123,14 +121,14 @@ export function partsView({ service, tokenizer, shared, written }) {
         "scores",
         "scores, mask, softmax",
         `(${t}) of ${shared.ids.length}`,
-        `q · k / √${D} for each position so far; later ones are masked; softmax makes shares of them`,
+        `q · k / √${D} for each position so far (later ones are masked), then softmax`,
         () => scores(found),
       ),
       box(
         "output",
         `output of head ${Number(head.value) + 1}`,
         `(${D})`,
-        "the values, in those shares",
+        "the sum of the values, times these weights",
         () => vector("weights · values", found.output),
       ),
     );
@@ -140,7 +138,7 @@ export function partsView({ service, tokenizer, shared, written }) {
           "heads",
           `${heads} heads side by side`,
           `(${heads * D})`,
-          "every head's output, one after the other",
+          "the outputs of all heads, concatenated",
           () => vector("heads", parts.heads),
         ),
       );
@@ -175,7 +173,7 @@ export function partsView({ service, tokenizer, shared, written }) {
           "feedforward",
           "back to the stream",
           `(${found.after.length})`,
-          "what the layer leaves for the next",
+          "the input of the next layer",
           () => [
             ...(shape("mlp/proj/kernel")
               ? vector("what feed-forward adds", parts.feedforward)
@@ -230,10 +228,10 @@ export function partsView({ service, tokenizer, shared, written }) {
             ]),
           ]
         : []),
-      box("logits", "output layer: logits", `(${V})`, `a score for each of the ${V} tokens`, () =>
+      box("logits", "output layer: logits", `(${V})`, `one score for each of the ${V} tokens`, () =>
         vector("logits", found.logits),
       ),
-      box("softmax", "softmax: probabilities", `(${V})`, "what comes next", () => [
+      box("softmax", "softmax: probabilities", `(${V})`, "of the next token", () => [
         bars(best(found.probabilities), tokenizer, { taken: shared.ids[at + 1] ?? null }),
       ]),
     );

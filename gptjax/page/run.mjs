@@ -30,7 +30,7 @@ export function runView({ stored, tokenizer }) {
     element.append(
       el("p", {
         class: "hint",
-        text: `For scale: ${scale.map(({ name, loss }) => `${name} ${loss.toFixed(2)}`).join(" · ")}`,
+        text: `For comparison: ${scale.map(({ name, loss }) => `${name} ${loss.toFixed(2)}`).join(" · ")}`,
       }),
     );
   } else element.append(el("p", { text: "This run has no metrics." }));

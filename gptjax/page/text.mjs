@@ -47,7 +47,7 @@ export function complaint(tokenizer, text) {
     "div",
     { class: "complaint", role: "alert" },
     el("p", {
-      text: `This model does not know ${what.join(", ")}${more}: its training text had none. Change what is marked.`,
+      text: `This model does not know ${what.join(", ")}${more}, which its training text does not contain. Change the marked characters.`,
     }),
     marked,
   );
@@ -117,7 +117,7 @@ export function textPicker(shared, written) {
   });
   input.value = shared.tokenizer.decode(shared.ids);
   render();
-  const take = button("Take the end of the written text", () => {
+  const take = button("Use the end of the written text", () => {
     shared.set(written());
     input.value = shared.tokenizer.decode(shared.ids);
     wrong.replaceChildren();

@@ -28,18 +28,18 @@ function settingsOf(vocabSize) {
   const k = Math.min(vocabSize, 2 ** 31 - 1);
   return {
     temperature: slider("temperature", 0.8, 0, 2, 0.05, "0 always takes the likeliest token"),
-    topK: typed("top-k", k, 1, k, "draw among so many of the likeliest tokens"),
-    topP: slider("top-p", 1, 0.01, 1, 0.01, "draw among the likeliest that add up to this"),
+    topK: typed("top-k", k, 1, k, "draw among this many of the likeliest tokens"),
+    topP: slider("top-p", 1, 0.01, 1, 0.01, "draw among the likeliest with this total probability"),
     minP: slider(
       "min-p",
       0,
       0,
       1,
       0.01,
-      "draw among those this fraction as likely as the likeliest",
+      "draw among tokens at least this fraction as likely as the likeliest",
     ),
     seed: typed("seed", 1, 0, MAX_SEED, "the same seed draws the same text"),
-    count: typed("tokens", 500, 1, 100000, "how many to write"),
+    count: typed("tokens", 500, 1, 100000, "number of tokens to write"),
   };
 }
 
@@ -116,18 +116,18 @@ export function writeView({ service, tokenizer, prompt }) {
           {},
           "The first token ",
           piece,
-          ": nothing comes before it, so nothing predicts it.",
+          ": no token comes before it, so the model did not predict it.",
         ),
       ];
     }
     const share = Math.exp(-loss);
     return [
-      el("h3", {}, "What could stand here"),
+      el("h3", {}, "What the model expected here"),
       bars(best, tokenizer, { taken: id }),
       el(
         "p",
         {},
-        ...["Here stands ", piece, `, with probability ${number(share, share < 0.001 ? 6 : 3)}: `],
+        ...["The text has ", piece, `, with probability ${number(share, share < 0.001 ? 6 : 3)}: `],
         ...["a loss of ", el("strong", { text: `${number(loss, 2)} nats` }), "."],
       ),
     ];
@@ -143,7 +143,7 @@ export function writeView({ service, tokenizer, prompt }) {
     Object.assign(state, { tokens: [], dropped: 0, chosen: null, textOf: tokenizer.stream() });
     paper.replaceChildren();
     panel.replaceChildren(
-      el("p", { class: "hint", text: "Choose a token to see what else the model expected there." }),
+      el("p", { class: "hint", text: "Choose a token to see what the model expected there." }),
     );
     const told = await service.call("begin", { ids: start, seed: settings.seed.get() });
     state.begun = input.value;
@@ -165,7 +165,7 @@ export function writeView({ service, tokenizer, prompt }) {
         append(told, false);
         done += told.length;
         const rate = (1000 * done) / (performance.now() - began);
-        speed.textContent = count > 1 ? `${Math.round(rate)} tokens a second` : "";
+        speed.textContent = count > 1 ? `${Math.round(rate)} tokens per second` : "";
         await new Promise((resolve) => setTimeout(resolve)); // let the page paint
       }
       if (count === 1) choose(state.dropped + state.tokens.length - 1);
