@@ -69,6 +69,8 @@ ELSEWHERE = {
     "python notebooks/execute.py": "tests/test_notebooks.py executes the notebooks",
     "python -m compare.measuring.worker": "python -m compare starts it",
     "python -m benchmarks.step_worker": "benchmarks/train_step.py starts it",
+    "python -m benchmarks.updates_worker": "benchmarks/reading.py starts it",
+    "python benchmarks/tokenizing.py --train-only": "it needs the step times; --quick does both",
     "python -m benchmarks.accelerator_parts": "benchmarks/accelerator.py starts it",
 }
 # Placeholders in commands, and their values here.
@@ -83,7 +85,7 @@ BEGUN: dict[str, str | int | None] = {
     r"gptjax\.lecture.*--pictures": None,
     r"gptjax[. ]lecture": r"rungs?, \d+ seeds at once",
     r"-m compare": r"^ +\d+ s  ",
-    r"benchmarks/train_step\.py": r"^starting ",
+    r"benchmarks/(train_step|tokenizing|preparing|reading)\.py": r"^starting ",
     r"benchmarks/(race|large_vocabulary|torture\.py .*--processes)": 30,
     r"benchmarks/scaling\.py": r"^\| mesh ",
     r"benchmarks/accelerator\.py": r"^== .*(PyTorch|Training|settings|checkpoint|twice)",

@@ -11,7 +11,7 @@ import pytest
 
 from gptjax.app.compiling import compile_and_initialize
 from gptjax.app.health import Health
-from gptjax.app.pacing import Timer, updates_within
+from gptjax.app.pacing import Stages, Timer, updates_within
 from gptjax.backends.execution import compile_once_options, suited
 from gptjax.model import GPT
 from gptjax.training import LoopMetrics, Metrics, init_state, make_keys, make_train_loop
@@ -49,6 +49,19 @@ def test_a_time_that_is_seen_a_dispatch_late_makes_no_estimate_wild():
         timer.landed(step)
         if step > 20:
             assert timer.seconds_per_update == pytest.approx(0.2, rel=0.4)
+
+
+def test_stages_share_all_the_time_that_a_command_takes():
+    now = 10.0
+    stages = Stages(lambda: now)
+    now = 11.0
+    stages.at("reading")
+    now = 13.0
+    stages.at("encoding")
+    now = 14.0
+    stages.at("encoding")
+    now = 20.0
+    assert stages.ended() == {"reading": 3.0, "encoding": 7.0}
 
 
 def test_an_evaluation_does_not_halve_the_speed_that_is_shown():

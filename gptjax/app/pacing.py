@@ -52,6 +52,27 @@ class Timer:
         self._restarted = (step, self._clock())
 
 
+class Stages:
+    """Seconds of each stage of a command, in order."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began = clock, clock()
+        self._stage: str | None = None
+        self._seconds: dict[str, float] = {}
+
+    def at(self, stage: str) -> None:
+        """A stage begins, or goes on."""
+        now = self._clock()
+        before = self._stage or stage  # the time before the first stage is the first stage's
+        self._seconds[before] = self._seconds.get(before, 0.0) + now - self._began
+        self._began, self._stage = now, stage
+
+    def ended(self) -> dict[str, float]:
+        """Ends the last stage, and returns the seconds of all."""
+        self.at(self._stage or "all")
+        return self._seconds
+
+
 def updates_within(seconds: float, seconds_per_update: float | None) -> int:
     """How many updates take about `seconds`: at least 1, and 1 while their time is unknown."""
     return max(1, int(seconds / seconds_per_update)) if seconds_per_update else 1

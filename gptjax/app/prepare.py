@@ -15,6 +15,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gptjax.app.flags import FlagParser, as_flag
+from gptjax.app.pacing import Stages
 from gptjax.app.report import PLAIN_EVERY, make_console, only_shown
 from gptjax.app.script import run_script, warner
 from gptjax.errors import InputError
@@ -174,9 +175,9 @@ def prepare(
     about: dict[str, Any] | None = None,
 ) -> None:
     """Tokenizes a text, shows the progress, and prints a summary."""
-    began, warn = time.monotonic(), warner(command)
+    stages, warn = Stages(), warner(command)
     overwrite = given.get("overwrite", False)
-    with held(out, warn), shown(source, warn) as show:
+    with held(out, warn), shown(source, stages, warn) as show:
         try:
             meta = preparing.prepare(
                 source, out, wanted, data_dir, print, show, about=about, overwrite=overwrite
@@ -188,7 +189,7 @@ def prepare(
             if (out / STATE).exists():
                 say("stopped: the same command continues from here")
             raise
-    conclude(meta, out, time.monotonic() - began, commands)
+    conclude(meta, out, stages.ended(), commands)
 
 
 @contextlib.contextmanager
@@ -207,7 +208,7 @@ def held(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shown(
-    source: Documents, warn: Callable[[str], None]
+    source: Documents, stages: Stages, warn: Callable[[str], None]
 ) -> Iterator[Callable[[str, preparing.Progress], None]]:
     """Yields a function that shows progress: a bar on a terminal, else a line now and then."""
     console = make_console(sys.stdout)
@@ -224,6 +225,7 @@ def shown(
 
     def show(what: str, progress: preparing.Progress) -> None:
         nonlocal last
+        stages.at(what)
         with only_shown("the progress", warn):
             tokens = progress.train.tokens + progress.val.tokens
             line = f"{what} {source.read / 1e6:,.0f} of {source.bytes / 1e6:,.0f} MB"
@@ -237,8 +239,10 @@ def shown(
         yield show
 
 
-def conclude(meta: dict[str, Any], out: Path, seconds: float, commands: shell.Commands) -> None:
-    """Prints what was written and what to type next."""
+def conclude(
+    meta: dict[str, Any], out: Path, stages: dict[str, float], commands: shell.Commands
+) -> None:
+    """Prints what was written, the seconds of each stage, and what to type next."""
     size = sum(meta[name]["bytes"] for name in ("train", "val"))
     for name in ("train", "val"):
         split = meta[name]
@@ -246,5 +250,7 @@ def conclude(meta: dict[str, Any], out: Path, seconds: float, commands: shell.Co
             f"{out / name}.bin: {split['tokens']:,} tokens of {split['bytes']:,} bytes "
             f"({split['bytes'] / split['tokens']:.2f} bytes per token)"
         )
-    print(f"{meta['documents']:,} documents in {seconds:.0f} s, {size / 1e6 / seconds:.1f} MB/s")
+    seconds, each = sum(stages.values()), ", ".join(f"{k} {v:.1f} s" for k, v in stages.items())
+    rate = size / 1e6 / seconds
+    print(f"{meta['documents']:,} documents in {seconds:.0f} s ({each}), {rate:.1f} MB/s")
     print(f"train on it with\n    {commands.train} --data {shell.quoted(out)}")

@@ -201,6 +201,7 @@ def prepare(
         if stored is None:
             save()
         saved = clock()
+        show("encoding", progress)
         try:
             for some in encoded(todo, tokenizer):
                 _write(some, files, progress)
