@@ -1,13 +1,14 @@
-"""Preparing a text: memory of each process, and the rate beside that of `tokenizers` alone.
+"""Measures `prepare`: the memory of each process, and the rate beside `tokenizers` alone.
 
 python benchmarks/preparing.py                  1 GB: about 15 minutes on 2 cores; 3 GB of disk
 python benchmarks/preparing.py --only rate      the rate alone, with a tenth of the text
 python benchmarks/preparing.py --megabytes 50 --only memory
-python benchmarks/preparing.py --quick          a tiny text: that it works, no figures
+python benchmarks/preparing.py --quick          a tiny text, only to check that it works
 
 It needs Linux and the extra `data`. The text is tiny Shakespeare's speeches, recombined to many
-documents; the command `prepare` makes tokens of it with a BPE of 4,096 ids. Exit status 1: a
-process took more than 500 MB, or, where a tenth is 100 MB or more, over 10 % more than for a tenth.
+documents; the command `prepare` tokenizes it with a BPE of 4,096 ids. The exit status is 1 if a
+process took more than 500 MB or, with a text of 1 GB or more, over 10 % more than for a tenth of
+the text.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 from benchmarks.real_text import speeches, write_documents  # noqa: E402
 from benchmarks.watching import Watched, can_watch, watch  # noqa: E402
@@ -41,7 +42,7 @@ AT_ONCE = 4_000_000  # characters that `tokenizers` encodes at once, alone: more
 
 
 class Prepared(NamedTuple):
-    """One run of the command: its memory, the seconds of its stages, and what meta.json says."""
+    """One run of the command: its memory, the seconds of its stages, and its meta.json."""
 
     watched: Watched
     stages: dict[str, float]
@@ -54,13 +55,13 @@ class Prepared(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """MB of text a second, without learning the vocabulary."""
+        """MB of text per second, without learning the vocabulary."""
         seconds = sum(took for stage, took in self.stages.items() if stage != "learning")
         return self.bytes / 1e6 / seconds
 
 
 def main() -> int:
-    """Exit status: 0, 1 if memory misses what the docstring says, 2 where it cannot run."""
+    """Returns exit status 0; 1 if memory exceeds a limit above; 2 if it cannot run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--megabytes", type=float, default=1000.0, help="of text")
@@ -99,7 +100,7 @@ def main() -> int:
 
 
 def prepare(text: Path, out: Path, vocab_size: int) -> Prepared:
-    """Runs the command in a folder that it makes again."""
+    """Runs the command with a new, empty folder."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "gptjax", "prepare", str(text), "--out", str(out)]
     command += ["--tokenizer", "bpe", "--vocab-size", str(vocab_size)]
@@ -114,7 +115,7 @@ def stages(said: str) -> dict[str, float]:
 
 
 def rate(text: Path, out: Path, vocab_size: int, rounds: int) -> str:
-    """The command and the package alone, in turn, on the same text with the same vocabulary."""
+    """Measures the command and the package alone in turns, on the same text and vocabulary."""
     ours, theirs = [], []
     for _ in range(rounds):
         ours.append(prepare(text, out, vocab_size).rate)
@@ -132,7 +133,7 @@ def rate(text: Path, out: Path, vocab_size: int, rounds: int) -> str:
 
 
 def alone(text: Path, prepared: Path) -> dict[str, float]:
-    """The package's fastest way to encode a text: on all cores, from memory, its ids not used."""
+    """The package's fastest way to encode a text: on all cores, from memory, discarding the ids."""
     tokenizer = tokenizers.from_dict(read_json(prepared / "meta.json")["tokenizer"])
     assert isinstance(tokenizer, BpeTokenizer)
     batches: list[list[str]] = [[]]
@@ -165,13 +166,13 @@ def row(found: Prepared, is_first: bool) -> str:
 
 
 def judged(small: float, large: float, megabytes: float) -> int:
-    """The exit status for the peaks with a tenth of the text, and with all of it."""
+    """The exit status for these peaks of memory, with a tenth of the text and with all of it."""
     print(f"\nthe largest process: {large / small:.2f} times that for a tenth of the text")
     return int(large > MOST or (megabytes >= 10 * COMPARED and large > GROWTH * small))
 
 
 def tell(message: str) -> None:
-    """Progress, apart from the tables."""
+    """Prints progress, separately from the tables."""
     print(message, file=sys.stderr, flush=True)
 
 

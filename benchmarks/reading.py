@@ -1,15 +1,15 @@
-"""Training from a memory map: how much of a step waits for data, and what memory it takes.
+"""Measures training from a memory map: the share of a step that waits for data, and the memory.
 
 python benchmarks/reading.py                 1 GB of ids: about 8 minutes on 2 cores; 2 GB of disk
 python benchmarks/reading.py --only speed    three minutes, on a quiet machine
-python benchmarks/reading.py --quick         a tiny text and model: that it works, no figures
+python benchmarks/reading.py --quick         a tiny text and model, to check that it works
 
 It needs Linux. The text is tiny Shakespeare's speeches, recombined to many documents, prepared as
-characters of two bytes each. Speed: the preset for a CPU, in two processes that take turns, reads
-the same text from the map or from the device's memory. Memory: `train.py` itself, on that text and
-on tiny Shakespeare. All the time in which the host asks for tokens counts as waiting, though the
-device has work in most of it. Exit status 1: 3 % of a step or more wait, or the large text
-takes over 20 MB more, the map's own pages left out.
+characters of two bytes each. Speed: two processes in turns train the preset for a CPU; one reads
+the text from the map, the other from the device's memory. Memory: `train.py` itself, on that text
+and on tiny Shakespeare. All the time in which the host asks for tokens counts as waiting, although
+the device has work in most of it. The exit status is 1 if waiting takes 3 % of a step or more, or
+if the large text takes over 20 MB more memory, not counting the map's own pages.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 from benchmarks.real_text import speeches, write_documents  # noqa: E402
 from benchmarks.updates import measure  # noqa: E402
@@ -35,12 +35,12 @@ PRESET = "shakespeare-cpu"
 # AdamW compiles in half the time.
 TOY: dict[str, Any] = {"optimizer": "adamw", "n_layer": 1, "n_embd": 16, "block_size": 16}
 WAITS, MORE = 0.03, 20.0  # of a step; MB
-STEPS = 60  # of a run whose memory is seen: several blocks of batches, and an evaluation
+STEPS = 60  # steps of a run whose memory is measured: several blocks of batches, and an evaluation
 MAPPED, RESIDENT, SMALL = "large text, mapped", "large text, on the device", "small text"
 
 
 def main() -> int:
-    """Exit status: 0, 1 if a figure misses what the docstring says, 2 where it cannot run."""
+    """Returns exit status 0; 1 if a figure exceeds a limit above; 2 if it cannot run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--megabytes", type=float, default=1000.0, help="of ids")
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def speed(folder: Path, changes: dict[str, Any], turns: int, seconds: float) -> bool:
-    """Prints the table of speed; whether more of a step waits than may."""
+    """Prints the table of speed; returns whether waiting exceeds its limit."""
     preset = preset_for("cpu", PRESET).replace(data=str(folder / "large"), **changes)
     preset = with_micro_batches(preset, "cpu")
     rows = measure(
@@ -107,12 +107,12 @@ def speed(folder: Path, changes: dict[str, Any], turns: int, seconds: float) -> 
 
 
 def shares(row: dict[str, Any]) -> list[float]:
-    """Of each turn, the share of a step in which the host asked for tokens."""
+    """For each turn, the share of a step in which the host asked for tokens."""
     return [waited / step for waited, step in zip(row["waited"], row["step"], strict=True)]
 
 
 def memory(folder: Path, changes: dict[str, Any], rounds: int, steps: int) -> bool:
-    """Prints the table of memory; whether the large text takes more than it may."""
+    """Prints the table of memory; returns whether the large text exceeds its limit."""
     flags = [x for name, value in changes.items() for x in (f"--{name}", str(value))]
     train = [sys.executable, str(ROOT / "train.py"), "--preset", PRESET, *flags]
     train += ["--max-iters", str(steps), "--eval-iters", "20"]
@@ -144,7 +144,7 @@ def memory(folder: Path, changes: dict[str, Any], rounds: int, steps: int) -> bo
 
 
 def tell(message: str) -> None:
-    """Progress, apart from the tables."""
+    """Prints progress, separately from the tables."""
     print(message, file=sys.stderr, flush=True)
 
 

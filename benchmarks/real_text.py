@@ -8,14 +8,14 @@ import numpy as np
 
 from gptjax.text.corpora import load_text
 
-# Mean sizes in characters, as far as a text has so many: documents of a web corpus, and books'
-# chapters.
+# Mean sizes in characters, if the text is that long: documents of a web corpus, and chapters of
+# books.
 LINE, FILE = 3000, 100_000
 LINES_FILE = 20_000_000  # of a .jsonl file
 
 
 def speeches(data_dir: Path) -> list[str]:
-    """What the characters of tiny Shakespeare say, each with its name above it."""
+    """The speeches in tiny Shakespeare, each with the speaker's name above it."""
     return load_text("shakespeare", data_dir).text.strip().split("\n\n")
 
 

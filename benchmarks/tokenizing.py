@@ -1,15 +1,15 @@
-"""Tokenizers in the same time: bits per byte and tokens per second on tiny Shakespeare.
+"""Compares tokenizers in equal time: bits per byte and tokens per second on tiny Shakespeare.
 
 python benchmarks/tokenizing.py                about 25 minutes on 2 cores; needs the extra `data`
-python benchmarks/tokenizing.py --steps-only   two minutes: how long a step takes with each
+python benchmarks/tokenizing.py --steps-only   two minutes: only the time of a step with each
 python benchmarks/tokenizing.py --train-only   the rest, with the step times found before; --train
                                                takes the names of some of the tokenizers
-python benchmarks/tokenizing.py --quick        a toy model: that it works, no figures
+python benchmarks/tokenizing.py --quick        a toy model, only to check that it works
 
-Each tokenizer's steps are timed first, taking turns. Then `train.py` trains the preset for a CPU
-with each: with characters as many steps as the preset has, with the others as many as take the same
-time by these figures (or, with --minutes, as many as fit). So a busy machine makes the second part
-longer, and changes nothing else. Each schedule ends with its run. Writes docs/tokenizing.json and
+First, it measures the time of a step with each tokenizer, in turns. Then `train.py` trains the
+preset for a CPU with each: with characters for the preset's steps, with the others for the number
+of steps that take the same time by these figures (or, with --minutes, that fit). So a busy machine
+only makes the second part longer. Each schedule ends with its run. Writes docs/tokenizing.json and
 prints the table.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from a clone, nothing installed
+sys.path.insert(0, str(ROOT))  # so that it runs from a clone without installing
 
 from benchmarks.updates import measure  # noqa: E402
 from compare.measuring.machine import versions  # noqa: E402
@@ -54,7 +54,7 @@ LEAST = 100  # steps of a run: with fewer, the warm-up is most of it
 
 
 def main() -> int:
-    """Exit status: 0, or 2 where a part is missing or the time is too short."""
+    """Returns exit status 0, or 2 if a part is missing or the time is too short."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--steps-only", action="store_true")
@@ -109,7 +109,7 @@ def timed(
     turns: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """Steps with each tokenizer, as `measure` finds them, and what they ran on."""
+    """Measures the steps with each tokenizer; returns the results of `measure` and the machine."""
     preset = preset_for("cpu", PRESET).replace(**changes)
     run_configs = {
         name: with_micro_batches(preset.replace(**which), "cpu")
@@ -120,12 +120,12 @@ def timed(
 
 
 def steps_within(seconds: float, step: list[float]) -> int:
-    """How many steps take so long, at the median of what one took in each turn."""
+    """The number of steps in this time, by the median over the turns of a step's time."""
     return round(seconds / statistics.median(step))
 
 
 def trained(settings: dict[str, Any], out_dir: Path) -> dict[str, Any]:
-    """What a run of `train.py` comes to: its last and its best evaluation."""
+    """Trains a run with `train.py`; returns its last and its best evaluation."""
     flags = [x for name, value in settings.items() for x in (f"--{name}", str(value))]
     command = [sys.executable, str(ROOT / "train.py"), "--preset", PRESET, *flags]
     subprocess.run([*command, "--out-dir", str(out_dir)], cwd=ROOT, stdout=sys.stderr, check=True)
@@ -140,7 +140,7 @@ def trained(settings: dict[str, Any], out_dir: Path) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """A line for each tokenizer; without training, what is known before it."""
+    """A line for each tokenizer; without training, only the results of the first part."""
     lines = [
         "| tokenizer | ids | parameters | tokens of the text | bytes a token | ms a step | range "
         "| tokens/s | steps | passes over the text | nats per token | bits per byte | best |",
@@ -169,13 +169,13 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def fail(problem: str) -> int:
-    """Says what is wrong; the exit status."""
+    """Prints what is wrong; returns the exit status."""
     print(f"tokenizing.py: error: {problem}", file=sys.stderr)
     return 2
 
 
 def tell(message: str) -> None:
-    """Progress, apart from the table."""
+    """Prints progress, separately from the table."""
     print(message, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side: the updates of each in a process of its own, taking turns."""
+"""Trains runs side by side, each in its own process, in turns."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from compare.measuring.processes import Process
 from gptjax.config import RunConfig
 
 WARM_SECONDS = 0.5  # of updates, until the time of one is known
-SETTLE = 0.2  # seconds in which the last turn's threads stop waiting for more work
+SETTLE = 0.2  # seconds until the last turn's threads stop waiting for more work
 
 
 def measure(
@@ -21,18 +21,18 @@ def measure(
     seconds: float,
     tell: Callable[[str], None],
 ) -> dict[str, dict[str, Any]]:
-    """Updates of all runs, each in turn and `turns` times, in an order that moves on.
+    """Measures updates of all runs in `turns` turns; the order rotates from turn to turn.
 
     Args:
         folder: for files of the processes.
-        seconds: of training in a turn, about; at least one update.
+        seconds: approximate time of training in a turn, which has at least one update.
 
     Returns:
-        By name what the run said of itself, and for each turn the seconds of a `step`, and those
-        in it in which the host `waited` for tokens.
+        For each run by name: its description of itself, and for each turn the seconds of a `step`
+        and the seconds in a step in which the host `waited` for tokens.
 
     Raises:
-        RunError: a process ended.
+        RunError: a process has ended.
     """
     rows: dict[str, dict[str, Any]] = {}
     workers: dict[str, Process] = {}

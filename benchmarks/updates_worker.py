@@ -1,9 +1,9 @@
-"""The updates of a run on demand, in a process of its own, on the text that its config.json names.
+"""Runs the updates of a run on demand in a separate process, on the text in its config.json.
 
     python -m benchmarks.updates_worker CONFIG.json DATA_DIR
 
-It dispatches as `gptjax.app.loop` does: from one log line to the next, and one dispatch ahead of
-the metrics that it reads.
+Its dispatches are those of `gptjax.app.loop`: from one log line to the next, and one dispatch ahead
+of the metrics that it reads.
 """
 
 import json
@@ -26,7 +26,7 @@ from gptjax.training import init_state, make_keys, make_train_loop
 
 
 def main(config: Path, data_dir: Path) -> None:
-    """Reads the text, says what it is, and trains until its input ends."""
+    """Reads and describes the text, then trains until its input ends."""
     run_config = RunConfig.from_dict(json.loads(config.read_text()))
     texts = read_texts(run_config, data_dir, lambda _: None)
     run_config = with_text(run_config, texts)
@@ -58,7 +58,7 @@ class Updates:
         self._step = 0
 
     def run(self, count: int) -> dict[str, Any]:
-        """Trains so many steps.
+        """Trains this many steps.
 
         Returns:
             `seconds` of one step; `waited`, seconds of it in which the host asked for its tokens;

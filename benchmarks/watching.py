@@ -28,15 +28,15 @@ class Watched(NamedTuple):
 
 
 def can_watch() -> bool:
-    """Whether this system says what a process has in memory."""
+    """Whether this system reports the memory of a process."""
     return (PROC / "self" / "status").is_file()
 
 
 def watch(command: list[str], every: float = 0.02) -> Watched:
-    """Runs a command in the checkout, and looks at it and its descendants every so many seconds.
+    """Runs a command in the checkout, and watches it and its descendants at intervals.
 
-    The kernel keeps the peak of resident memory itself; that of anonymous memory is the largest
-    value seen.
+    The kernel records the peak of resident memory. The peak of anonymous memory is the largest
+    value that was read.
 
     Raises:
         RunError: its exit status is not 0; the message has its last line.
@@ -66,7 +66,7 @@ def watch(command: list[str], every: float = 0.02) -> Watched:
 
 
 def memory(pid: int | str = "self") -> dict[str, float]:
-    """What the kernel says of a process's memory, in MB, by its own names; nothing if it ended."""
+    """A process's memory in MB, by the kernel's names; empty if the process has ended."""
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except OSError:

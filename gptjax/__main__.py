@@ -30,7 +30,7 @@ COMMANDS = ("train", "sample", "verify", "prepare", "export", "page", "lecture")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: the command's own, or 2 where there is no such command."""
+    """Returns the command's exit status, or 2 if there is no such command."""
     # Hints and errors name what the user typed.
     typed = Path(sys.argv[0])
     if typed.name == "__main__.py":

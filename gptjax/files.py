@@ -164,7 +164,7 @@ def append(path: Path, data: bytes) -> None:
             try:
                 # One call, so that no kill comes between two halves.
                 written = os.write(descriptor, data)
-                if written < len(data):  # the disk is full: the rest says so
+                if written < len(data):  # the disk is full: this write raises the error
                     os.write(descriptor, data[written:])
             except OSError:
                 os.ftruncate(descriptor, before)

@@ -11,7 +11,7 @@ from gptjax.config import TrainConfig
 from gptjax.errors import ConfigError
 from gptjax.muon import muon
 
-# What a parameter is called says what it is. Shape does not: one bias of all heads is a matrix.
+# A parameter's name tells its kind. Its shape does not: the bias of all heads is a matrix.
 DECAYED = frozenset({"kernel", "embedding"})
 NOT_DECAYED = frozenset({"bias", "scale"})
 

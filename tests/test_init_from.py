@@ -95,7 +95,7 @@ def test_a_resume_needs_no_source_once_there_is_a_checkpoint(source, started, tm
 def test_a_run_that_is_killed_before_its_first_save_needs_no_source(
     source, text, tmp_path, monkeypatch
 ):
-    """The source may have moved, or have gone on training: the run has its weights already."""
+    """The source may have moved, or trained further: the new run already has its weights."""
     moved = shutil.copytree(source, tmp_path / "moved")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     flags = [*FINE, "--init-from", moved, "--data", text, "--scan-layers", "--dropout", 0.1]
@@ -165,7 +165,7 @@ def test_another_architecture_is_refused_naming_the_flag(source, text, flags, sa
 
 
 def test_a_character_that_the_vocabulary_lacks_is_named_with_its_line(source, text, tmp_path):
-    """Of the file, not of the split that it is in; of several files, the pattern is named."""
+    """The line is that in the file, not in the split; for several files, it names the pattern."""
     lines = TEXT.splitlines(keepends=True)
     lines[57] = "a qu\u20acck fox\n"
     (tmp_path / "other.txt").write_text("".join(lines))
@@ -217,7 +217,7 @@ def test_a_prepared_text_must_have_the_sources_vocabulary(source, text, tmp_path
 
 @pytest.mark.slow
 def test_two_processes_start_from_a_source_as_one_does(source, text, tmp_path):
-    """And go on from step 0 without it: they have saved its weights, each a part of them."""
+    """They also resume from step 0 without the source: each has saved its part of the weights."""
     moved = shutil.copytree(source, tmp_path / "moved")
     two, one = tmp_path / "two", tmp_path / "one"
     flags = [*FINE, "--learning-rate", "1e-3", "--init-from", moved, "--data", text, "--out-dir"]

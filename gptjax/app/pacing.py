@@ -61,7 +61,7 @@ class Stages:
         self._seconds: dict[str, float] = {}
 
     def at(self, stage: str) -> None:
-        """A stage begins, or goes on."""
+        """Starts a stage, or continues it."""
         now = self._clock()
         before = self._stage or stage  # the time before the first stage is the first stage's
         self._seconds[before] = self._seconds.get(before, 0.0) + now - self._began

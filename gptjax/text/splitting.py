@@ -115,12 +115,12 @@ def check_same(run_config: RunConfig, sha256: str, run: Of | None) -> None:
 
 
 def check_known(there: str, run: Of | None, source: str, text: str = "") -> None:
-    """A run that starts from trained weights has their vocabulary, which must hold its text.
+    """Checks that the vocabulary of trained weights has the characters of a new run's text.
 
     Args:
         there: the characters of the text.
-        source: what `--data` says.
-        text: for the message, which names the line if the text is one file.
+        source: the value of `--data`.
+        text: the text, if it is one file; the message then names the line.
 
     Raises:
         InputError: a character vocabulary lacks one.
