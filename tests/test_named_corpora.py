@@ -200,8 +200,11 @@ def rezipped(path, name, content):
         (lambda path: rezipped(path, "enwik9", WIKIPEDIA), "the archive has no file 'enwik8'"),
         (lambda path: rezipped(path, "enwik8", WIKIPEDIA[:-9]), "bytes instead of"),
         (lambda path: rezipped(path, "enwik8", WIKIPEDIA[:-1] + b"!"), "sha256 "),
-        (lambda path: path.write_bytes(path.read_bytes()[:200]), "200 bytes that are no whole zip"),
-        (lambda path: path.write_bytes(b"<html>captive</html>"), "that are no whole zip"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:200]),
+            "200 bytes that are not a complete zip",
+        ),
+        (lambda path: path.write_bytes(b"<html>captive</html>"), "that are not a complete zip"),
         (lambda path: path.unlink(), "No such file"),
     ],
 )

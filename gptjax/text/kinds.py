@@ -111,7 +111,7 @@ def advice(source: Source, head: bytes) -> tuple[str, str] | None:
             return found
     for (at, magic), what in NO_TEXT.items():
         if head.startswith(magic, at):
-            return what, "there is no text in it to read; give a text file"
+            return what, "it has no text to read; give a text file"
     if source.path is not None and source.path.name in ("train.bin", "val.bin"):
         return "nanoGPT's tokens", "give the text that they were made from (input.txt)"
     return None
