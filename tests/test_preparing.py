@@ -314,7 +314,7 @@ def test_the_folder_may_be_within_one_that_is_read(tmp_path, capsys, monkeypatch
     error = said(capsys, 2, source / "corpus", "--out", source / "corpus", "--overwrite")
     assert "found no text file in" in error
     error = said(capsys, 2, source / "corpus", "--out", tmp_path / "again")
-    assert f"contains prepared text: give it to train.py, with --data {source / 'corpus'}" in error
+    assert f"contains prepared text: give it to train.py, as --data {source / 'corpus'}" in error
     assert opened(source / "corpus").tokenizer.kind == "byte"
     # The texts may be in the folder itself, too.
     (source / "corpus").rename(tmp_path / "corpus")

@@ -1,7 +1,13 @@
 """Runs with each tokenizer and the real scripts: train, resume, sample, stream, score."""
 
+import contextlib
+import itertools
 import json
+import os
+import subprocess
 import sys
+import tty
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +26,12 @@ from conftest import tiny
 from outcomes import TIMES, assert_same_state, go, metrics
 from strange import CHINESE, EMOJI, HINDI
 
+ROOT = Path(train.__file__).parent
 TEXTS = {"Chinese": CHINESE * 12, "Hindi": HINDI * 12, "emoji": EMOJI * 12}
+LANGUAGES = (*TEXTS, "tiny Shakespeare")
+CORPUS = ROOT / "data" / "shakespeare.txt"
+# One is quick; each is a vocabulary of its own, and so a compilation of its own.
+QUICK = ("byte", "emoji")
 
 
 @pytest.fixture(scope="session")
@@ -44,20 +55,27 @@ def flags_of(kind, vocabulary):
     }[kind]
 
 
+def text_of(language):
+    if language in TEXTS:
+        return TEXTS[language]
+    if not CORPUS.exists():
+        pytest.skip("data/prepare.py fetches the text")
+    return CORPUS.read_text()
+
+
 @pytest.mark.parametrize(
     ("kind", "language"),
     [
-        ("byte", "emoji"),
-        pytest.param("bpe", "Chinese", marks=pytest.mark.slow),
-        pytest.param("gpt2", "Hindi", marks=pytest.mark.slow),
+        pair if pair == QUICK else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in itertools.product(("byte", "bpe", "gpt2"), LANGUAGES)
     ],
 )
 def test_a_run_trains_resumes_bit_for_bit_samples_and_scores(
     kind, language, vocabulary, tmp_path, capsys
 ):
-    text_file, text = tmp_path / "text.txt", TEXTS[language]
+    text_file, text = tmp_path / "text.txt", text_of(language)
     text_file.write_text(text)
-    flags = flags_of(kind, vocabulary)
+    flags = [*flags_of(kind, vocabulary), "--eval-iters", "20"]
     whole = tmp_path / "whole"
     assert go(whole, text_file, *flags) == 0
     captured = capsys.readouterr()
@@ -83,11 +101,64 @@ def test_a_run_trains_resumes_bit_for_bit_samples_and_scores(
     assert capsys.readouterr().out.count(prompt) >= 2
     assert sample.main(asked) == 0
     capsys.readouterr()
+    text = text[-20_000:]
+    text_file.write_text(text)
     assert sample.main(["--out-dir", str(whole), "--score", str(text_file)]) == 0
     found = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     nats = float(found["loss"].split()[0])
     expected = bits_per_byte(nats, len(text.encode()) / len(tokenizer.encode(text)))
     assert abs(float(found["bits per byte"]) - expected) < 1e-3
+
+
+def on_a_terminal(*flags):
+    """What sample.py writes to a terminal: its text, in the parts in which it came."""
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)  # a newline stays one
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "sample.py", *map(str, flags)],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    os.close(theirs)
+    parts = []
+    with process, contextlib.suppress(OSError):  # EIO: the other end is closed
+        while part := os.read(ours, 2**16):
+            parts.append(part)
+    os.close(ours)
+    assert process.returncode == 0
+    return parts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "language"),
+    [
+        ("byte", "Chinese"),
+        ("byte", "Hindi"),
+        ("byte", "emoji"),
+        ("bpe", "Hindi"),
+        ("gpt2", "emoji"),
+    ],
+)
+def test_a_terminal_never_shows_half_a_character(kind, language, vocabulary, tmp_path, capsys):
+    """The model has learned the text, so that most of its bytes form characters."""
+    text_file = tmp_path / "text.txt"
+    text_file.write_text(TEXTS[language])
+    flags = ["--n-embd", 32, "--block-size", 32, "--batch-size", 16, "--dropout", 0]
+    flags += ["--max-iters", 400, "--eval-interval", 400, "--learning-rate", 1e-2]
+    assert go(tmp_path / "run", text_file, *flags_of(kind, vocabulary), *flags) == 0
+    asked = ["--out-dir", tmp_path / "run", "--max-new-tokens", 300, "--temperature", 0.5]
+    capsys.readouterr()
+    assert sample.main([str(x) for x in asked]) == 0
+    whole = capsys.readouterr().out
+    assert sum(ord(x) > 127 for x in whole) > 30
+    assert whole.count("\N{REPLACEMENT CHARACTER}") < 10
+    parts = on_a_terminal(*asked)
+    assert b"".join(parts).decode() == whole
+    assert len(parts) > 5, "it is streamed"
+    for part in parts:
+        part.decode()  # each write is whole characters
 
 
 def test_with_characters_bits_per_byte_count_the_bytes_of_a_character(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gptjax.errors import InputError
 from gptjax.inference.text_stream import TextStream
@@ -43,21 +45,21 @@ def gpt2_like(learned: bpe.BpeTokenizer) -> bpe.BpeTokenizer:
     return bpe.BpeTokenizer("gpt2", value["tokens"], value["merges"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_text_comes_back_whole_and_as_it_is_streamed(kind):
-    tokenizer = make(kind)
+def check_round_trips(tokenizer: tokenizers.Tokenizer, examples: int) -> None:
+    """So many strange texts: encoded, decoded, and streamed a token at a time."""
 
-    @settings(max_examples=75)
+    @settings(max_examples=examples, deadline=None)
     @example(TEXT)
     @example("".join(PARTS))
     @given(strange_text)
     def comes_back(text):
-        if kind == "char":
+        if tokenizer.kind == "char":
             text = "".join(x for x in text if x in tokenizer)
         ids = tokenizer.encode(text)
         assert ids.dtype == np.int32
         assert tokenizer.decode(ids) == text
         assert tokenizer.end_id not in ids
+        assert tokenizer.byte_lengths()[ids].sum() == len(text.encode())
         stream = TextStream(tokenizer)
         shown = ""
         for token in ids:
@@ -66,6 +68,32 @@ def test_every_text_comes_back_whole_and_as_it_is_streamed(kind):
         assert shown + stream.finish() == text
 
     comes_back()
+
+
+@pytest.mark.parametrize("examples", [75, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_text_comes_back_whole_and_as_it_is_streamed(kind, examples):
+    check_round_trips(make(kind), examples)
+
+
+@pytest.mark.parametrize("examples", [30, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["byte", "bpe"])
+def test_what_a_model_makes_up_is_streamed_as_it_is_decoded(kind, examples):
+    """An untrained model's tokens are often no characters: parts of some, one after the other."""
+    tokenizer = make(kind)
+    of_a_text = st.integers(0, 200).flatmap(
+        lambda i: st.integers(1, 6).map(lambda n: tokenizer.encode(TEXT)[i : i + n].tolist())
+    )
+    any_id = st.integers(0, tokenizer.vocab_size - 1).map(lambda i: [i])
+
+    @settings(max_examples=examples, deadline=None)
+    @given(st.lists(st.one_of(of_a_text, any_id), max_size=8).map(lambda x: [*itertools.chain(*x)]))
+    def is_the_same(ids):
+        stream = TextStream(tokenizer)
+        shown = "".join(stream.feed([i]) for i in ids)
+        assert shown + stream.finish() == tokenizer.decode(ids)
+
+    is_the_same()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -273,3 +301,4 @@ def test_tiny_shakespeare_has_as_many_tokens_as_with_gpt2s_own_tokenizer(tmp_pat
     ids = gpt2.encode(text)
     assert (len(ids), gpt2.vocab_size, gpt2.end_id) == (338_025, 50_257, 50_256)
     assert gpt2.decode(ids) == text
+    check_round_trips(gpt2, 300)

@@ -96,7 +96,8 @@ def texts_of(paths: list[str], out: Path) -> list[Path]:
     for path in map(Path, paths):
         if is_prepared(path) and path.resolve() != own:
             raise InputError(
-                f"{path} contains prepared text: give it to train.py, with --data {path}"
+                f"{path} contains prepared text: give it to train.py, as "
+                f"--data {shell.quoted(path)}"
             )
     files = [
         path
