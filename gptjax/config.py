@@ -27,8 +27,8 @@ DEVICE_BYTES = 2**28
 MAX_LAYERS = 1024
 MAX_WIDTH = 2**20
 
-# From this depth on, blocks are scanned by default: unrolled, compiling takes over a minute on two
-# cores (docs/gpt2.md).
+# From this depth on, blocks are scanned by default: unrolled, compiling takes longer with each
+# block, and at 12 a third longer than scanned (docs/results.md).
 SCANNED_FROM = 12
 
 

@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import preparing, race, reading, real_text, steps, tokenizing, train_step, watching
+from benchmarks import (
+    finetune,
+    preparing,
+    race,
+    reading,
+    real_text,
+    steps,
+    tokenizing,
+    train_step,
+    watching,
+)
 from benchmarks.accelerator_parts import device
 from gptjax.app import prepare
 from gptjax.backends.flops import train_flops
@@ -205,3 +215,23 @@ def test_memory_that_is_too_much_or_grows_is_a_failure(small, large, megabytes, 
 def test_the_share_that_waits_is_of_each_turn():
     row = {"step": [0.1, 0.2], "waited": [0.001, 0.1]}
     np.testing.assert_allclose(reading.shares(row), [0.01, 0.5])
+
+
+def test_fine_tuning_is_compared_by_the_last_loss_of_each_run(tmp_path):
+    ways = {finetune.FINE: 1.4, finetune.SCRATCH: 1.9, finetune.LONGER: 1.5}
+    runs = [
+        {"seed": seed, **{way: [(1, 5.0), (2, loss + 0.1 * seed)] for way, loss in ways.items()}}
+        for seed in (1, 2)
+    ]
+    results = {
+        "rates": {way: {"0.01": 2.0, "0.02": 3.0} for way in (finetune.FINE, finetune.SCRATCH)},
+        "chosen": dict.fromkeys(ways, 0.01),
+        "steps": {"before": 600, "fine": 200},
+        "runs": runs,
+    }
+    text = finetune.table(results)
+    assert "| seed | fine-tuned, 200 steps | from scratch, 200 steps |" in text
+    assert "| 2 | 1.6000 | 2.1000 | 1.7000 | 0.5000 |" in text
+    assert "lower by 0.5000 nats per byte on average" in text
+    finetune.draw(tmp_path / "curves.png", results)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

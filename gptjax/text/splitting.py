@@ -123,7 +123,7 @@ def check_known(there: str, run: Of | None, source: str, text: str = "") -> None
         text: the text, if it is one file; the message then names the line.
 
     Raises:
-        InputError: a character vocabulary lacks one.
+        InputError: the vocabulary is one of characters, and lacks one.
     """
     if run is None or not run.is_new or run.tokenizer.kind != "char":
         return

@@ -119,7 +119,7 @@ def choose(
 
 
 def with_vocab_size(given: dict[str, Any]) -> dict[str, Any]:
-    """The flags of a new run, with the size of the vocabulary that is learned if they name none.
+    """Adds the size of the vocabulary to the flags of a new run that learns one, if it is missing.
 
     Raises:
         InputError: as `check_tokenizer`.
