@@ -1,7 +1,7 @@
 """Seconds that compiling takes, by number of blocks: scanned and unrolled.
 
 python benchmarks/depth.py               about 2 minutes on 2 cores
-python benchmarks/depth.py --unrolled 6 12 --scanned 6 48
+python benchmarks/depth.py --scanned 6 12 48 --unrolled 6 12
 
 Compiles what `train.py` compiles before its first step, the initial values and the update, for the
 GPT-2 preset at a width of 128. A width changes the arrays and not the program, so it takes as long
