@@ -154,7 +154,7 @@ def test_the_table_of_tokenizers_has_what_is_known():
 
 @pytest.mark.skipif(not watching.can_watch(), reason="memory is read from Linux's /proc")
 def test_the_peak_of_each_process_of_a_command_is_seen():
-    child = "x = bytearray(90_000_000); import time; time.sleep(0.3)"
+    child = "x = bytearray(90_000_000); import time; time.sleep(0.6)"
     code = f"""
 import subprocess, sys
 x = bytearray(40_000_000)
@@ -164,7 +164,7 @@ subprocess.run([sys.executable, "-c", {child!r}])
 """
     seen = watching.watch([sys.executable, "-c", code])
     assert seen.said == "said\n"
-    assert seen.seconds > 0.3
+    assert seen.seconds > 0.6
     assert [len(seen.resident), len(seen.anonymous)] == [2, 2]
     assert 40 < seen.resident[0] < 80
     assert 90 < seen.resident[1] < 130
@@ -235,3 +235,18 @@ def test_fine_tuning_is_compared_by_the_last_loss_of_each_run(tmp_path):
     assert "lower by 0.5000 nats per byte on average" in text
     finetune.draw(tmp_path / "curves.png", results)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("large", "is_more"), [([705, 425], False), ([735, 455], True)])
+def test_memory_is_compared_within_each_round(large, is_more, tmp_path, monkeypatch, capsys):
+    """The first round compiles, which takes hundreds of MB: a run is compared within its round."""
+    peaks = {"yes": iter([720, 440]), "no": iter([700, 430]), "large": iter(large)}
+
+    def watch(command):
+        (tmp_path / "run").mkdir()
+        which = "large" if str(tmp_path / "large") in command else command[-1]
+        return watching.Watched(1.0, "", [1000.0], [float(next(peaks[which]))])
+
+    monkeypatch.setattr(reading, "watch", watch)
+    assert reading.memory(tmp_path, {}, rounds=2, steps=1) == is_more
+    assert "| small text | 580 | 440 to 720 | 1000 |" in capsys.readouterr().out
