@@ -1,6 +1,6 @@
 """Measures `prepare`: the memory of each process, and the rate beside `tokenizers` alone.
 
-python benchmarks/preparing.py                  1 GB: about 15 minutes on 2 cores; 3 GB of disk
+python benchmarks/preparing.py                  1 GB: about 8 minutes on 2 cores; 2 GB of disk
 python benchmarks/preparing.py --only rate      the rate alone, with a tenth of the text
 python benchmarks/preparing.py --megabytes 50 --only memory
 python benchmarks/preparing.py --quick          a tiny text, only to check that it works
