@@ -57,7 +57,7 @@ class Prepared(NamedTuple):
     def rate(self) -> float:
         """MB of text per second, without learning the vocabulary."""
         seconds = sum(took for stage, took in self.stages.items() if stage != "learning")
-        return self.bytes / 1e6 / seconds
+        return self.bytes / 1e6 / max(seconds, 0.05)  # the command prints tenths of a second
 
 
 def main() -> int:
