@@ -137,7 +137,7 @@ def command(path: Path, *flags: str) -> list[str]:
 
 
 def newest(path: Path) -> int:
-    """The newest checkpoint's step, from its name; 0 if there is none."""
+    """Returns the newest checkpoint's step, from its name; 0 without a checkpoint."""
     folder = path / runs.CHECKPOINTS
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdigit()), default=0)

@@ -105,7 +105,7 @@ def show_spread(found: Spread) -> str:
 
 
 def show_order(groups: list[list[str]]) -> str:
-    """Formats an order: `PyTorch, then Linen`, or that there is none."""
+    """Formats an order, such as `PyTorch, then Linen`, or says that none is clear."""
     if len(groups) < 2:
         return "no order: the spreads overlap" if groups and len(groups[0]) > 1 else "no order"
     return ", then ".join(" = ".join(title(name) for name in group) for group in groups)

@@ -178,12 +178,7 @@ def prepare(
     this |= {} if source.first_val is None else {"split": "its own"}
     if (out / STATE).exists() and not overwrite:
         stored = read_json(out / STATE)
-        if stored.get("of") != this:
-            raise InputError(
-                f"{out} contains an unfinished corpus, of other texts or with other settings: "
-                "--overwrite removes it"
-            )
-        tokenizer, progress = _continued(out / STATE, stored)
+        tokenizer, progress = _continued(out / STATE, stored, this)
         tell(f"continuing after the interruption, at {_count(progress)}")
     else:
         show("learning", progress)
@@ -200,30 +195,52 @@ def prepare(
     with _opened(out, progress, dtype_of(tokenizer.vocab_size).itemsize) as files:
         if stored is None:
             save()
-        saved = clock()
         show("encoding", progress)
-        try:
-            for some in encoded(todo, tokenizer):
-                _write(some, files, progress)
-                show("encoding", progress)
-                if clock() - saved > SAVE_EVERY:
-                    _settle(files)
-                    save()
-                    saved = clock()
-        finally:
-            with contextlib.suppress(OSError):  # the disk is full: the previous state stays valid
-                _settle(files)
-                save()
+        _write_all(encoded(todo, tokenizer), files, progress, save, show, clock)
     share = {"val_fraction": wanted.val_fraction} if source.first_val is None else {}
     return _finish(out, tokenizer, found, share | (about or {}), progress)
 
 
-def _continued(path: Path, stored: dict[str, Any]) -> tuple[Tokenizer, Progress]:
+def _write_all(
+    batches: Iterable[list[tuple[Part, np.ndarray]]],
+    files: dict[bool, IO[bytes]],
+    progress: Progress,
+    save: Callable[[], None],
+    show: Callable[[str, Progress], None],
+    clock: Callable[[], float],
+) -> None:
+    """Writes the ids of each batch, and saves the state now and then and at the end."""
+    saved = clock()
+    try:
+        for some in batches:
+            _write(some, files, progress)
+            show("encoding", progress)
+            if clock() - saved > SAVE_EVERY:
+                _settle(files)
+                save()
+                saved = clock()
+    finally:
+        with contextlib.suppress(OSError):  # the disk is full: the previous state stays valid
+            _settle(files)
+            save()
+
+
+def _continued(
+    path: Path, stored: dict[str, Any], this: dict[str, Any]
+) -> tuple[Tokenizer, Progress]:
     """Reads the tokenizer and the progress of an interrupted preparation.
 
+    Args:
+        this: the source and the settings, which must be those of the interrupted one.
+
     Raises:
-        InputError: the file is damaged.
+        InputError: they are not, or the file is damaged.
     """
+    if stored.get("of") != this:
+        raise InputError(
+            f"{path.parent} contains an unfinished corpus, of other texts or with other settings: "
+            "--overwrite removes it"
+        )
     try:
         splits = {name: Split(**stored[name]) for name in ("train", "val")}
         progress = Progress(stored["pieces"], **splits)

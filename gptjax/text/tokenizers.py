@@ -72,7 +72,7 @@ def from_dict(value: dict[str, Any]) -> Tokenizer:
     """Makes the tokenizer that a tokenizer.json describes.
 
     Raises:
-        InputError: its type is none of `NAMES`, or it is damaged.
+        InputError: its type is not in `NAMES`, or it is damaged.
     """
     match value.get("type"):
         case "char":
