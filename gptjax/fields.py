@@ -10,7 +10,9 @@ from gptjax.errors import ConfigError, InputError
 T = TypeVar("T")
 
 MAX_INT = 2**31
-MAX_FLOAT = 3.4e38  # what a float32 holds
+# The numbers below this round to a finite float32. The largest float32 itself is not the limit:
+# NumPy prints it as 3.4028235e+38, which as a Python number is slightly larger.
+FLOAT32_LIMIT = 2.0**128 - 2.0**103
 
 
 def flag(
@@ -59,7 +61,7 @@ def _checked(field: Any, kind: Any, value: Any) -> Any:
     elif kind is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         # Not isfinite: an int of 400 digits has no float to ask.
-        ok = number and abs(value) <= MAX_FLOAT
+        ok = number and abs(value) < FLOAT32_LIMIT
         check(ok, name, value, "must be a finite float32 number")
         return float(value)
     elif kind is int:

@@ -2,12 +2,14 @@ import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gptjax.config import GPTConfig, RunConfig, TrainConfig
 from gptjax.errors import ConfigError, InputError
+from gptjax.inference.sampling import Sampling
 from gptjax.model import num_params
 from gptjax.presets import PRESETS, preset_for
 from gptjax.store.runs import abstract_params, make_model
@@ -58,6 +60,8 @@ def test_an_int_for_a_float_makes_the_same_config():
         ({"learning_rate": -1e-3}, "learning_rate (-0.001) must be at least 0"),
         ({"learning_rate": float("inf")}, "learning_rate (inf) must be a finite float32 number"),
         ({"learning_rate": "1"}, "learning_rate (1) must be a finite float32 number"),
+        ({"weight_decay": 3.4028236e38}, "weight_decay (3.4028236e+38) must be a finite float32"),
+        ({"weight_decay": 10**400}, "must be a finite float32 number"),
         ({"min_lr": 1.0}, "min_lr (1.0) must be at most learning_rate"),
         ({"beta2": 1.0}, "beta2 (1.0) must be at least 0 and less than 1"),
         ({"batch_size": 0}, "batch_size (0) must be at least 1"),
@@ -70,6 +74,13 @@ def test_bad_values_are_named(changes, message):
     with pytest.raises(ConfigError) as caught:
         RunConfig().replace(**changes)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("largest", [np.finfo(np.float32).max, "3.4028235e+38"])
+def test_the_largest_float32_is_a_finite_number(largest):
+    """As NumPy holds it, and as NumPy prints it."""
+    assert TrainConfig(weight_decay=float(largest)).weight_decay == float(largest)
+    assert Sampling(repetition_penalty=float(largest)).traced()["repetition_penalty"] < np.inf
 
 
 def test_unknown_fields_are_named():

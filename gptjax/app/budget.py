@@ -15,7 +15,7 @@ from gptjax.backends.execution import suited
 from gptjax.backends.feeding import evaluate, feed
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
-from gptjax.fields import MAX_FLOAT, MAX_INT
+from gptjax.fields import FLOAT32_LIMIT, MAX_INT
 from gptjax.store import runs
 from gptjax.text.splitting import Texts
 from gptjax.training import init_state, make_keys, make_train_loop
@@ -71,7 +71,7 @@ def check_minutes(minutes: float) -> None:
     Raises:
         InputError: the budget is not a finite number above 0.
     """
-    if not 0 < minutes <= MAX_FLOAT:
+    if not 0 < minutes < FLOAT32_LIMIT:
         raise InputError(f"--budget-minutes ({minutes}) must be a finite number above 0")
 
 
