@@ -125,7 +125,7 @@ def show(
         f"FLOPs: {flops:.4g} per token, {flops * each:.4g} per step by the formula; XLA counts "
         f"{counted:.4g} per token ({counted / flops:.3f} of that, extrapolated from 2 blocks)"
     )
-    state = plan.state_bytes(run_config, mesh)
+    state, gathered = plan.state_bytes(run_config, mesh), plan.gathered_bytes(run_config, mesh)
     without, with_weights = (
         plan.activation_bytes(run_config, shape.rows, has_weights=x) for x in (False, True)
     )
@@ -134,6 +134,7 @@ def show(
         "parameters": state.params,
         "moments": state.moments,
         "gradients": state.gradients,
+        "weights gathered from the other devices": gathered,
         "activations, flash attention": without,
         "activations, plain attention": with_weights,
         "XLA's temporaries (CPU estimate, float32)": plan.temporaries(run_config, mesh),
@@ -148,7 +149,8 @@ def show(
     for device in ACCELERATORS:
         if device.memory is None:
             continue
-        needed = sum(state) + (without if is_flash and not device.is_tpu else with_weights)
+        activations = without if is_flash and not device.is_tpu else with_weights
+        needed = sum(state) + gathered + activations
         fits = "fits" if needed <= device.memory else "does not fit"
         hours = flops * total / (device.flops * MFU * shape.devices) / 3600
         say(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from gptjax.backends import sharding
 from gptjax.backends.collectives import collectives
@@ -58,6 +58,24 @@ def activation_bytes(run_config: RunConfig, rows: int, *, has_weights: bool) -> 
     block = 16 * cfg.n_embd * itemsize + has_weights * cfg.n_head * cfg.block_size * 4
     kept = cfg.n_embd * itemsize
     return tokens * (cfg.n_layer * kept + block if train.remat else cfg.n_layer * block)
+
+
+def gathered_bytes(run_config: RunConfig, mesh: Mesh | None) -> int:
+    """Bytes on one device of the weights that are gathered over `fsdp`, by formula.
+
+    The backward pass needs them again, in the dtype of the products. With `remat`, it gathers one
+    block's at a time.
+    """
+    if mesh is None or mesh.shape["fsdp"] == 1:
+        return 0
+    params, counts = _abstract_state(run_config, mesh).params, Counter[bool]()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        spec, name = leaf.sharding.spec, jax.tree_util.keystr(path, simple=True, separator="/")
+        if sharding.gathered(spec) != spec:
+            whole = NamedSharding(mesh, sharding.gathered(spec)).shard_shape(leaf.shape)
+            counts[name.startswith("block")] += math.prod(whole)
+    blocks = counts[True] // (run_config.model.n_layer if run_config.train.remat else 1)
+    return (counts[False] + blocks) * jnp.dtype(run_config.model.dtype).itemsize
 
 
 def xla_flops(run_config: RunConfig) -> float:

@@ -80,6 +80,11 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     return P(*(axis if _divides(mesh, axis, size) else None for axis, size in axes))
 
 
+def gathered(spec: P) -> P:
+    """The same without `fsdp`: how a parameter is divided while it is used."""
+    return P(*(None if axis == "fsdp" else axis for axis in spec))
+
+
 def shardings(mesh: Mesh, tree: Any) -> Any:
     """The shardings, by the rules, of a TrainState, of parameters, or of a block's parameters."""
 
@@ -158,8 +163,8 @@ def on_mesh(execution: Execution, mesh: Mesh) -> Execution:
     def gather(block: Any) -> Any:
         def place(path: Any, leaf: Array) -> Array:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            parts = (None if axis == "fsdp" else axis for axis in spec_of(name, leaf.shape, mesh))
-            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, P(*parts)))
+            spec = gathered(spec_of(name, leaf.shape, mesh))
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
 
         return jax.tree_util.tree_map_with_path(place, block)
 
