@@ -95,6 +95,7 @@ FOLLOWED = {
     "convert it with `iconv": "test_what_is_no_text_is_named_with_its_place",
     "--overwrite removes it": "test_the_beginning_of_another_corpus_is_not_gone_on_with",
     "--overwrite starts again": "test_the_beginning_of_another_corpus_is_not_gone_on_with",
+    "give the command again (`prepare`": "test_files_that_change_while_they_are_read",
     "--overwrite replaces it": "test_the_command",
     "needs the files or folders": "test_wrong_arguments_are_one_line_and_make_nothing",
     "--out is missing: give": "test_wrong_arguments_are_one_line_and_make_nothing",

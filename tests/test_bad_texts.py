@@ -63,22 +63,23 @@ def test_folders_without_a_text(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_change_while_they_are_read(tmp_path, capsys, monkeypatch):
-    """They are read twice: to divide them, and to encode them."""
-    for count in (3, 120):
-        source = documents(tmp_path / f"a{count}", count)
-        out = tmp_path / f"out{count}"
+@pytest.mark.parametrize("count", [3, 120])
+@pytest.mark.parametrize("change", ["longer", "another letter"])
+def test_files_that_change_while_they_are_read(change, count, tmp_path, capsys, monkeypatch):
+    """They are read twice: to divide them, and to encode them. Their length may stay the same."""
+    source, out = documents(tmp_path / "a", count), tmp_path / "out"
+    one = next(source.iterdir())
 
-        def divided(*_, source=source):
-            with next(source.iterdir()).open("a") as file:
-                file.write("more")
+    def divided(*_):
+        text = one.read_text()
+        one.write_text(f"{text}more" if change == "longer" else "D" + text[1:])
 
-        with monkeypatch.context() as patch:
-            patch.setattr(preparing, "check_divided", divided)
-            flags = [source, "--out", out, "--tokenizer", "byte"]
-            assert "changed while they were read: --overwrite" in said(capsys, 2, *flags)
-        assert not list(out.glob("*.bin"))
-        assert run(*flags, "--overwrite") == 0
+    flags = [source, "--out", out, "--tokenizer", "byte"]
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "check_divided", divided)
+        assert "changed while they were read: give the command again" in said(capsys, 2, *flags)
+    assert not list(out.glob("*.bin"))
+    assert run(*flags, "--overwrite") == 0
 
 
 @pytest.mark.parametrize(

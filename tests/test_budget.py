@@ -1,11 +1,14 @@
 """The estimate of a run's duration, and runs with a given duration."""
 
+import threading
+
 import pytest
 
 import train
 from gptjax.app import budget
 from gptjax.app import train as story
 from gptjax.app.budget import Speed, steps_within
+from gptjax.backends.feeding import HostTokens
 from gptjax.store import runs
 
 from outcomes import assert_same_state, final_state, go
@@ -46,6 +49,21 @@ def test_the_speed_is_measured_and_leaves_no_trace(tmp_path, text_file, monkeypa
     assert "with time left for evaluations and startup" in out
     assert sorted(p.name for p in path.iterdir())[0] == "checkpoints"
     assert runs.read_run(path)[0].train.max_iters == 1, "the start alone takes longer"
+
+
+def test_a_failure_while_measuring_ends_the_reading_thread(
+    tmp_path, text_file, monkeypatch, capsys
+):
+    def fails(self, starts, T):
+        raise OSError(5, "Input/output error")
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(HostTokens, "windows", fails)
+    flags = [*BUDGET, "--data", text_file, "--out-dir", tmp_path / "run", "--data-on-device", "no"]
+    assert train.main([str(x) for x in [*flags, "--budget-minutes", "1"]]) == 1
+    assert "Input/output error" in capsys.readouterr().err
+    after = set(threading.enumerate()) - before
+    assert not [x for x in after if x.name.startswith("reading")]
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "1e39"])

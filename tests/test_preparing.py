@@ -323,6 +323,35 @@ def test_the_folder_may_be_within_one_that_is_read(tmp_path, capsys, monkeypatch
         assert (source / "meta.json").read_bytes() == meta
 
 
+def test_prepared_text_in_a_folder_is_no_text(tmp_path, capsys):
+    source = documents(tmp_path / "a", 3)
+    assert run(source, "--out", tmp_path / "one", "--tokenizer", "byte") == 0
+    for name in ("other", "more/another"):
+        assert run(source, "--out", source / name, "--tokenizer", "byte") == 0
+    (source / "more" / "meta.json").write_text("{}")  # not beside prepared text
+    assert run(source, "--out", tmp_path / "again", "--tokenizer", "byte") == 0
+    assert "meta.json" in capsys.readouterr().out
+    one, again = opened(tmp_path / "one"), opened(tmp_path / "again")
+    assert sum(again.bytes) == sum(one.bytes) + len("{}")
+
+
+def test_progress_is_shown_in_each_stage(tmp_path):
+    pytest.importorskip("tokenizers", reason="needs the extra `data`")
+    seen: dict[str, list[int]] = {}
+    documents(tmp_path / "a", 9)
+    source = Documents(find([str(tmp_path / "a")]))
+
+    def show(what, progress):
+        seen.setdefault(what, []).append(source.read)
+
+    preparing.prepare(
+        source, tmp_path / "out", Wanted("bpe", 300, 0.1), tmp_path, lambda _: None, show
+    )
+    assert list(seen) == ["reading", "learning", "encoding"]
+    for what in ("reading", "learning"):
+        assert len(set(seen[what])) >= 8, "after each document"
+
+
 def test_only_what_was_made_here_is_overwritten(tmp_path, capsys):
     """A nanoGPT folder whose meta.json was made from its pickle belongs to the user."""
     (tmp_path / "text.txt").write_text(TEXT)

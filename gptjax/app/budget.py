@@ -1,9 +1,10 @@
 """Chooses the number of steps for a time budget, from a speed measurement before the run."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -12,13 +13,13 @@ from gptjax.app.compiling import compile_and_initialize
 from gptjax.backends import sharding
 from gptjax.backends.devices import platform
 from gptjax.backends.execution import suited
-from gptjax.backends.feeding import evaluate, feed
+from gptjax.backends.feeding import Ahead, Resident, evaluate, feed
 from gptjax.config import RunConfig
 from gptjax.errors import InputError
 from gptjax.fields import FLOAT32_LIMIT, MAX_INT
 from gptjax.store import runs
 from gptjax.text.splitting import Texts
-from gptjax.training import init_state, make_keys, make_train_loop
+from gptjax.training import Keys, TrainState, init_state, make_keys, make_train_loop
 
 # Timing continues until one dispatch takes at least this long.
 TRIAL_SECONDS = 2.0
@@ -89,13 +90,26 @@ def measure(run_config: RunConfig, texts: Texts, mesh: Mesh | None = None) -> Sp
     update = make_train_loop(model, run_config, placement)
     keys = sharding.everywhere(mesh, make_keys(run_config.seed))
     source, val = feed(run_config, mesh, (texts.train, texts.val))
-    make = partial(init_state, model, run_config)
-    state = compile_and_initialize(make, update, source.at(0), keys, mesh)
-    state, _ = jax.block_until_ready(update(state, source.at(0), keys, 1))
-    start = time.monotonic() - began
+    with contextlib.closing(source):
+        make = partial(init_state, model, run_config)
+        state = compile_and_initialize(make, update, source.at(0), keys, mesh)
+        state, _ = jax.block_until_ready(update(state, source.at(0), keys, 1))
+        start = time.monotonic() - began
+        state, update_seconds = _time_updates(update, state, source, keys)
+    for _ in range(2):  # the first evaluation compiles
+        began = time.monotonic()
+        windows = run_config.train.eval_windows
+        evaluate(model, state.params, val, max_windows=windows, placement=placement)
+    return Speed(start, update_seconds, time.monotonic() - began)
 
-    # Double the number of updates until they take long enough. The loop stops early, with `done`
-    # below `count`, if an update is not finite.
+
+def _time_updates(
+    update: Callable[..., Any], state: TrainState, source: Resident | Ahead, keys: Keys
+) -> tuple[TrainState, float]:
+    """Doubles the number of updates until they take long enough; returns the seconds of one.
+
+    The train loop stops early, with `done` below `count`, if an update is not finite.
+    """
     step, count = 1, 1
     while True:
         began = time.monotonic()
@@ -108,12 +122,5 @@ def measure(run_config: RunConfig, texts: Texts, mesh: Mesh | None = None) -> Sp
         seconds, done = time.monotonic() - began, int(state.step) - step
         step += done
         if seconds >= TRIAL_SECONDS or done < count:
-            break
+            return state, seconds / max(done, 1)
         count *= 2
-
-    for _ in range(2):  # the first evaluation compiles
-        began = time.monotonic()
-        windows = run_config.train.eval_windows
-        evaluate(model, state.params, val, max_windows=windows, placement=placement)
-    source.close()
-    return Speed(start, seconds / max(done, 1), time.monotonic() - began)

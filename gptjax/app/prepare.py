@@ -29,6 +29,8 @@ from gptjax.text.preparing import Wanted
 from gptjax.text.records import CORPORA
 from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
 
+# Seconds between updates of the bar; small documents end thousands of times a second.
+BAR_EVERY = 0.1
 HELP = """Tokenizes texts for `{train} --data DIR`.
 
 {prepare} docs/ more.jsonl.gz --out corpus --tokenizer bpe --vocab-size 4096
@@ -222,18 +224,21 @@ def shown(
         disable=not console.is_terminal,
     )
     task = bar.add_task("reading", total=source.bytes)
+    every = BAR_EVERY if console.is_terminal else PLAIN_EVERY
     last = time.monotonic()
 
     def show(what: str, progress: preparing.Progress) -> None:
         nonlocal last
         stages.at(what)
+        if time.monotonic() - last < every:
+            return
+        last = time.monotonic()
         with only_shown("the progress", warn):
             tokens = progress.train.tokens + progress.val.tokens
             line = f"{what} {source.read / 1e6:,.0f} of {source.bytes / 1e6:,.0f} MB"
             line += f", {tokens:,} tokens" if tokens else ""
             bar.update(task, description=line, completed=source.read)
-            if not console.is_terminal and time.monotonic() - last >= PLAIN_EVERY:
-                last = time.monotonic()
+            if not console.is_terminal:
                 console.print(line, soft_wrap=True)
 
     with bar:

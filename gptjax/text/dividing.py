@@ -5,7 +5,7 @@ other documents matter. With few, the last tenth of the text is for validation, 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -57,12 +57,19 @@ class Survey(NamedTuple):
     codes: np.ndarray
 
 
-def survey(source: Documents, val_fraction: float) -> Survey:
-    """Reads all documents: counts, hashes and divides them."""
+def survey(
+    source: Documents, val_fraction: float, show: Callable[[], None] = lambda: None
+) -> Survey:
+    """Reads all documents: counts, hashes and divides them.
+
+    Args:
+        show: called after each piece.
+    """
     whole, one = hashlib.sha256(), hashlib.sha256()
     characters = size = one_size = train_bytes = 0
     is_val, codes = bytearray(), np.zeros(UNICODE_SIZE, bool)
     for piece in source.pieces():
+        show()
         content = piece.text.encode()
         one.update(content)
         codes[np.frombuffer(piece.text.encode("utf-32-le"), "<u4")] = True
@@ -92,12 +99,20 @@ def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Par
     """Reads all documents again, and yields each piece with its split.
 
     A single document does not end: no end-of-text token follows it.
+
+    Raises:
+        InputError: after the last piece, if the documents are not those of `found`.
     """
+    whole, one = hashlib.sha256(), hashlib.sha256()
     cut = int((1 - val_fraction) * found.characters)
     is_by_document = source.first_val is not None or found.documents >= FEW
     document = at = 0
     for text, is_last, _ in source.pieces():
         ends = is_last and found.is_several
+        one.update(text.encode())
+        if is_last:
+            whole.update(one.digest())
+            one = hashlib.sha256()
         if is_by_document and document < found.documents:
             yield Part(bool(found.is_val[document]), text, ends)
         elif at < cut < at + len(text):
@@ -106,8 +121,11 @@ def parts(source: Documents, found: Survey, val_fraction: float) -> Iterator[Par
         else:
             yield Part(at >= cut, text, ends)
         document, at = document + is_last, at + len(text)
-    if (document, at) != (found.documents, found.characters):
-        raise InputError("the files changed while they were read: --overwrite starts again")
+    if whole.hexdigest() != found.sha256:
+        raise InputError(
+            "the files changed while they were read: give the command again (`prepare` with "
+            "--overwrite)"
+        )
 
 
 def learned_from(source: Documents, found: Survey, val_fraction: float) -> Iterator[str]:

@@ -21,6 +21,7 @@ from gptjax.text.bpe import AHEAD, PIECE, piece_end
 from gptjax.text.byte_level import utf8
 from gptjax.text.compressed import COMPRESSED, inner_suffix, opened
 from gptjax.text.kinds import Source, advice, encoding_of
+from gptjax.text.prepared import describes_prepared
 
 CHUNK = 2**20
 # The number of bytes that are read to find out whether a file is text.
@@ -159,8 +160,8 @@ class Documents:
 def find(paths: Sequence[str], tell: Callable[[str], None] = lambda _: None) -> list[Path]:
     """Finds the text files that paths, folders and globs name, each once.
 
-    In a folder, it finds all text files at any depth, sorted by name. It skips hidden files, and
-    files that are not text.
+    In a folder, it finds all text files at any depth, sorted by name. It skips hidden files, files
+    that are not text, and those of prepared text.
 
     Args:
         tell: receives a line about the files that were skipped because they are not text.
@@ -174,7 +175,7 @@ def find(paths: Sequence[str], tell: Callable[[str], None] = lambda _: None) -> 
         place = Path(given)
         if place.is_dir():
             for path in _walk(place):
-                if is_text(path):
+                if is_text(path) and not describes_prepared(path):
                     found[path] = None
                 else:
                     left_out.append(path)

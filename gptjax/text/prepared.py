@@ -60,6 +60,11 @@ def is_prepared(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (TRAIN, VAL, META, STATE))
 
 
+def describes_prepared(path: Path) -> bool:
+    """Whether a file is the meta.json, or the state, of a prepared text in the same folder."""
+    return path.name in (META, STATE) and any(path.parent.glob(TRAIN + "*"))
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file, which may be larger than memory."""
     with path.open("rb") as file:

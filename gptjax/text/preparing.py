@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -85,13 +86,20 @@ def make_tokenizer(
     wanted: Wanted,
     data_dir: Path,
     tell: Callable[[str], None],
+    show: Callable[[], None] = lambda: None,
 ) -> Tokenizer:
-    """Makes the tokenizer of a corpus. BPE learns only from its training split."""
+    """Makes the tokenizer of a corpus. BPE learns only from its training split.
+
+    Args:
+        show: called after each piece that BPE learns from.
+    """
     if wanted.tokenizer == "char":
         return characters(found)
 
     def texts() -> Iterator[str]:
-        return learned_from(source, found, wanted.val_fraction)
+        for text in learned_from(source, found, wanted.val_fraction):
+            show()
+            yield text
 
     chosen = tokenizers.choose(wanted.tokenizer, texts, wanted.vocab_size, data_dir, tell)
     # With several documents, a text without a prompt starts like a document, after `end_id`.
@@ -156,7 +164,7 @@ def prepare(
     Args:
         data_dir: the folder in which GPT-2's vocabulary is, or is downloaded to.
         tell: receives lines to print.
-        show: called after each batch with the current activity and the progress.
+        show: called after each piece or batch, with the current activity and the progress.
         about: what else meta.json contains.
         overwrite: replace the corpus in `out`, once the whole text has been read.
 
@@ -170,8 +178,7 @@ def prepare(
     """
     check_out(out, overwrite)
     progress, stored = Progress(), None
-    show("reading", progress)
-    found = survey(source, wanted.val_fraction)
+    found = survey(source, wanted.val_fraction, lambda: show("reading", progress))
     check_divided(found, wanted.val_fraction)
     out.mkdir(parents=True, exist_ok=True)
     this = {"source": found.sha256, "version": __version__, **wanted._asdict()}
@@ -181,8 +188,9 @@ def prepare(
         tokenizer, progress = _continued(out / STATE, stored, this)
         tell(f"continuing after the interruption, at {_count(progress)}")
     else:
-        show("learning", progress)
-        tokenizer = make_tokenizer(source, found, wanted, data_dir, tell)
+        learning = partial(show, "learning", progress)
+        learning()
+        tokenizer = make_tokenizer(source, found, wanted, data_dir, tell, learning)
         if overwrite:  # only now, because a text that cannot be read must not cost the other one
             remove_prepared(out)
 
