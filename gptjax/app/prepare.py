@@ -225,15 +225,19 @@ def shown(
     )
     task = bar.add_task("reading", total=source.bytes)
     every = BAR_EVERY if console.is_terminal else PLAIN_EVERY
-    last = time.monotonic()
+    last, stage = time.monotonic(), "reading"
 
     def show(what: str, progress: preparing.Progress) -> None:
-        nonlocal last
+        nonlocal last, stage
         stages.at(what)
-        if time.monotonic() - last < every:
+        if what == stage and time.monotonic() - last < every:
             return
         last = time.monotonic()
         with only_shown("the progress", warn):
+            if what != stage:  # nothing is read in this one yet, and its speed is not known
+                stage = what
+                bar.reset(task, description=what)
+                return
             tokens = progress.train.tokens + progress.val.tokens
             line = f"{what} {source.read / 1e6:,.0f} of {source.bytes / 1e6:,.0f} MB"
             line += f", {tokens:,} tokens" if tokens else ""
