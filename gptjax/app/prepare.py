@@ -28,6 +28,8 @@ from gptjax.text.prepared import STATE, is_prepared
 from gptjax.text.preparing import Wanted
 from gptjax.text.records import CORPORA
 from gptjax.text.tokenizers import BPE_SIZE, check_tokenizer
+from gptjax.text.unfinished import FILES, check_out
+from gptjax.text.unfinished import Progress as Written
 
 # Seconds between updates of the bar; small documents end thousands of times a second.
 BAR_EVERY = 0.1
@@ -81,7 +83,7 @@ def run(argv: list[str], commands: shell.Commands, command: str, data_dir: Path)
     if not given.get("out"):
         raise InputError("--out is missing: give the folder to write to")
     out, wanted = Path(given["out"]), wanted_of(given)
-    preparing.check_out(out, given.get("overwrite", False))
+    check_out(out, given.get("overwrite", False))
     source = Documents(texts_of(paths, out), given.get("field", "text"))
     say(f"{len(source.files):,} files, {source.bytes / 1e6:,.1f} MB")
     prepare(source, out, wanted, given, commands, command, data_dir)
@@ -104,7 +106,7 @@ def texts_of(paths: list[str], out: Path) -> list[Path]:
     files = [
         path
         for path in find(paths, print)
-        if path.name not in preparing.FILES or path.parent.resolve() != own
+        if path.name not in FILES or path.parent.resolve() != own
     ]
     if not files:
         raise InputError(f"found no text file in {', '.join(paths)}, only prepared text")
@@ -133,7 +135,7 @@ def by_name(
             raise InputError(f"{as_flag(flag)} is not for {name}: leave it out")
     out = Path(given.get("out") or data_dir / name)
     wanted = wanted_of({"tokenizer": corpus.tokenizer} | given)
-    preparing.check_out(out, given.get("overwrite", False))
+    check_out(out, given.get("overwrite", False))
     source = corpora.documents_of(corpus, corpora.fetch(corpus, data_dir, say))
     about = {"corpus": name, "licence": corpus.licence, "split": corpus.split}
     say(f"{corpus.title}, {source.bytes / 1e6:,.1f} MB: {corpus.split}")
@@ -212,7 +214,7 @@ def held(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def shown(
     source: Documents, stages: Stages, warn: Callable[[str], None]
-) -> Iterator[Callable[[str, preparing.Progress], None]]:
+) -> Iterator[Callable[[str, Written], None]]:
     """Yields a function that shows progress: a bar on a terminal, else a line now and then."""
     console = make_console(sys.stdout)
     bar = Progress(
@@ -227,7 +229,7 @@ def shown(
     every = BAR_EVERY if console.is_terminal else PLAIN_EVERY
     last, stage = time.monotonic(), "reading"
 
-    def show(what: str, progress: preparing.Progress) -> None:
+    def show(what: str, progress: Written) -> None:
         nonlocal last, stage
         stages.at(what)
         if what == stage and time.monotonic() - last < every:

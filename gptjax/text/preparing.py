@@ -1,7 +1,7 @@
 """Prepares a corpus: encodes documents into train.bin and val.bin, in constant memory.
 
-An unfinished corpus is `train.bin.part`, `val.bin.part` and `preparing.json`; the same command
-continues from these files. meta.json is written last: it marks a finished corpus.
+After an interruption, the same command continues from the files of unfinished.py. meta.json is
+written last: it marks a finished corpus.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -35,11 +34,17 @@ from gptjax.text.dividing import (
 from gptjax.text.documents import Documents
 from gptjax.text.prepared import FORMAT, META, STATE, TRAIN, VAL, dtype_of, file_sha256
 from gptjax.text.tokenizers import Tokenizer
+from gptjax.text.unfinished import (
+    UNFINISHED,
+    Progress,
+    check_out,
+    continued,
+    opened,
+    remove_prepared,
+    settle,
+)
 from gptjax.version import __version__
 
-UNFINISHED = ".part"
-# All files of a corpus. meta.json comes last.
-FILES = (TRAIN, VAL, TRAIN + UNFINISHED, VAL + UNFINISHED, STATE, META)
 # Number of pieces, of 2**16 characters each, that are encoded while the next ones are read.
 AT_ONCE = 32
 # Seconds between saves of the state. A kill loses at most this much work.
@@ -52,32 +57,6 @@ class Wanted(NamedTuple):
     tokenizer: str
     vocab_size: int
     val_fraction: float
-
-
-@dataclass
-class Split:
-    """The size of a split so far."""
-
-    tokens: int = 0
-    bytes: int = 0
-    documents: int = 0
-
-
-@dataclass
-class Progress:
-    """The progress of preparing, stored in preparing.json.
-
-    Attributes:
-        pieces: number of pieces that have been encoded.
-    """
-
-    pieces: int = 0
-    train: Split = field(default_factory=Split)
-    val: Split = field(default_factory=Split)
-
-    def of(self, is_val: bool) -> Split:
-        """Returns one of the two splits."""
-        return self.val if is_val else self.train
 
 
 def make_tokenizer(
@@ -185,7 +164,7 @@ def prepare(
     this |= {} if source.first_val is None else {"split": "its own"}
     if (out / STATE).exists() and not overwrite:
         stored = read_json(out / STATE)
-        tokenizer, progress = _continued(out / STATE, stored, this)
+        tokenizer, progress = continued(out / STATE, stored, this)
         tell(f"continuing after the interruption, at {_count(progress)}")
     else:
         learning = partial(show, "learning", progress)
@@ -200,7 +179,7 @@ def prepare(
 
     all_parts = (separated(x, tokenizer) for x in parts(source, found, wanted.val_fraction))
     todo = itertools.islice(all_parts, progress.pieces, None)
-    with _opened(out, progress, dtype_of(tokenizer.vocab_size).itemsize) as files:
+    with opened(out, progress, dtype_of(tokenizer.vocab_size).itemsize) as files:
         if stored is None:
             save()
         show("encoding", progress)
@@ -224,101 +203,17 @@ def _write_all(
             _write(some, files, progress)
             show("encoding", progress)
             if clock() - saved > SAVE_EVERY:
-                _settle(files)
+                settle(files)
                 save()
                 saved = clock()
     finally:
         with contextlib.suppress(OSError):  # the disk is full: the previous state stays valid
-            _settle(files)
+            settle(files)
             save()
-
-
-def _continued(
-    path: Path, stored: dict[str, Any], this: dict[str, Any]
-) -> tuple[Tokenizer, Progress]:
-    """Reads the tokenizer and the progress of an interrupted preparation.
-
-    Args:
-        this: the source and the settings, which must be those of the interrupted one.
-
-    Raises:
-        InputError: they are not, or the file is damaged.
-    """
-    if stored.get("of") != this:
-        raise InputError(
-            f"{path.parent} contains an unfinished corpus, of other texts or with other settings: "
-            "--overwrite removes it"
-        )
-    try:
-        splits = {name: Split(**stored[name]) for name in ("train", "val")}
-        progress = Progress(stored["pieces"], **splits)
-        counts = [progress.pieces, *(x for split in splits.values() for x in vars(split).values())]
-        if not all(type(x) is int and x >= 0 for x in counts):
-            raise TypeError("a count is not a number")
-        return tokenizers.from_dict(stored["tokenizer"]), progress
-    except (KeyError, TypeError, AttributeError, InputError) as error:
-        raise InputError(f"{path} is damaged: --overwrite starts again") from error
-
-
-def check_out(out: Path, overwrite: bool = False) -> None:
-    """Checks that a corpus can be prepared or continued in this folder.
-
-    Args:
-        overwrite: a corpus that was prepared there, whole or not, is to be replaced.
-
-    Raises:
-        InputError: the path is a file, or contains a finished corpus, or files from elsewhere.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file: give the path of a folder")
-    if (out / META).exists() and not overwrite:
-        raise InputError(f"--out {out} contains a prepared text: --overwrite replaces it")
-    if not _is_ours(out):
-        for name in (TRAIN, VAL, META):
-            if (out / name).exists():
-                raise InputError(
-                    f"--out {out} contains a {name} from elsewhere: move that away, or give "
-                    "another --out"
-                )
-
-
-def _is_ours(out: Path) -> bool:
-    """Whether a folder contains a corpus that this command prepared, finished or not."""
-    if (out / STATE).exists():
-        return True
-    try:
-        return "format" in read_json(out / META, links=True)
-    except InputError:
-        return False
-
-
-def remove_prepared(out: Path) -> None:
-    """Removes a corpus, finished or not, and nothing else. Removes meta.json last."""
-    if _is_ours(out):
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
 
 
 def _count(progress: Progress) -> str:
     return f"{progress.train.tokens + progress.val.tokens:,} tokens"
-
-
-@contextlib.contextmanager
-def _opened(out: Path, progress: Progress, itemsize: int) -> Iterator[dict[bool, IO[bytes]]]:
-    """Opens the two unfinished files for appending, cut to the length in `progress`."""
-    with contextlib.ExitStack() as stack:
-        files = {}
-        for is_val, name in ((False, TRAIN), (True, VAL)):
-            path = out / (name + UNFINISHED)
-            if not path.exists() and (out / name).exists():  # killed before meta.json was written
-                os.replace(out / name, path)
-            file = stack.enter_context(path.open("ab"))
-            size = progress.of(is_val).tokens * itemsize
-            if path.stat().st_size < size:
-                raise InputError(f"{path} is shorter than {STATE} says: --overwrite starts again")
-            file.truncate(size)
-            files[is_val] = file
-        yield files
 
 
 def _write(
@@ -336,14 +231,6 @@ def _write(
             split.bytes += len(part.text.encode())
             split.documents += part.ends
     progress.pieces += len(some)
-
-
-def _settle(files: dict[bool, IO[bytes]]) -> None:
-    """Flushes the files to disk."""
-    for file in files.values():
-        with naming(Path(file.name)):
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _finish(
