@@ -20,6 +20,7 @@ from gptjax.backends import sharding
 from gptjax.backends.mesh import MeshShape, check_shape, default_shape
 from gptjax.config import GPTConfig, RunConfig
 from gptjax.errors import InputError
+from gptjax.muon import ITERATIONS
 from gptjax.store import runs
 
 ROOT = Path(__file__).parents[1]
@@ -57,14 +58,24 @@ def check_fully_sharded(found: dict) -> None:
         for name, (here, whole) in found[case]["many"]["sizes"].items():
             divided = name.endswith(("kernel", "embedding")) or "x" in name.split("/")[-1]
             assert here == (whole // 8 if divided else whole), name
-    many = found["adamw"]["many"]
-    divided = sum(
+    many, muon = found["adamw"]["many"], found["muon, accumulated"]["many"]
+    # Once forward, once backward; XLA keeps what fits.
+    assert params(many) * 0.9 <= bytes_by_kind(many)["all-gather"] <= 2.4 * params(many)
+    # Muon has a stack of 8 matrices, one for each device, and one of 4, whose rows are divided. The
+    # iterations need all rows of that one at their beginning and end, and of its squares.
+    (stack,) = (x for name, (_, x) in muon["sizes"].items() if name.endswith("64x256"))
+    added = bytes_by_kind(muon)["all-gather"] - params(muon)
+    assert 0 < added <= 2 * stack + 3 * ITERATIONS * stack * 64 // 256
+    assert 0 < bytes_by_kind(muon)["all-to-all"] <= params(muon)
+
+
+def params(many: dict) -> int:
+    """Bytes of the parameters that are divided, on all devices together."""
+    return sum(
         whole
         for name, (here, whole) in many["sizes"].items()
         if name.startswith("params/") and here < whole
     )
-    # Once forward, once backward; XLA keeps what fits.
-    assert divided * 0.9 <= bytes_by_kind(many)["all-gather"] <= 2.4 * divided
 
 
 def bytes_by_kind(many: dict) -> Counter:
