@@ -5,9 +5,10 @@ import json
 import os
 
 import pytest
-from test_preparing import TEXT, documents, run, said
 
 from gptjax.text import preparing
+
+from preparations import TEXT, documents, run, said
 
 LATIN = "Ein Märchen, das früher geschrieben wurde.\n".encode("latin-1") * 3
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0"
