@@ -1,6 +1,7 @@
 """Strict settings for every test, and the fixtures and helpers that many tests share."""
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import gc
@@ -123,6 +124,17 @@ def _train_loop(step: object, model: nn.Module, run_config: RunConfig, placement
     """The key includes the function that makes the step, because a test may replace it."""
     del step
     return training.make_train_loop(model, run_config, placement)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_memory():
+    """Forgets the programs of a file of tests after it: over all files, they fill 10 GB."""
+    yield
+    _train_loop.cache_clear()
+    jax.clear_caches()
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps freed memory
+        trim(0)
 
 
 @pytest.fixture(autouse=True)

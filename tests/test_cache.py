@@ -45,6 +45,17 @@ def difference(found, expected):
     return float(np.abs(np.asarray(found) - expected).max() / np.abs(expected).max())
 
 
+def sensitivity(model_config, params, tokens_BT):
+    """The largest difference of 3 tries in which each parameter is the next float32, up or down."""
+    rng, logits_BTV = np.random.default_rng(0), run_model(model_config, params, tokens_BT)
+
+    def next_to(x):
+        return np.nextafter(x, np.where(rng.random(x.shape) < 0.5, np.inf, -np.inf), dtype=x.dtype)
+
+    tries = [run_model(model_config, jax.tree.map(next_to, params), tokens_BT) for _ in range(3)]
+    return max(difference(*rows) for t in tries for rows in zip(t, logits_BTV, strict=True))
+
+
 def make_config(heads, size, dtype, **fields):
     # LayerNorm of two values is the sign of their difference, which bfloat16 does not preserve.
     size = 5 if dtype == "bfloat16" else size
@@ -64,7 +75,7 @@ CONFIGS = st.builds(
 
 
 @pytest.mark.parametrize(
-    "examples", [pytest.param(3, id="few"), pytest.param(12, id="many", marks=pytest.mark.slow)]
+    "examples", [pytest.param(3, id="few"), pytest.param(24, id="many", marks=pytest.mark.slow)]
 )
 def test_cached_logits_are_the_full_forwards(examples):
     """Any configuration, with rows of different lengths, decoded until the longest row is full."""
@@ -73,6 +84,7 @@ def test_cached_logits_are_the_full_forwards(examples):
     @settings(
         max_examples=examples,
         deadline=None,
+        derandomize=True,
         phases=[Phase.explicit, Phase.generate],  # each example compiles: shrinking would be slow
     )
     def check(model_config, lengths):
@@ -97,8 +109,11 @@ def check_rows(model_config, lengths):
         tokens_of(model_config, len(lengths)),
     )
     expected_BTV = run_model(model_config, params, tokens_BT)
-    tolerance = 1e-5
-    if model_config.dtype == "bfloat16":
+    if model_config.dtype == "float32":
+        # Parameters this large amplify rounding: two ways to sum differ as much as the logits
+        # change when each parameter is the next float32 (at most 1.9 times in 200 models).
+        tolerance = max(1e-5, 4 * sensitivity(model_config, params, tokens_BT))
+    else:
         # bfloat16 keeps 8 bits, and parameters this large amplify rounding: two ways to sum
         # differ by twice bfloat16's own error (at most 2.2 times in 360 models).
         exact_BTV = run_model(dataclasses.replace(model_config, dtype="float32"), params, tokens_BT)
