@@ -14,9 +14,9 @@ Array = jax.Array
 
 # From this vocabulary on, `summed_loss` never has the logits of a whole batch in memory.
 LARGE_VOCABULARY = 4096
-# Logits computed at once, in bytes of float32: 1,300 tokens of GPT-2's vocabulary. Products of
-# fewer rows would not keep a large GPU busy.
-PIECE_BYTES = 2**28
+# Logits computed at once, in bytes of float32: 800 tokens of GPT-2's vocabulary. Larger pieces take
+# more memory; smaller ones read and write the gradient of the table more often.
+PIECE_BYTES = 160 * 10**6
 # GPUs and TPUs multiply matrices in tiles, and are slower where a size is not a multiple of them.
 TILE = 128
 
