@@ -81,7 +81,7 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
 
 
 def gathered(spec: P) -> P:
-    """The same without `fsdp`: how a parameter is divided while it is used."""
+    """A spec without `fsdp`: how a parameter is divided while it is used."""
     return P(*(None if axis == "fsdp" else axis for axis in spec))
 
 

@@ -151,7 +151,7 @@ def prepare(
         The contents of meta.json.
 
     Raises:
-        InputError: a file is not text, or `out` contains something else.
+        InputError: a file is not text, or changes meanwhile, or `out` contains something else.
         OSError: a file cannot be written, for example because the disk is full. The same call
             continues from what was written.
     """

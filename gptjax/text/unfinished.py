@@ -1,7 +1,7 @@
 """An unfinished corpus: its two files, its state, and what may be continued or overwritten.
 
-It is `train.bin.part`, `val.bin.part` and `preparing.json`. Each save of the state is of what the
-files contain; whatever was written after it is cut off before continuing.
+It is `train.bin.part`, `val.bin.part` and `preparing.json`, the state: how much of the text the two
+files contain. What was written after the state was saved is cut off before continuing.
 """
 
 import contextlib
